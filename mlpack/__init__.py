@@ -1,0 +1,23 @@
+"""From a trained PyTorch model to one you dare to put in production.
+
+Each command of the command line is one function here: `mlpack.optimize(...)`, `mlpack.bench(...)` and so on.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_VERBS = ("bench", "diff", "doctor", "gc", "list_artifacts", "optimize", "package", "plan", "predict", "recipes",
+          "rm", "show", "tag", "targets", "verify")  # fmt: skip
+
+__all__ = ["__version__", *_VERBS]  # noqa: PLE0604 - the verbs are names of functions, loaded on demand below
+
+
+def __getattr__(name: str) -> Any:
+    """Load a verb when it is first asked for, so that `import mlpack` imports nothing heavy."""
+    if name in _VERBS:
+        return getattr(importlib.import_module(f"mlpack.api.{name}"), name)
+    raise AttributeError(name)

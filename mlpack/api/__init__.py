@@ -1,0 +1,1 @@
+"""One documented function per command."""

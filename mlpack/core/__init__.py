@@ -1,0 +1,1 @@
+"""The words that the whole house is built from (see the README's glossary)."""

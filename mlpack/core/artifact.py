@@ -1,0 +1,184 @@
+"""Artifact: what is published. `artifact.json` as a typed record; immutable once written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from mlpack.core.backend_options import BackendOptions
+from mlpack.core.model import Format, Model, Quantization, TensorSpec
+from mlpack.core.words import Frozen
+
+SCHEMA = 1
+Verdict = Literal["pass", "likely", "inconclusive", "fail", "none"]
+
+
+class SourceRecord(Frozen):
+    """What the user handed in: its path as given, its sha256, and what kind of source it was."""
+
+    path: str
+    sha256: str
+    kind: str
+
+
+class ModelRecord(Frozen):
+    """What runs: format says what the file is, backend who runs it, backend_options how, verbatim."""
+
+    path: str
+    entry: str
+    format: Format
+    backend: str
+    backend_options: BackendOptions
+    numerics: str
+    numerics_share: float
+    quantization: Quantization | None
+    digest: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    size_bytes: int
+
+
+class LineageRecord(Frozen):
+    """One stage that the model went through."""
+
+    stage: str
+    options: dict[str, Any]
+    key: str
+    seconds: float
+    peak_rss_bytes: int
+
+
+class AccuracyRecord(Frozen):
+    """The paired comparison with the original. `drop`, its interval and `limit` are absolute in the metric's
+    unit, positive = worse; `limit_text` keeps the user's words."""  # noqa: D205, D209
+
+    metric: str
+    backend: str
+    batch: int
+    batch_dependent: bool
+    simulated: bool = False
+    verified_on: Literal["labels", "agreement", "synthetic"] = "labels"
+    samples: int
+    baseline: float | None
+    optimized: float | None
+    errors_baseline: int | None = None
+    errors_optimized: int | None = None
+    drop: float | None
+    drop_ci90: tuple[float, float] | None
+    limit: float | None
+    limit_text: str | None
+    verdict: Verdict
+    samples_to_prove: int | None = None
+
+
+class Timing(Frozen):
+    """Percentiles of one contender in ms. `p99` is None where `n` cannot carry it."""
+
+    p50: float
+    p50_ci95: tuple[float, float] | None = None
+    p99: float | None
+    p99_reason: str | None = None
+    n: int
+    launches: int
+
+
+class LatencyRecord(Frozen):
+    """The interleaved A/B with the baseline at one batch size. Everything null, with a reason, where this
+    machine is not the target."""  # noqa: D205, D209
+
+    unit: Literal["ms"] = "ms"
+    batch: int
+    threads: int
+    device: str
+    backend: str
+    baseline: Timing | None
+    optimized: Timing | None
+    speedup: float | None
+    speedup_ci95: tuple[float, float] | None
+    reason: str | None = None
+
+
+class ComponentRecord(Frozen):
+    """One component of a request: its median in ms and its share of the whole (shares sum to 1)."""
+
+    name: str
+    p50: float
+    share: float
+
+
+class CandidateRecord(Frozen):
+    """What was tried, what it measured, and why it was or was not chosen."""
+
+    recipe: str
+    numerics: str
+    backend: str
+    accuracy: dict[str, Any] | None
+    latency: dict[str, Any] | None
+    size_bytes: int | None
+    chosen: bool
+    why: str
+
+
+class Artifact(Frozen):
+    """The content of `artifact.json`."""
+
+    schema_: int = Field(default=SCHEMA, alias="schema")
+    name: str
+    version: int
+    digest: str = ""
+    status: Literal["final", "candidate"]
+    created: str
+    mlpack_version: str
+    source: SourceRecord
+    target: dict[str, Any]
+    model: ModelRecord
+    baseline: dict[str, Any]
+    lineage: tuple[LineageRecord, ...]
+    accuracy: AccuracyRecord
+    latency: tuple[LatencyRecord, ...]
+    components: tuple[ComponentRecord, ...] = ()
+    candidates: tuple[CandidateRecord, ...] = ()
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    golden: dict[str, Any] = Field(
+        default_factory=dict, description="tolerance: {output: {absolute, relative}}, samples, batch"
+    )
+    environment: dict[str, Any]
+    files: dict[str, str] = Field(description="sha256 by relative path of every file but artifact.json")
+
+    def identity(self) -> str:
+        """Sha256 of the canonical artifact.json without `digest`."""
+        content = self.model_dump(mode="json", by_alias=True, exclude={"digest"})
+        return hashlib.sha256(canonical(content)).hexdigest()
+
+
+def canonical(content: Any) -> bytes:
+    """JSON with sorted keys and no spaces: the form that digests are taken of."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+class Stored(Frozen):
+    """An artifact and the folder it lies in."""
+
+    path: Path
+    artifact: Artifact
+
+    @property
+    def model(self) -> Model:
+        """The model in the folder, ready for a backend to open."""
+        record = self.artifact.model
+        return Model(
+            path=self.path / record.path,
+            entry=record.entry,
+            format=record.format,
+            inputs=record.inputs,
+            outputs=record.outputs,
+            numerics=record.numerics,
+            numerics_share=record.numerics_share,
+            quantization=record.quantization,
+            backend=record.backend,
+            backend_options=record.backend_options,
+        )

@@ -1,0 +1,22 @@
+"""BackendOptions: how a backend runs a model; stored in the artifact and handed to the server verbatim."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from mlpack.core.words import Frozen
+
+
+class BackendOptions(Frozen):
+    """Threads, execution precision and graph optimization of one backend session."""
+
+    threads: int | None = Field(default=None, ge=1, description="intra-op threads; None: as many as the job has")
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="precision that float parts of the graph are executed in"
+    )
+    graph_optimizations: Literal["all", "off"] = Field(
+        default="all", description="off runs Q/DQ literally in fp32: how another target's graph is simulated"
+    )
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="device; never silently another")

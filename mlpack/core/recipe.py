@@ -1,0 +1,75 @@
+"""Recipe: source, data, target, steps, limit and budget, as YAML and as frozen pydantic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, model_serializer, model_validator
+
+from mlpack.core.words import Frozen
+
+
+class Step(Frozen):
+    """A stage by name with its options. In YAML: `- export` or `- quantize: {numerics: int8}`.
+
+    An `optional` step is tried both ways: with it and without it.
+    """
+
+    stage: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    optional: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"stage": value}
+        if isinstance(value, dict) and "stage" not in value:
+            optional = value.get("optional", False)
+            named = {key: options for key, options in value.items() if key != "optional"}
+            if len(named) != 1:
+                raise ValueError("a step is one stage name with its options, such as 'quantize: {numerics: int8}'")
+            ((stage, options),) = named.items()
+            return {"stage": stage, "options": options or {}, "optional": optional}
+        return value
+
+    @model_serializer
+    def _to_short_form(self) -> Any:
+        body: dict[str, Any] = {self.stage: self.options}
+        return {**body, "optional": True} if self.optional else body
+
+
+class SourceSpec(Frozen):
+    """What the user hands in, as a path or `package.module:function`, and how to read it."""
+
+    model: str
+    factory: str | None = None
+    inputs: tuple[str, ...] = ()
+    static_batch: bool = False
+    allow_pickle: bool = False
+
+
+class DataSpec(Frozen):
+    """Evaluation data, optional calibration data, and the metric they are judged by."""
+
+    evaluation: str | None = None
+    calibration: str | None = None
+    metric: str | None = None
+    output: str | None = None
+
+
+class Recipe(Frozen):
+    """All that a run depends on. `steps` make candidates; `accuracy` and `latency` measure them."""
+
+    name: str | None = None
+    source: SourceSpec
+    data: DataSpec = DataSpec()
+    target: str = "cpu"
+    steps: tuple[Step, ...]
+    accuracy: Step
+    latency: Step
+    limit: str | None = Field(default=None, description="1% relative, 0.8pt absolute; None: no limit")
+    promise: str | None = Field(default=None, description="numerics that the result must really be in")
+    threads: int | None = Field(default=None, ge=1)
+    seed: int = 0
+    time_limit_s: float | None = Field(default=None, gt=0)

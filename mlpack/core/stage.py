@@ -1,0 +1,102 @@
+"""Stage: typed options and `run(model, job) -> Outcome(model, report)`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from mlpack.core.words import Frozen
+
+if TYPE_CHECKING:
+    from mlpack.core.backend import Backend
+    from mlpack.core.dataset import Dataset, Part
+    from mlpack.core.model import Format, Model
+    from mlpack.core.report import Report
+    from mlpack.core.target import Target
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage gives: a model (the one it was given, if it only measures) and a report."""
+
+    model: Model
+    report: Report
+
+
+class Say(Protocol):
+    """Tells the user how far a stage has come."""
+
+    def __call__(self, text: str, done: int | None = None, total: int | None = None) -> None:
+        """`text` is one line; `done` of `total` steps are over."""
+        ...
+
+
+class Call(Protocol):
+    """Runs `package.module:function(**arguments)` in a fresh process and gives its JSON result."""
+
+    def __call__(self, reference: str, arguments: dict[str, Any]) -> Any:
+        """Arguments and result are JSON; an error in the child is raised here."""
+        ...
+
+
+class Job(Protocol):
+    """All that a stage may use."""
+
+    out: Path
+    target: Target
+    threads: int
+    seed: int
+    baseline: Model | None
+    say: Say
+    call: Call
+
+    def dataset(self, part: Part) -> Dataset | None:
+        """The part of the data that has this name, or None where the user gave no data."""
+        ...
+
+    def backend(self, name: str) -> Backend:
+        """The backend of this name."""
+        ...
+
+
+class Stage(Frozen):
+    """Options as typed fields, and one verb. A new stage is one file and one line in the table.
+
+    `accepts` are the formats it takes (empty: it is a source) and `gives` the one it produces (None: the one
+    it was given). `reads` says which parts of the data a run with these options looks at, `libraries` which
+    libraries its result depends on, `keyed_by_baseline` that it looks at the baseline. A stage with
+    `timing` is never reused from the cache.
+    """
+
+    name: ClassVar[str]
+    accepts: ClassVar[tuple[Format, ...]]
+    gives: ClassVar[Format | None] = None
+    libraries: ClassVar[tuple[str, ...]] = ()
+    code: ClassVar[tuple[str, ...]] = ()
+    timing: ClassVar[bool] = False
+    keyed_by_baseline: ClassVar[bool] = False
+    keyed_by_target: ClassVar[bool] = True
+    keyed_by_threads: ClassVar[bool] = False
+
+    def reads(self) -> tuple[Part, ...]:
+        """Parts of the data that a run with these options looks at."""
+        return ()
+
+    def refusal(self, target: Target) -> str | None:
+        """Why these options cannot work for this target, or None: asked before anything runs."""
+        del target
+        return None
+
+    def propose(self, model: Model, target: Target) -> tuple[Stage, ...]:
+        """The concrete stages to try in place of this one, given the model it would get."""
+        del model, target
+        return (self,)
+
+    def run(self, model: Model | None, job: Job) -> Outcome:
+        """Do the work; write into `job.out` and nowhere else.
+
+        Raises:
+            StageFailed: a library refused this model.
+        """
+        raise AssertionError(self.name)

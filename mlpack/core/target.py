@@ -1,0 +1,30 @@
+"""Target: hardware as data, read from the catalogue that ships with the package."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from mlpack.core.words import Frozen
+
+
+class Target(Frozen):
+    """One row of the catalogue, or this machine.
+
+    Memory in GB (10⁹ bytes), bandwidth in GB/s, peak rates in dense TFLOP/s (TOP/s for integers) by numerics.
+    """
+
+    name: str
+    title: str
+    kind: Literal["cpu", "cuda"]
+    here: bool = Field(default=False, description="whether this machine is that target")
+    compute_capability: str | None = None
+    isa: tuple[str, ...] = ()
+    numerics: tuple[str, ...]
+    rules: str = Field(description="the rule set that Q/DQ graphs for this target follow")
+    memory_gb: float | None = None
+    bandwidth_gb_s: float | None = None
+    peak: dict[str, float] = Field(default_factory=dict)
+    source: str
+    date: str

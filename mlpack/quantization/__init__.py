@@ -1,0 +1,1 @@
+"""The numerics that stages share: rules by target, coverage of the compute."""

@@ -1,0 +1,19 @@
+"""Stages: one file per verb. This table is the only place that lists them."""
+
+from __future__ import annotations
+
+from mlpack.core.stage import Stage
+from mlpack.core.table import Table
+
+STAGES: Table[type[Stage]] = Table(
+    "stage",
+    {
+        "load": "mlpack.stages.load:Load",
+        "export": "mlpack.stages.export:Export",
+        "simplify": "mlpack.stages.simplify:Simplify",
+        "quantize": "mlpack.stages.quantize:Quantize",
+        "compile": "mlpack.stages.compile:Compile",
+        "check_accuracy": "mlpack.stages.check_accuracy:CheckAccuracy",
+        "profile_latency": "mlpack.stages.profile_latency:ProfileLatency",
+    },
+)

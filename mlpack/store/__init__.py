@@ -1,0 +1,1 @@
+"""Published artifacts: immutable versions, tags, verification, removal."""
