@@ -1,15 +1,21 @@
-"""Backends: one file per library. This table is the only place that lists them."""
+"""Backends: one file per library, `mlpack/backends/NAME.py`. This table is the only place that lists them."""
 
 from __future__ import annotations
 
 from mlpack.core.backend import Backend
+from mlpack.core.model import Format
 from mlpack.core.table import Table
 
-BACKENDS: Table[Backend] = Table(
-    "backend",
-    {
-        "torch": "mlpack.backends.torch:BACKEND",
-        "onnxruntime": "mlpack.backends.onnxruntime:BACKEND",
-        "openvino": "mlpack.backends.openvino:BACKEND",
-    },
-)
+# The formats that each runs: kept here as well as in its file, so that asking loads no library.
+_FORMATS: dict[str, tuple[Format, ...]] = {
+    "torch": ("torch",),
+    "onnxruntime": ("onnx",),
+    "openvino": ("onnx",),
+}
+
+BACKENDS: Table[Backend] = Table("backend", {name: f"mlpack.backends.{name}:BACKEND" for name in _FORMATS})
+
+
+def runs(model_format: Format) -> tuple[str, ...]:
+    """The names of the backends that run models of this format."""
+    return tuple(name for name, formats in _FORMATS.items() if model_format in formats)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from mlpack.core.model import TensorSpec  # noqa: TC001 - read by pydantic
+from mlpack.core.model import TensorSpec
 from mlpack.core.words import Frozen
 
 if TYPE_CHECKING:
@@ -59,3 +59,5 @@ class DataRef(Frozen):
     labelled: bool
     size: int
     split: str | None = None
+    calibration_path: str | None = None
+    calibration_fingerprint: str | None = None

@@ -14,6 +14,8 @@ from mlpack.core.words import Frozen
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
+
 Format = Literal["torch", "onnx", "openvino", "tensorrt", "hf"]
 Dim = int | str
 
@@ -24,6 +26,18 @@ class TensorSpec(Frozen):
     name: str
     dtype: str
     dims: tuple[Dim, ...]
+
+    @property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        """The numpy dtype of this name; bfloat16, which numpy lacks, is ml_dtypes'."""
+        import numpy as np
+
+        if self.dtype == "bfloat16":
+            import ml_dtypes
+
+            brain_float: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+            return brain_float
+        return np.dtype(self.dtype)
 
     def __str__(self) -> str:
         return f"{self.name}={self.dtype}:{','.join(str(dim) for dim in self.dims)}"
@@ -45,7 +59,7 @@ class Model(Frozen):
     format: Format
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...] = ()
-    numerics: str = "float32"
+    numerics: str = "fp32"
     numerics_share: float = 1.0
     quantization: Quantization | None = None
     backend: str | None = None

@@ -59,7 +59,7 @@ class DataSpec(Frozen):
 
 
 class Recipe(Frozen):
-    """All that a run depends on. `steps` make candidates; `accuracy` and `latency` measure them."""
+    """All that a run depends on. `steps` make candidates; `accuracy`, `latency` and `golden` measure them."""
 
     name: str | None = None
     source: SourceSpec
@@ -68,6 +68,7 @@ class Recipe(Frozen):
     steps: tuple[Step, ...]
     accuracy: Step
     latency: Step
+    golden: Step
     limit: str | None = Field(default=None, description="1% relative, 0.8pt absolute; None: no limit")
     promise: str | None = Field(default=None, description="numerics that the result must really be in")
     threads: int | None = Field(default=None, ge=1)

@@ -29,8 +29,8 @@ class Runtime(Protocol):
     name: str
     title: str
 
-    def layout(self, stored: Stored, options: PackageOptions) -> Mapping[str, str | Path]:
-        """The package: text, or the file to copy, by relative path. Pure: writes nothing.
+    def layout(self, stored: Stored, options: PackageOptions) -> Mapping[str, str | bytes | Path]:
+        """The package: content, or the file to copy, by relative path. Pure: writes nothing.
 
         Raises:
             UsageError: this runtime cannot serve this artifact; the hint says which can.

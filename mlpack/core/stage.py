@@ -33,7 +33,7 @@ class Say(Protocol):
 
 
 class Call(Protocol):
-    """Runs `package.module:function(**arguments)` in a fresh process and gives its JSON result."""
+    """Runs `package.module:function(say, **arguments)` in a fresh process and gives its JSON result."""
 
     def __call__(self, reference: str, arguments: dict[str, Any]) -> Any:
         """Arguments and result are JSON; an error in the child is raised here."""
@@ -43,13 +43,45 @@ class Call(Protocol):
 class Job(Protocol):
     """All that a stage may use."""
 
-    out: Path
-    target: Target
-    threads: int
-    seed: int
-    baseline: Model | None
-    say: Say
-    call: Call
+    @property
+    def out(self) -> Path:
+        """The empty folder to write into: the model's folder, or the report's files."""
+        ...
+
+    @property
+    def target(self) -> Target:
+        """The hardware that the model is for."""
+        ...
+
+    @property
+    def threads(self) -> int:
+        """Threads that a backend may use."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """The seed of all that is drawn."""
+        ...
+
+    @property
+    def baseline(self) -> Model | None:
+        """The model as the user would run it today; None while it is being loaded."""
+        ...
+
+    @property
+    def rivals(self) -> dict[str, Model]:
+        """Other models by label, measured side by side with the one given."""
+        ...
+
+    @property
+    def say(self) -> Say:
+        """Tells the user how far the stage has come."""
+        ...
+
+    @property
+    def call(self) -> Call:
+        """Runs a function in a fresh process."""
+        ...
 
     def dataset(self, part: Part) -> Dataset | None:
         """The part of the data that has this name, or None where the user gave no data."""

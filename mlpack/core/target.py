@@ -21,10 +21,11 @@ class Target(Frozen):
     here: bool = Field(default=False, description="whether this machine is that target")
     compute_capability: str | None = None
     isa: tuple[str, ...] = ()
-    numerics: tuple[str, ...]
+    numerics: tuple[str, ...] = Field(description="among fp32 tf32 fp16 bf16 int8 int4 fp8 fp4")
     rules: str = Field(description="the rule set that Q/DQ graphs for this target follow")
     memory_gb: float | None = None
     bandwidth_gb_s: float | None = None
     peak: dict[str, float] = Field(default_factory=dict)
-    source: str
-    date: str
+    note: str | None = Field(default=None, description="what a user of this target has to know")
+    source: str = Field(min_length=1, description="URL that the numbers are from")
+    date: str = Field(min_length=1, description="day on which they were taken, as YYYY-MM-DD")

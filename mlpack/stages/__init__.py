@@ -14,6 +14,7 @@ STAGES: Table[type[Stage]] = Table(
         "quantize": "mlpack.stages.quantize:Quantize",
         "compile": "mlpack.stages.compile:Compile",
         "check_accuracy": "mlpack.stages.check_accuracy:CheckAccuracy",
+        "golden": "mlpack.stages.golden:Golden",
         "profile_latency": "mlpack.stages.profile_latency:ProfileLatency",
     },
 )

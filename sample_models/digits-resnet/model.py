@@ -26,7 +26,7 @@ class ResidualBlock(nn.Module):
             )
 
     def forward(self, features: Tensor) -> Tensor:
-        """features: [batch, channels_in, height, width]; gives [batch, channels_out, height/stride, width/stride]."""
+        """features: [batch, channels_in, height, width]. Height and width are divided by the stride."""
         inner = torch.relu(self.bn1(self.conv1(features)))
         return torch.relu(self.bn2(self.conv2(inner)) + self.shortcut(features))
 

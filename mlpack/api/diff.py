@@ -1,0 +1,90 @@
+"""`mlpack.diff()`: what differs between two artifacts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mlpack.api.lookup import artifact
+from mlpack.core.words import Frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from mlpack.core.artifact import Artifact, Stored
+
+
+class Difference(Frozen):
+    """One thing that differs: its part, its name, and its value on either side (None: not there)."""
+
+    part: str
+    what: str
+    a: Any
+    b: Any
+
+
+class Comparison(Frozen):
+    """Two artifacts and all that differs between them."""
+
+    a: str
+    b: str
+    differences: tuple[Difference, ...]
+
+
+def diff(a: str, b: str, store: str | Path | None = None) -> Comparison:
+    """Numerics, accuracy, latency, sizes, lineage options and libraries, where they differ.
+
+    Raises:
+        UsageError: nothing is there under one of the references.
+        Tampered: an `artifact.json` is damaged.
+    """
+    first, second = artifact(a, store), artifact(b, store)
+    left, right = dict(_facts(first.artifact)), dict(_facts(second.artifact))
+    found = [
+        Difference(part=part, what=what, a=left.get((part, what)), b=right.get((part, what)))
+        for part, what in dict.fromkeys([*left, *right])
+        if left.get((part, what)) != right.get((part, what))
+    ]
+    return Comparison(a=_label(first), b=_label(second), differences=tuple(found))
+
+
+def _label(stored: Stored) -> str:
+    return f"{stored.artifact.name}@{stored.artifact.version}"
+
+
+def _facts(this: Artifact) -> Iterator[tuple[tuple[str, str], Any]]:
+    yield ("artifact", "status"), this.status
+    yield ("artifact", "source"), this.source.sha256
+    yield ("artifact", "target"), this.target.get("name")
+    model = this.model
+    for name in ("format", "backend", "numerics", "numerics_share", "size_bytes", "digest"):
+        yield ("model", name), getattr(model, name)
+    yield ("model", "rules"), model.quantization.rules if model.quantization else None
+    yield ("model", "quantization"), model.quantization.method if model.quantization else None
+    yield from _flat("model", "backend_options", model.backend_options.model_dump())
+    yield from (
+        (("accuracy", name), getattr(this.accuracy, name))
+        for name in (
+            "metric", "samples", "baseline", "optimized", "drop", "drop_ci90", "limit_text", "verdict",
+            "errors_baseline", "errors_optimized", "simulated",
+        )
+    )  # fmt: skip
+    for record in this.latency:
+        at = f"batch {record.batch}"
+        yield ("latency", f"{at} p50 ms"), record.optimized.p50 if record.optimized else None
+        yield ("latency", f"{at} speedup"), record.speedup
+        yield ("latency", f"{at} threads"), record.threads
+        yield ("latency", f"{at} device"), record.device
+    for position, stage in enumerate(this.lineage, start=1):
+        yield ("lineage", f"{position}"), stage.stage
+        yield from _flat("lineage", f"{position} {stage.stage}", stage.options)
+    yield from _flat("environment", "", this.environment)
+
+
+def _flat(part: str, name: str, value: Any) -> Iterator[tuple[tuple[str, str], Any]]:
+    """Nested options as rows with dotted names."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _flat(part, f"{name}.{key}" if name else str(key), item)
+    else:
+        yield (part, name), value

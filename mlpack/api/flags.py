@@ -1,0 +1,158 @@
+"""Flags to Recipe: a pure function, and the reading of recipe files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import ValidationError
+
+from mlpack.core.recipe import DataSpec, Recipe, SourceSpec, Step
+from mlpack.engine.validate import explained
+from mlpack.errors import RecipeError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+Numerics = Literal["fp16", "bf16", "int8", "int4", "fp8"]
+NO_LIMIT = "none"
+DEFAULT_LIMIT = "1%"
+AGREEMENT_LIMIT = "5%"
+_EVALUATION_BATCH = 32
+
+
+def recipe_of(
+    source: SourceSpec,
+    data: DataSpec,
+    *,
+    numerics: Numerics | None,
+    target: str,
+    limit: str | None,
+    calibration_method: str | None,
+    backend: str | None,
+    threads: int | None,
+    seed: int,
+    name: str | None,
+) -> Recipe:
+    """The recipe that these flags mean. Without numerics every kind that the target gains from is tried.
+
+    Raises:
+        UsageError: int8 with neither data nor random calibration.
+    """
+    blind = data.evaluation is None and data.calibration is None
+    if numerics == "int8" and blind:
+        raise UsageError(
+            "int8 needs data to find ranges on and to be judged by",
+            "give labelled data with --data FILE.npz, or try the mechanics with --calibration random:64",
+        )
+    quantize: dict[str, Any] = {"numerics": numerics or ("bf16" if blind else "auto")}
+    if calibration_method is not None:
+        quantize["calibration_method"] = calibration_method
+    steps = [
+        Step(stage="export"),
+        Step(stage="simplify"),
+        Step(stage="quantize", options=quantize, optional=True),
+        Step(stage="compile", options={"backend": backend} if backend else {}),
+    ]
+    return Recipe(
+        name=name,
+        source=source,
+        data=data,
+        target=target,
+        steps=tuple(steps),
+        accuracy=Step(stage="check_accuracy", options={"batch": _EVALUATION_BATCH}),
+        latency=Step(stage="profile_latency"),
+        golden=Step(stage="golden"),
+        limit=limit,
+        promise=numerics,
+        threads=threads,
+        seed=seed,
+    )
+
+
+def with_set(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+    """The recipe with `--set stage.option=value` applied; values are YAML (`false`, `16`, `[1, 8]`).
+
+    Raises:
+        UsageError: not of that form, or no step has this stage.
+    """
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        stage, dot, option = path.partition(".")
+        if not (equals and dot and stage and option):
+            raise UsageError(f"--set {setting!r} is not stage.option=value", "--set quantize.per_channel=false")
+        import yaml
+
+        recipe = _set_one(recipe, stage, option, yaml.safe_load(text))
+    return recipe
+
+
+def _set_one(recipe: Recipe, stage: str, option: str, value: Any) -> Recipe:
+    def changed(step: Step) -> Step:
+        if step.stage != stage:
+            return step
+        return step.model_copy(update={"options": {**step.options, option: value}})
+
+    measuring = {name: getattr(recipe, name) for name in ("accuracy", "latency", "golden")}
+    if stage not in {step.stage for step in (*recipe.steps, *measuring.values())}:
+        names = ", ".join(step.stage for step in (*recipe.steps, *measuring.values()))
+        raise UsageError(f"--set {stage}.{option}: the recipe has no step {stage!r}", f"its steps: {names}")
+    return recipe.model_copy(
+        update={
+            "steps": tuple(changed(step) for step in recipe.steps),
+            **{name: changed(step) for name, step in measuring.items()},
+        }
+    )
+
+
+def read_recipe(path: Path, overrides: Mapping[str, Any]) -> Recipe:
+    """A recipe file, what it leaves out filled in as flags would; `overrides` are flags, and win.
+
+    Paths in a recipe are relative to the folder that mlpack is run from, unless they only exist beside the file.
+
+    Raises:
+        RecipeError: not YAML, or a key or value that does not belong.
+    """
+    import yaml
+
+    if not path.is_file():
+        raise RecipeError(f"there is no recipe {path}", "mlpack recipes lists those that come with mlpack")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not YAML: {str(error).splitlines()[0]}", f"correct {path}") from error
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path} holds no recipe", "it needs at least `source: {model: …}` and `steps:`")
+    filled: dict[str, Any] = {
+        "accuracy": {"check_accuracy": {"batch": _EVALUATION_BATCH}},
+        "latency": "profile_latency",
+        "golden": "golden",
+        **content,
+    }
+    for key, value in overrides.items():
+        if value is None:
+            continue
+        if isinstance(value, dict):
+            filled[key] = {**(filled.get(key) or {}), **{name: each for name, each in value.items() if each}}
+        else:
+            filled[key] = value
+    filled["source"] = _beside(filled.get("source"), path, ("model", "factory"))
+    filled["data"] = _beside(filled.get("data") or {}, path, ("evaluation", "calibration", "metric"))
+    try:
+        return Recipe.model_validate(filled)
+    except ValidationError as error:
+        raise explained(error, str(path), list(Recipe.model_fields)) from error
+
+
+def _beside(table: Any, recipe: Path, keys: tuple[str, ...]) -> Any:
+    if not isinstance(table, dict):
+        return table
+    found = dict(table)
+    for key in keys:
+        text = table.get(key)
+        if not isinstance(text, str):
+            continue
+        place, colon, function = text.partition(":")
+        if not Path(place).exists() and (recipe.parent / place).exists():
+            found[key] = f"{recipe.parent / place}{colon}{function}"
+    return found

@@ -1,0 +1,84 @@
+"""`mlpack.list_artifacts()`: what the store holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlpack.api.lookup import store_folder
+from mlpack.core.words import Frozen
+from mlpack.errors import MlpackError, unknown
+
+if TYPE_CHECKING:
+    from mlpack.core.artifact import Stored
+
+
+class Listed(Frozen):
+    """One version in a few words. With a `problem` it could not be read and the rest is unknown."""
+
+    name: str
+    version: int
+    path: Path
+    tags: tuple[str, ...] = ()
+    status: str | None = None
+    verdict: str | None = None
+    created: str | None = None
+    digest: str | None = None
+    numerics: str | None = None
+    backend: str | None = None
+    target: str | None = None
+    size_bytes: int | None = None
+    drop: float | None = None
+    speedup: float | None = None
+    problem: str | None = None
+
+
+def list_artifacts(name: str | None = None, store: str | Path | None = None) -> tuple[Listed, ...]:
+    """All versions in the store, or those of one name, oldest first.
+
+    Raises:
+        UsageError: no artifact has this name, or the store is a file.
+    """
+    from mlpack.store.read import names, versions
+
+    folder = store_folder(store)
+    known = names(folder)
+    if name is not None and name not in known:
+        raise unknown("artifact", name, known)
+    return tuple(
+        _listed(folder, each, version)
+        for each in ([name] if name else known)
+        for version in versions(folder / each)
+    )
+
+
+def _listed(folder: Path, name: str, version: int) -> Listed:
+    from mlpack.store.read import read
+    from mlpack.store.tags import tags_of
+
+    path = folder / name / str(version)
+    try:
+        stored = read(path)
+        return _described(stored, tuple(tags_of(stored)))
+    except MlpackError as error:
+        return Listed(name=name, version=version, path=path, problem=error.message)
+
+
+def _described(stored: Stored, tags: tuple[str, ...]) -> Listed:
+    artifact = stored.artifact
+    return Listed(
+        name=artifact.name,
+        version=artifact.version,
+        path=stored.path,
+        tags=tags,
+        status=artifact.status,
+        verdict=artifact.accuracy.verdict,
+        created=artifact.created,
+        digest=artifact.digest,
+        numerics=artifact.model.numerics,
+        backend=artifact.model.backend,
+        target=str(artifact.target.get("name", "")),
+        size_bytes=artifact.model.size_bytes,
+        drop=artifact.accuracy.drop,
+        speedup=next((each.speedup for each in artifact.latency if each.speedup is not None), None),
+    )

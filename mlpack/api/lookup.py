@@ -1,0 +1,33 @@
+"""Where a command looks when it is told nothing: the settings' store and name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlpack.core.settings import load_settings
+
+if TYPE_CHECKING:
+    from mlpack.core.artifact import Stored
+
+
+def store_folder(store: str | Path | None) -> Path:
+    """The store that is named, or that of the settings."""
+    return Path(store).absolute() if store else load_settings(Path.cwd()).store
+
+
+def cache_folder() -> Path:
+    """The cache of the settings."""
+    return load_settings(Path.cwd()).cache
+
+
+def artifact(reference: str | None, store: str | Path | None) -> Stored:
+    """The artifact that a reference means; None: the one the settings name, or the only one in the store.
+
+    Raises:
+        UsageError: nothing is there under this reference; the hint has what is nearest.
+        Tampered: its `artifact.json` is damaged.
+    """
+    from mlpack.store.find import find
+
+    return find(store_folder(store), reference, load_settings(Path.cwd()).name)

@@ -1,0 +1,282 @@
+"""`mlpack.optimize()`: from a trained model and labelled data to a published artifact with a verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlpack.api.flags import AGREEMENT_LIMIT, DEFAULT_LIMIT, NO_LIMIT, read_recipe, recipe_of, with_set
+from mlpack.core.recipe import DataSpec, Recipe, SourceSpec
+from mlpack.core.reporter import Reporter, Silent
+from mlpack.core.settings import load_settings
+from mlpack.errors import DataError, GateFailed, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mlpack.api.flags import Numerics
+    from mlpack.api.prepare import Prepared
+    from mlpack.core.artifact import Stored
+    from mlpack.engine.cache import Done
+    from mlpack.engine.search import Found
+    from mlpack.measure.limits import Limit
+
+_SHORT = {"launches": 2, "seconds": 0.2, "components": False}
+
+
+@dataclass(frozen=True)
+class Optimized:
+    """What `optimize` did. `unchanged`: all was there already, and nothing new was published."""
+
+    stored: Stored
+    unchanged: bool
+    recheck: Done | None = None
+
+
+def optimize(
+    model: str | Path | None = None,
+    *,
+    data: str | Path | None = None,
+    calibration: str | Path | None = None,
+    numerics: Numerics | None = None,
+    target: str | None = None,
+    metric: str | None = None,
+    output: str | None = None,
+    max_drop: str | None = None,
+    factory: str | None = None,
+    inputs: Sequence[str] = (),
+    static_batch: bool = False,
+    allow_pickle: bool = False,
+    calibration_method: str | None = None,
+    backend: str | None = None,
+    threads: int | None = None,
+    seed: int = 0,
+    name: str | None = None,
+    store: str | Path | None = None,
+    settings: Sequence[str] = (),
+    fresh: bool = False,
+    reporter: Reporter | None = None,
+) -> Optimized:
+    """Make a model smaller and faster, prove how accurate it still is, and publish it.
+
+    `model` is a model file, `package.module:function`, or a recipe (`.yaml`). `max_drop` is `1%` (relative),
+    `0.8pt` (absolute) or `none`; labelled data implies 1%. `numerics` is a promise: None takes the fastest model
+    inside the limit. `settings` are `stage.option=value`.
+
+    Raises:
+        UsageError, ModelError, DataError: what was handed in cannot be used.
+        StageFailed: a library refuses the model.
+        GateFailed: the limit or the promise cannot be held; nothing is published.
+    """
+    known = load_settings(Path.cwd())
+    given = str(model) if model is not None else known.model
+    if given is None:
+        raise UsageError("which model?", "mlpack optimize model.pt2 --data data.npz")
+    recipe = recipe_from(
+        given,
+        data=_text(data) or known.data,
+        calibration=_text(calibration),
+        numerics=numerics,
+        target=target or known.target,
+        metric=metric or known.metric,
+        output=output,
+        max_drop=max_drop or known.limit,
+        factory=factory or known.factory,
+        inputs=tuple(inputs),
+        static_batch=static_batch,
+        allow_pickle=allow_pickle,
+        calibration_method=calibration_method,
+        backend=backend,
+        threads=threads or known.threads,
+        seed=seed,
+        name=name or known.name,
+        settings=settings,
+    )
+    place = Path(store).absolute() if store else known.store
+    return run_recipe(recipe, place, known.cache, reporter or Silent(), fresh=fresh)
+
+
+def recipe_from(
+    model: str,
+    *,
+    data: str | None,
+    calibration: str | None,
+    numerics: Numerics | None,
+    target: str | None,
+    metric: str | None,
+    output: str | None,
+    max_drop: str | None,
+    factory: str | None,
+    inputs: tuple[str, ...],
+    static_batch: bool,
+    allow_pickle: bool,
+    calibration_method: str | None,
+    backend: str | None,
+    threads: int | None,
+    seed: int,
+    name: str | None,
+    settings: Sequence[str],
+) -> Recipe:
+    """The recipe of these flags, or the recipe file with these flags over it.
+
+    Raises:
+        RecipeError, UsageError: it does not hold together.
+    """
+    spec = {"evaluation": data, "calibration": calibration, "metric": metric, "output": output}
+    if Path(model).suffix in {".yaml", ".yml"}:
+        if numerics or backend or calibration_method:
+            raise UsageError(
+                "a recipe says what its stages do: numerics, backend and calibration flags do not go with it",
+                "change the recipe, or set one option: --set quantize.numerics=int8",
+            )
+        over = {"data": spec, "target": target, "limit": max_drop, "threads": threads, "name": name}
+        return with_set(read_recipe(Path(model), over), settings)
+    source = SourceSpec(
+        model=model, factory=factory, inputs=inputs, static_batch=static_batch, allow_pickle=allow_pickle
+    )
+    recipe = recipe_of(
+        source,
+        DataSpec(**spec),
+        numerics=numerics,
+        target=target or "cpu",
+        limit=max_drop,
+        calibration_method=calibration_method,
+        backend=backend,
+        threads=threads,
+        seed=seed,
+        name=name,
+    )
+    return with_set(recipe, settings)
+
+
+def run_recipe(recipe: Recipe, store: Path, cache: Path, reporter: Reporter, *, fresh: bool = False) -> Optimized:
+    """Run a recipe to its end: search, confirm, time, publish."""
+    from mlpack.api.prepare import prepare
+    from mlpack.api.publishing import artifact_of, publish_found
+    from mlpack.core.targets import load_target
+    from mlpack.engine.search import search
+    from mlpack.engine.validate import check
+    from mlpack.store.names import check_name
+    from mlpack.store.publish import same_as_latest
+
+    limit = _parsed(recipe.limit)
+    check(_with_metric(recipe, recipe.data.metric or "top1"), load_target(recipe.target))
+    name = check_name(recipe.name or name_for(recipe.source.model))
+    prepared = prepare(recipe, cache, reporter, fresh=fresh)
+    recipe, limit = settled(recipe, limit, prepared)
+    found = search(recipe, None if prepared.synthetic else limit, prepared.context)
+    _refuse_failed(found, cache)
+    draft = artifact_of(name, recipe, prepared, found)
+    earlier = same_as_latest(store, draft)
+    if earlier is not None:
+        timed = final_timing(recipe, prepared, found, _SHORT) if prepared.context.target.here else None
+        return Optimized(earlier, unchanged=True, recheck=timed)
+    timed = final_timing(recipe, prepared, found, {}) if prepared.context.target.here else None
+    _refuse_slower(found, timed, recipe)
+    return Optimized(publish_found(store, draft, prepared, found, timed, recipe), unchanged=False)
+
+
+def settled(recipe: Recipe, limit: Limit | None, prepared: Prepared) -> tuple[Recipe, Limit | None]:
+    """The recipe with its metric chosen, and the limit that follows from the data where none was given."""
+    from mlpack.measure.limits import Limit as Parsed
+    from mlpack.measure.metrics import choose_metric_name
+    from mlpack.measure.user_metric import is_reference, user_code_digest
+
+    data = prepared.context.data
+    assert data is not None
+    name = recipe.data.metric
+    if name is None and data.labelled:
+        name = choose_metric_name(prepared.baseline.outputs, _labels(prepared))
+    name = name or "agreement"
+    if recipe.limit is None and not prepared.synthetic:
+        text = AGREEMENT_LIMIT if name == "agreement" else DEFAULT_LIMIT
+        limit = Parsed.parse(text)
+        recipe = recipe.model_copy(update={"limit": text})
+    digest = user_code_digest(name) if is_reference(name) else None
+    return _with_metric(recipe, name, digest), limit
+
+
+def _labels(prepared: Prepared) -> Any:
+    from mlpack.datasets.ref import open_part
+
+    assert prepared.context.data is not None
+    batch = next(iter(open_part(prepared.context.data, "choosing", prepared.baseline.inputs).batches(256)))
+    if batch.labels is None:
+        raise DataError("the data has labels in some batches and none in others", "give every batch its labels")
+    return batch.labels
+
+
+def _with_metric(recipe: Recipe, name: str, digest: str | None = None) -> Recipe:
+    options = {**recipe.accuracy.options, "metric": name, "output": recipe.data.output, "metric_sha256": digest}
+    return recipe.model_copy(update={"accuracy": recipe.accuracy.model_copy(update={"options": options})})
+
+
+def _parsed(text: str | None) -> Limit | None:
+    from mlpack.measure.limits import Limit as Parsed
+
+    return None if text in {None, NO_LIMIT} else Parsed.parse(text or "")
+
+
+def final_timing(recipe: Recipe, prepared: Prepared, found: Found, shorter: dict[str, Any]) -> Done:
+    """The A/B of the winner with the original and, for a promise, with its parent."""
+    from mlpack.engine.run import run
+    from mlpack.engine.validate import options_of
+
+    step = recipe.latency.model_copy(update={"options": {**recipe.latency.options, **shorter}})
+    rivals = {"baseline": prepared.baseline}
+    if found.parent is not None and found.parent is not found.winner and not shorter:
+        rivals["parent"] = found.parent.model
+    label = "timing the winner and the original in turns"
+    return run(options_of(step), found.winner.model, prepared.context, rivals=rivals, label=label)
+
+
+def _refuse_failed(found: Found, cache: Path) -> None:
+    from mlpack.measure.limits import points, smallest_limit
+
+    comparison = found.comparison
+    if comparison.verdict != "fail":
+        return
+    low, high = (points(end, comparison) for end in comparison.drop_ci90)
+    raise GateFailed(
+        f"{found.winner.label} drops {points(comparison.drop, comparison)} [{low}, {high}] on {comparison.samples:,} "
+        f"samples; allowed: {comparison.limit_text}. Nothing was published; the work is kept in {cache}",
+        f"this limit would pass, without redoing anything: --max-drop {smallest_limit(comparison)}",
+    )
+
+
+def _refuse_slower(found: Found, timed: Done | None, recipe: Recipe) -> None:
+    """A promise that is slower than what it was made from is not kept; nor is a winner slower than the original."""
+    if timed is None:
+        return
+    rows = [row for row in timed.report.tables["latency"] if row["contender"] in {"parent", "baseline"}]
+    for whose in ("parent", "baseline"):
+        ends = [row["speedup_over_ci95"][1] for row in rows if row["contender"] == whose and row["speedup_over_ci95"]]
+        if not ends or max(ends) >= 1:
+            continue
+        if whose == "parent" and recipe.promise is not None and found.parent is not None:
+            raise GateFailed(
+                f"{found.winner.label} is slower than {found.parent.label}, at every batch size",
+                f"leave --{recipe.promise} out and mlpack takes {found.parent.label}",
+            )
+        if whose == "baseline":
+            raise GateFailed(
+                f"{found.winner.label} is slower than the original as it runs today, at every batch size",
+                "keep the original, or try another --backend or --threads",
+            )
+
+
+def name_for(model: str) -> str:
+    """The artifact's name where nobody gave one: the file's, its folder's for `model.*`, or the function's."""
+    import re
+
+    place, _, function = model.rpartition(":")
+    path = Path(place) if function.isidentifier() and place else Path(model)
+    stem = path.stem if path.suffix in {".pt", ".pth", ".pt2", ".onnx", ".safetensors", ".yaml", ".yml", ".py"} else path.name
+    if stem in {"model", "weights", "checkpoint", "pytorch_model"} and path.absolute().parent.name:
+        stem = path.absolute().parent.name
+    return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._") or "model"
+
+
+def _text(path: str | Path | None) -> str | None:
+    return None if path is None else str(path)

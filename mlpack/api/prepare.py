@@ -1,0 +1,127 @@
+"""What every run starts with: data opened and split, the source loaded, and the context that stages share."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from mlpack.core.targets import load_target
+from mlpack.engine.context import Context
+from mlpack.errors import DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mlpack.core.dataset import DataRef, Part
+    from mlpack.core.model import Model
+    from mlpack.core.recipe import Recipe
+    from mlpack.core.reporter import Reporter
+    from mlpack.datasets.rows import RowDataset
+    from mlpack.datasets.split import Split
+    from mlpack.engine.cache import Done
+
+SYNTHETIC = "random:64"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The loaded original, the context of the run, and what the data is."""
+
+    source: Done
+    context: Context
+    synthetic: bool
+
+    @property
+    def baseline(self) -> Model:
+        """The original, as the user would run it."""
+        return self.source.model
+
+
+def prepare(recipe: Recipe, cache: Path, reporter: Reporter, *, fresh: bool = False) -> Prepared:
+    """Open and split the data, load the source, check that both fit.
+
+    Without data, seeded synthetic rows stand in: enough to see that graphs answer alike, never a judgement.
+
+    Raises:
+        ModelError: the source cannot be used.
+        DataError: the data cannot be used or does not fit.
+    """
+    from mlpack.datasets import check_fits
+    from mlpack.engine.run import run
+    from mlpack.measure.machine import usable_threads
+    from mlpack.stages.load import Load
+
+    context = Context(
+        cache=cache,
+        target=load_target(recipe.target),
+        threads=recipe.threads or usable_threads(),
+        seed=recipe.seed,
+        reporter=reporter,
+        fresh=fresh,
+    )
+    given = recipe.data.evaluation
+    data = None
+    if given is not None and not given.startswith("random:"):
+        reporter.say(f"reading {given}")
+        data = _open(given)
+    stage = Load.of(recipe.source, data.inputs if data is not None else ())
+    if data is not None:
+        context = _with_data(context, given or "", data, recipe)
+    source = run(stage, None, context, label=f"load {recipe.source.model}")
+    if data is not None:
+        check_fits(data, source.model.inputs)
+    elif recipe.data.calibration is not None and not recipe.data.calibration.startswith("random:"):
+        raise DataError("--calibration without --data: nothing to judge the result by", "give labelled data: --data FILE")
+    else:
+        context = _with_synthetic(context, given or recipe.data.calibration or SYNTHETIC, source.model)
+    return Prepared(source, replace(context, baseline=source.model), synthetic=data is None)
+
+
+def _open(path: str) -> RowDataset:
+    from mlpack.datasets import open_data
+
+    return open_data(path)
+
+
+def _with_data(context: Context, path: str, data: RowDataset, recipe: Recipe) -> Context:
+    from mlpack.datasets.ref import make_ref
+    from mlpack.datasets.split import Split, split
+
+    own = recipe.data.calibration
+    if own is not None and own.startswith("random:"):
+        raise DataError(
+            f"--calibration {own} with --data: random rows would spoil the ranges that real rows give",
+            "leave --calibration out: a seeded part of --data is then set aside for it",
+        )
+    calibration = _open(own) if own is not None else None
+    name = f"{data.fingerprint} {recipe.seed} {calibration.fingerprint if calibration else ''}"
+    place = context.cache / "splits" / f"{hashlib.sha256(name.encode()).hexdigest()}.npz"
+    if not place.exists():
+        context.reporter.say("splitting the data by content")
+        split(data, recipe.seed, calibration).save(place)
+    ref = make_ref(path, data, place, own if calibration else None, calibration)
+    return replace(context, data=ref, parts=_parts(ref, calibration, Split.load(place)))
+
+
+def _with_synthetic(context: Context, path: str, model: Model) -> Context:
+    from mlpack.datasets import open_data
+    from mlpack.datasets.ref import make_ref
+
+    data = open_data(path, model.inputs)
+    ref = make_ref(path, data)
+    parts: dict[Part, str] = dict.fromkeys(("calibration", "choosing", "confirming"), data.fingerprint)
+    return replace(context, data=ref, parts=parts)
+
+
+def _parts(ref: DataRef, calibration: RowDataset | None, rows: Split) -> dict[Part, str]:
+    """A part is known by the data it is of and by its rows, so that a longer file keeps nothing by mistake."""
+    from mlpack.core.dataset import PARTS
+
+    prints: dict[Part, str] = {}
+    for part in PARTS:
+        whole = ref.fingerprint
+        if part == "calibration" and calibration is not None:
+            whole = calibration.fingerprint
+        prints[part] = hashlib.sha256(whole.encode() + rows.rows(part).tobytes()).hexdigest()
+    return prints

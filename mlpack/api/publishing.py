@@ -1,0 +1,142 @@
+"""Lays what a run found out as an artifact folder and hands it to the store."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import mlpack
+from mlpack.api.records import (
+    accuracy_of,
+    candidates_of,
+    components_of,
+    environment,
+    latency_of,
+    lineage_of,
+    model_of,
+)
+from mlpack.core.artifact import Artifact, SourceRecord
+
+if TYPE_CHECKING:
+    from mlpack.api.prepare import Prepared
+    from mlpack.core.artifact import Stored
+    from mlpack.core.recipe import Recipe
+    from mlpack.engine.cache import Done
+    from mlpack.engine.search import Found
+
+
+def artifact_of(name: str, recipe: Recipe, prepared: Prepared, found: Found) -> Artifact:
+    """The artifact but for what is measured last: latency, golden inputs, files, version, digest."""
+    context = prepared.context
+    model = found.winner.model
+    facts = prepared.source.report.metrics
+    accuracy = accuracy_of(
+        found,
+        synthetic=prepared.synthetic,
+        simulated=not context.target.here and model.backend_options.graph_optimizations == "off",
+    )
+    return Artifact(
+        schema=1,
+        name=name,
+        version=0,
+        status="candidate" if accuracy.verdict == "inconclusive" else "final",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        mlpack_version=mlpack.__version__,
+        source=SourceRecord(path=recipe.source.model, sha256=facts["sha256"], kind=facts["kind"]),
+        target=context.target.model_dump(mode="json"),
+        model=model_of(model),
+        baseline={
+            "size_bytes": facts["size_bytes"],
+            "backend": prepared.baseline.backend,
+            "numerics": prepared.baseline.numerics,
+            "format": prepared.baseline.format,
+        },
+        lineage=lineage_of(prepared.source, found.winner),
+        accuracy=accuracy,
+        latency=latency_of(None, model, context.target, context.threads),
+        candidates=candidates_of(found),
+        recipe=recipe.model_dump(mode="json", exclude_none=True),
+        environment=environment(),
+        files={},
+    )
+
+
+def publish_found(
+    store: Path, draft: Artifact, prepared: Prepared, found: Found, timed: Done | None, recipe: Recipe
+) -> Stored:
+    """Make the golden inputs, put all files together and publish."""
+    from mlpack.engine.run import run
+    from mlpack.engine.validate import options_of
+    from mlpack.store.publish import publish
+
+    context = prepared.context
+    golden = run(options_of(recipe.golden), found.winner.model, context, label="golden inputs and their tolerance")
+    finished = draft.model_copy(
+        update={
+            "latency": latency_of(timed, found.winner.model, context.target, context.threads),
+            "components": components_of(timed),
+            "golden": golden.report.metrics,
+        }
+    )
+    context.cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=context.cache, prefix="publishing-") as name:
+        folder = Path(name)
+        shutil.copytree(found.winner.model.path, folder / "model", copy_function=shutil.copyfile)
+        (folder / "golden").mkdir()
+        for file in golden.report.files:
+            shutil.copyfile(golden.file(file), folder / "golden" / file)
+        _write_reports(folder / "reports", found, timed)
+        (folder / "recipe.yaml").write_text(_recipe_text(recipe), encoding="utf-8")
+        if not context.target.here and context.target.kind == "cuda":
+            (folder / "build-engine.sh").write_text(engine_script(found, context.target.title), encoding="utf-8")
+        return publish(store, folder, finished)
+
+
+def _write_reports(folder: Path, found: Found, timed: Done | None) -> None:
+    folder.mkdir()
+    named = {"accuracy-baseline": found.baseline_score, "accuracy-optimized": found.score}
+    for label, done in named.items():
+        (folder / f"{label}.json").write_text(done.report.model_dump_json(indent=1))
+        for file in done.report.files:
+            shutil.copyfile(done.file(file), folder / f"{label}-{file}")
+    comparison = found.comparison.model_dump(mode="json")
+    (folder / "comparison.json").write_text(json.dumps(comparison, indent=1))
+    if timed is not None:
+        (folder / "latency.json").write_text(timed.report.model_dump_json(indent=1))
+        for file in timed.report.files:
+            shutil.copyfile(timed.file(file), folder / f"latency-{file}")
+    for done in found.winner.steps:
+        (folder / f"{done.stage}.json").write_text(done.report.model_dump_json(indent=1))
+
+
+def _recipe_text(recipe: Recipe) -> str:
+    import yaml
+
+    return str(yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True))
+
+
+def engine_script(found: Found, title: str) -> str:
+    """How the engine is built on the target. TensorRT 11 takes types from the graph: no --int8, no --fp16."""
+    model = found.winner.model
+    shapes = {spec.name: [str(dim) for dim in spec.dims] for spec in model.inputs}
+
+    def profile(batch: int) -> str:
+        return ",".join(
+            f"{name}:{'x'.join(str(batch) if index == 0 and not dim.isdigit() else dim for index, dim in enumerate(dims))}"
+            for name, dims in shapes.items()
+        )
+
+    flags = ""
+    if model.dynamic_batch:
+        flags = f" \\\n  --minShapes={profile(1)} --optShapes={profile(8)} --maxShapes={profile(32)}"
+    return (
+        "#!/bin/sh\n"
+        f"# Builds the TensorRT 11 engine on {title}. Types come from the graph, which is strongly typed:\n"
+        "# there are no --int8 or --fp16 flags any more. Run it on the target, in this folder.\n"
+        "set -eu\n"
+        f"trtexec --onnx=model/{model.entry} --saveEngine=model.plan{flags}\n"
+    )

@@ -1,0 +1,187 @@
+"""What a run found, as the records of `artifact.json`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from typing import TYPE_CHECKING, Any
+
+from mlpack.core.artifact import (
+    AccuracyRecord,
+    CandidateRecord,
+    ComponentRecord,
+    LatencyRecord,
+    LineageRecord,
+    ModelRecord,
+    Timing,
+)
+from mlpack.engine.search import pace
+
+if TYPE_CHECKING:
+    from mlpack.core.model import Model
+    from mlpack.core.target import Target
+    from mlpack.engine.cache import Done
+    from mlpack.engine.candidates import Candidate
+    from mlpack.engine.search import Found
+
+_LIBRARIES = ("torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "openvino", "numpy")
+
+
+def lineage_of(source: Done, winner: Candidate) -> tuple[LineageRecord, ...]:
+    """Every stage from the source to the model, with its key and cost."""
+    return tuple(
+        LineageRecord(
+            stage=done.stage,
+            options=done.options,
+            key=done.key,
+            seconds=done.seconds,
+            peak_rss_bytes=done.peak_rss_bytes,
+        )
+        for done in (source, *winner.steps)
+    )
+
+
+def model_of(model: Model) -> ModelRecord:
+    """The model as it lies in the artifact; its digest covers `model/` alone."""
+    import hashlib
+
+    from mlpack.core.artifact import canonical
+
+    assert model.backend is not None
+    return ModelRecord(
+        path="model",
+        entry=model.entry,
+        format=model.format,
+        backend=model.backend,
+        backend_options=model.backend_options,
+        numerics=model.numerics,
+        numerics_share=model.numerics_share,
+        quantization=model.quantization,
+        digest=hashlib.sha256(canonical(model.digests())).hexdigest(),
+        inputs=model.inputs,
+        outputs=model.outputs,
+        size_bytes=model.size_bytes,
+    )
+
+
+def accuracy_of(found: Found, *, synthetic: bool, simulated: bool) -> AccuracyRecord:
+    """The verdict on the confirming rows. On synthetic rows nothing is judged."""
+    comparison = found.comparison
+    backend = found.winner.model.backend
+    assert backend is not None
+    agreement = comparison.metric == "agreement"
+    return AccuracyRecord(
+        metric=comparison.metric,
+        backend=backend,
+        batch=found.batch,
+        batch_dependent=found.batch_dependent,
+        simulated=simulated,
+        verified_on="synthetic" if synthetic else "agreement" if agreement else "labels",
+        samples=comparison.samples,
+        baseline=comparison.baseline,
+        optimized=comparison.optimized,
+        errors_baseline=comparison.errors_baseline,
+        errors_optimized=comparison.errors_optimized,
+        drop=comparison.drop,
+        drop_ci90=comparison.drop_ci90,
+        limit=None if synthetic else comparison.limit,
+        limit_text=None if synthetic else comparison.limit_text,
+        verdict="none" if synthetic else comparison.verdict,
+        samples_to_prove=comparison.samples_to_prove,
+    )
+
+
+def latency_of(timed: Done | None, model: Model, target: Target, threads: int) -> tuple[LatencyRecord, ...]:
+    """One record per batch size; a single one with the reason where this machine is not the target."""
+    assert model.backend is not None
+    device = model.backend_options.device
+    if timed is None:
+        record = LatencyRecord(
+            batch=1,
+            threads=threads,
+            device=device,
+            backend=model.backend,
+            baseline=None,
+            optimized=None,
+            speedup=None,
+            speedup_ci95=None,
+            reason=f"this machine is not {target.title}: latency has to be measured there",
+        )
+        return (record,)
+    rows = timed.report.tables["latency"]
+    batches = sorted({row["batch"] for row in rows})
+    return tuple(
+        _latency_at(batch, {row["contender"]: row for row in rows if row["batch"] == batch}, model, threads)
+        for batch in batches
+    )
+
+
+def _latency_at(batch: int, rows: dict[str, dict[str, Any]], model: Model, threads: int) -> LatencyRecord:
+    baseline = rows["baseline"]
+    assert model.backend is not None
+    return LatencyRecord(
+        batch=batch,
+        threads=threads,
+        device=model.backend_options.device,
+        backend=model.backend,
+        baseline=timing_of(baseline),
+        optimized=timing_of(rows["optimized"]),
+        speedup=baseline["speedup_over"],
+        speedup_ci95=baseline["speedup_over_ci95"],
+    )
+
+
+def timing_of(row: dict[str, Any]) -> Timing:
+    """One row of the latency table as a record."""
+    return Timing.model_validate({name: row[name] for name in Timing.model_fields})
+
+
+def components_of(timed: Done | None) -> tuple[ComponentRecord, ...]:
+    """The component rows of the timing; none where nothing was timed."""
+    if timed is None:
+        return ()
+    return tuple(ComponentRecord.model_validate(row) for row in timed.report.tables["components"])
+
+
+def candidates_of(found: Found) -> tuple[CandidateRecord, ...]:
+    """Every candidate with what it measured on the choosing rows, and why it lost."""
+    return tuple(_candidate(each, chosen=each is found.winner) for each in found.candidates)
+
+
+def _candidate(candidate: Candidate, *, chosen: bool) -> CandidateRecord:
+    comparison: Any = candidate.facts.get("comparison")
+    p50 = candidate.facts.get("p50")
+    made = candidate.model.backend is not None
+    return CandidateRecord(
+        recipe=" → ".join([*(done.stage for done in candidate.steps), *candidate.choices]),
+        numerics=candidate.label,
+        backend=candidate.model.backend or "–",
+        accuracy=None
+        if comparison is None
+        else comparison.model_dump(mode="json", include={"metric", "optimized", "drop", "drop_ci90", "verdict", "samples"}),
+        latency=None if p50 is None else {"p50_ms": p50, "geometric_mean_ms": pace(candidate)},
+        size_bytes=candidate.model.size_bytes if made else None,
+        chosen=chosen,
+        why="the fastest inside the limit" if chosen else candidate.lost or "",
+    )
+
+
+def environment() -> dict[str, Any]:
+    """Python, operating system, CPU and the versions of the libraries that took part."""
+    from mlpack.core import machine
+
+    return {
+        "python": platform.python_version(),
+        "os": platform.platform(),
+        "cpu": machine.cpu_name(),
+        "gpu": None,
+        "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES if _installed(name)},
+    }
+
+
+def _installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

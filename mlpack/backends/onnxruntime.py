@@ -1,0 +1,150 @@
+"""The onnxruntime backend: ONNX files on the CPU, or on CUDA where it really is there."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import defaultdict
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as refusals
+
+from mlpack.errors import MissingHardware, StageFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from mlpack.core.backend import Backend, Runner
+    from mlpack.core.backend_options import BackendOptions
+    from mlpack.core.model import Format, Model
+    from mlpack.core.target import Target
+
+_REFUSALS: tuple[type[Exception], ...] = (
+    refusals.Fail,
+    refusals.InvalidArgument,
+    refusals.InvalidGraph,
+    refusals.InvalidProtobuf,
+    refusals.NotImplemented,
+    refusals.RuntimeException,
+)
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_PROFILED_RUNS = 5
+
+
+class _SessionRunner:
+    """One session with its inputs and outputs bound, so that copies and compute can be timed apart."""
+
+    def __init__(self, session: ort.InferenceSession, device: str) -> None:
+        self._session = session
+        self._names = [output.name for output in session.get_outputs()]
+        self._binding = session.io_binding()
+        self._device = device
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        self.copy_in(inputs)
+        self.compute()
+        return self.copy_out()
+
+    def copy_in(self, inputs: Mapping[str, np.ndarray]) -> None:
+        for name, array in inputs.items():
+            value = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device, 0)
+            self._binding.bind_ortvalue_input(name, value)
+        for name in self._names:
+            self._binding.bind_output(name, self._device)
+
+    def compute(self) -> None:
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except _REFUSALS as error:
+            raise _refused(error) from error
+
+    def copy_out(self) -> dict[str, np.ndarray]:
+        return dict(zip(self._names, self._binding.copy_outputs_to_cpu(), strict=True))
+
+
+class OnnxRuntime:
+    """ONNX Runtime, one session per opened model."""
+
+    name = "onnxruntime"
+    libraries: tuple[str, ...] = ("onnxruntime",)
+    formats: tuple[Format, ...] = ("onnx",)
+
+    def refusal(self, model: Model, target: Target, options: BackendOptions) -> str | None:
+        """Bfloat16 has no CPU kernels here; a device that is absent is never replaced by another."""
+        del target
+        if options.device == "cpu" and "bf16" in {model.numerics, options.precision}:
+            return "its CPU kernels have no bfloat16"
+        if _PROVIDERS[options.device] not in ort.get_available_providers():
+            return f"this build of onnxruntime has no {_PROVIDERS[options.device]}"
+        return None
+
+    @contextmanager
+    def open(self, model: Model, target: Target, options: BackendOptions) -> Iterator[Runner]:
+        """One session with exactly the provider, threads and optimization level that were asked for.
+
+        Raises:
+            MissingHardware: the provider is not there.
+            StageFailed: the library refuses the model.
+        """
+        del target
+        yield _SessionRunner(_session(model, options, profile_prefix=None), options.device)
+
+    def operators(
+        self, model: Model, target: Target, options: BackendOptions, inputs: Mapping[str, np.ndarray]
+    ) -> dict[str, float]:
+        """Milliseconds per operator type in one run, from the library's own profiler."""
+        del target
+        with tempfile.TemporaryDirectory() as folder:
+            session = _session(model, options, profile_prefix=str(Path(folder) / "profile"))
+            feeds = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+            for _ in range(1 + _PROFILED_RUNS):
+                session.run(None, feeds)
+            events = json.loads(Path(session.end_profiling()).read_text())
+        runs = [event for event in events if event["name"] == "model_run"]
+        start = sorted(event["ts"] for event in runs)[1]
+        spent: dict[str, float] = defaultdict(float)
+        for event in events:
+            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time") and event["ts"] >= start:
+                spent[event["args"]["op_name"]] += event["dur"] / 1000 / _PROFILED_RUNS
+        return dict(spent)
+
+
+def _session(model: Model, options: BackendOptions, profile_prefix: str | None) -> ort.InferenceSession:
+    provider = _PROVIDERS[options.device]
+    if provider not in ort.get_available_providers():
+        raise MissingHardware(
+            f"onnxruntime has no {provider} on this machine", "pip install onnxruntime-gpu, on a machine with a card"
+        )
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = options.threads or 1
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = 4
+    level = ort.GraphOptimizationLevel
+    settings.graph_optimization_level = (
+        level.ORT_ENABLE_ALL if options.graph_optimizations == "all" else level.ORT_DISABLE_ALL
+    )
+    if profile_prefix is not None:
+        settings.enable_profiling = True
+        settings.profile_file_prefix = profile_prefix
+    try:
+        session = ort.InferenceSession(str(model.entry_path), settings, providers=[provider])
+    except _REFUSALS as error:
+        raise _refused(error) from error
+    if session.get_providers()[0] != provider:
+        raise MissingHardware(
+            f"onnxruntime fell back from {provider} to {session.get_providers()[0]}",
+            "mlpack doctor shows the driver and library versions that are missing",
+        )
+    return session
+
+
+def _refused(error: Exception) -> StageFailed:
+    first_line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return StageFailed(f"onnxruntime refuses this model: {first_line}", "try another backend: --backend openvino")
+
+
+BACKEND: Backend = OnnxRuntime()

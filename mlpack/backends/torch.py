@@ -1,0 +1,157 @@
+"""The torch backend: runs what the user handed in, eagerly. The baseline of every comparison."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from mlpack.backends.torch_loader import Flat, load_exported, load_inner, load_module
+from mlpack.errors import MissingHardware, StageFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from mlpack.core.backend import Backend, Runner
+    from mlpack.core.backend_options import BackendOptions
+    from mlpack.core.model import Format, Model
+    from mlpack.core.target import Target
+
+__all__ = ["BACKEND", "Flat", "load_exported", "load_inner", "load_module"]
+
+
+class _ModuleRunner:
+    """One module on one device; outputs by the names in the model."""
+
+    def __init__(self, module: Flat, model: Model, device: torch.device) -> None:
+        self._module = module.to(device)
+        self._inputs = tuple(spec.name for spec in model.inputs)
+        self._outputs = model.outputs
+        self._device = device
+        self._given: tuple[torch.Tensor, ...] = ()
+        self._made: tuple[torch.Tensor, ...] = ()
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        self.copy_in(inputs)
+        self.compute()
+        return self.copy_out()
+
+    def copy_in(self, inputs: Mapping[str, np.ndarray]) -> None:
+        self._given = tuple(to_tensor(inputs[name]).to(self._device) for name in self._inputs)
+
+    def compute(self) -> None:
+        with torch.inference_mode():
+            try:
+                self._made = self._module(*self._given)
+            except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AssertionError) as error:
+                shapes = ", ".join(
+                    f"{name} {list(given.shape)}"
+                    for name, given in zip(self._inputs, self._given, strict=True)
+                )
+                reason = next(
+                    (line for line in str(error).splitlines() if line.strip()), type(error).__name__
+                )
+                raise StageFailed(
+                    f"the torch module fails on {shapes}: {reason}",
+                    "check that the data is what it was trained on",
+                ) from error
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def copy_out(self) -> dict[str, np.ndarray]:
+        return {spec.name: to_numpy(made) for spec, made in zip(self._outputs, self._made, strict=True)}
+
+
+def to_tensor(array: np.ndarray) -> torch.Tensor:
+    """The array as a tensor that shares its memory where it can (numpy has no bfloat16 of its own)."""
+    array = np.ascontiguousarray(array)
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
+    # A read-only array (a slice of a memory map) is copied: torch would warn that writing to it is undefined.
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """The tensor as an array on the CPU."""
+    tensor = tensor.detach().cpu()
+    if tensor.dtype is torch.bfloat16:
+        import ml_dtypes
+
+        tensor = tensor.view(torch.uint16)
+        return np.asarray(tensor.numpy()).view(ml_dtypes.bfloat16)
+    return np.asarray(tensor.numpy())
+
+
+class Torch:
+    """PyTorch, eager: the module the user would run."""
+
+    name = "torch"
+    libraries: tuple[str, ...] = ("torch",)
+    formats: tuple[Format, ...] = ("torch",)
+
+    def refusal(self, model: Model, target: Target, options: BackendOptions) -> str | None:
+        """Only a CUDA device that is not there, or a precision other than the module's own."""
+        del model, target
+        if options.device == "cuda" and not torch.cuda.is_available():
+            return "torch sees no CUDA device"
+        if options.precision != "float32":
+            return "it runs the module as it is, in its own precision"
+        return None
+
+    @contextmanager
+    def open(self, model: Model, target: Target, options: BackendOptions) -> Iterator[Runner]:
+        """The module in eval mode under inference mode, with exactly the threads that were asked for.
+
+        Raises:
+            MissingHardware: no CUDA device.
+            ModelError: the user's code raises, or the weights do not fit.
+        """
+        del target
+        device = _device(options)
+        before = torch.get_num_threads()
+        if options.threads is not None:
+            torch.set_num_threads(options.threads)
+        try:
+            yield _ModuleRunner(load_module(model), model, device)
+        finally:
+            torch.set_num_threads(before)
+
+    def operators(
+        self, model: Model, target: Target, options: BackendOptions, inputs: Mapping[str, np.ndarray]
+    ) -> dict[str, float]:
+        """Milliseconds per aten operator in one run: self CPU time (self device time on CUDA)."""
+        with self.open(model, target, options) as runner:
+            runner(inputs)
+            runner.copy_in(inputs)
+            activities = [ProfilerActivity.CPU]
+            if options.device == "cuda":
+                activities.append(ProfilerActivity.CUDA)
+            with profile(activities=activities) as profiler:
+                for _ in range(_PROFILED_RUNS):
+                    runner.compute()
+        spent = {
+            event.key: event.self_device_time_total if options.device == "cuda" else event.self_cpu_time_total
+            for event in profiler.key_averages()
+            if event.key.startswith("aten::")
+        }
+        return {
+            key: microseconds / 1000 / _PROFILED_RUNS for key, microseconds in spent.items() if microseconds
+        }
+
+
+_PROFILED_RUNS = 5
+
+
+def _device(options: BackendOptions) -> torch.device:
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise MissingHardware(
+            "torch sees no CUDA device on this machine",
+            "mlpack doctor shows what is missing; choose a CPU target to run here",
+        )
+    return torch.device(options.device)
+
+
+BACKEND: Backend = Torch()

@@ -1,0 +1,30 @@
+"""The commands: their names, where their functions lie, and one line of help. Loaded when first asked for.
+
+A new command is a file with `def command(screen: Screen, …typer parameters…) -> None` and one line here.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    """Where a command's function lies, and its line in `mlpack --help`."""
+
+    reference: str
+    summary: str
+
+
+COMMANDS: dict[str, Entry] = {
+    "list": Entry("mlpack.cli.list_artifacts:command", "List what the store holds."),
+    "show": Entry("mlpack.cli.show:command", "Show what an artifact is and how it was proven."),
+    "diff": Entry("mlpack.cli.diff:command", "Show what differs between two artifacts."),
+    "tag": Entry("mlpack.cli.tag:command", "Point a tag, such as prod, at a version."),
+    "verify": Entry("mlpack.cli.verify:command", "Check that no file of an artifact or package has changed."),
+    "rm": Entry("mlpack.cli.rm:command", "Remove a version from the store."),
+    "gc": Entry("mlpack.cli.gc:command", "Remove leftovers and cached work that nothing refers to."),
+    "targets": Entry("mlpack.cli.targets:command", "List the hardware that models can be made for."),
+    "doctor": Entry("mlpack.cli.doctor:command", "Check this machine: libraries, CPU, disk space."),
+    "recipes": Entry("mlpack.cli.recipes:command", "List the recipes that come with mlpack."),
+    "logs": Entry("mlpack.cli.logs:command", "List the last runs, or print the log of one."),
+}

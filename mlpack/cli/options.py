@@ -1,0 +1,26 @@
+"""Arguments and options that several commands take, so that they read alike everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_GRAMMAR = "NAME, NAME@3, NAME@TAG, NAME@sha256:…, or a path with a /"
+
+Ref = Annotated[str, typer.Argument(metavar="REF", help=f"An artifact: {_GRAMMAR}.")]
+MaybeRef = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[REF]",
+        show_default=False,
+        help=f"An artifact: {_GRAMMAR}. Left out: the one that mlpack.toml names, or the only one there is.",
+    ),
+]
+Store = Annotated[
+    Path | None,
+    typer.Option(
+        "--store", metavar="DIR", help="The store. Default: MLPACK_STORE, mlpack.toml, ./artifacts."
+    ),
+]

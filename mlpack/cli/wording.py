@@ -1,0 +1,40 @@
+"""How numbers and names read on the screen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
+
+
+def size(size_bytes: float | None) -> str:
+    """Bytes in the largest unit that keeps a digit before the point; units of 1000."""
+    if size_bytes is None:
+        return ""
+    for unit, factor in _UNITS:
+        if size_bytes >= factor:
+            return f"{size_bytes / factor:.1f} {unit}"
+    return f"{size_bytes:.0f} B"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number with this many significant digits; nothing for None."""
+    return "" if value is None else f"{value:.{digits}g}"
+
+
+def interval(bounds: Sequence[float] | None, digits: int = 3) -> str:
+    """`[low, high]`; nothing for None."""
+    return "" if bounds is None else f"[{', '.join(number(bound, digits) for bound in bounds)}]"
+
+
+def speed(factor: float | None) -> str:
+    """`2.31x`; nothing for None."""
+    return "" if factor is None else f"{factor:.2f}x"
+
+
+def count(amount: int, noun: str) -> str:
+    """`1 file`, `2 files`, `12,345 samples`."""
+    return f"{amount:,} {noun}{'' if amount == 1 else 's'}"

@@ -1,0 +1,44 @@
+"""Loader: `loader.json` of a torch Model folder, how the module in it is made again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from mlpack.core.words import Frozen
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ENTRY = "loader.json"
+Kind = Literal["exported_program", "torchscript", "pickled_module", "state_dict", "onnx_file", "factory"]
+
+
+class Loader(Frozen):
+    """What `backends/torch` needs to make the module. Files are relative to the Model folder."""
+
+    kind: Kind
+    sha256: str = Field(description="of what the user handed in")
+    archive: str | None = Field(default=None, description="exported program, TorchScript or allowed pickle")
+    weights: str | None = Field(default=None, description="safetensors file")
+    shared: dict[str, str] = Field(
+        default_factory=dict, description="tensor names that are the same tensor as another, which is kept"
+    )
+    reference: str | None = Field(default=None, description="the user's factory")
+    factory_file: str | None = Field(default=None, description="copy of the user's file")
+    original_file: str | None = Field(default=None, description="where that file lay")
+    folder: str | None = Field(default=None, description="where the user's own imports are looked for")
+    pickled: bool = False
+    unwrapped: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+
+    def write(self, folder: Path) -> None:
+        """Write `loader.json` into the folder."""
+        (folder / ENTRY).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> Loader:
+        """Read `loader.json` of the folder."""
+        return cls.model_validate_json((folder / ENTRY).read_text(encoding="utf-8"))

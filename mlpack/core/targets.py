@@ -1,0 +1,95 @@
+"""The targets: this machine's CPU, and the catalogue of named CPUs and NVIDIA devices."""
+
+from __future__ import annotations
+
+import functools
+import re
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from mlpack.core import machine
+from mlpack.core.target import Target
+from mlpack.errors import unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+NVIDIA_RULES = "tensorrt-s8s8"
+
+
+def targets() -> tuple[Target, ...]:
+    """This machine's CPU, then every row of the catalogue."""
+    return (this_machine(), *_named())
+
+
+def load_target(name: str) -> Target:
+    """The target of this name; `cpu` is this machine.
+
+    Raises:
+        UsageError: no such target (the hint has the nearest right spelling).
+    """
+    known = {target.name: target for target in targets()}
+    if name.lower() not in known:
+        raise unknown("target", name, known)
+    return known[name.lower()]
+
+
+def this_machine() -> Target:
+    """This machine's CPU as a target, its instruction sets detected."""
+    isa = machine.isa()
+    return Target(
+        name="cpu",
+        title=f"this machine: {machine.cpu_name()}",
+        kind="cpu",
+        here=True,
+        isa=isa,
+        numerics=cpu_numerics(isa),
+        rules=cpu_rules(isa),
+        source="https://github.com/archspec/archspec",
+        date="2026-11-22",
+    )
+
+
+def cpu_numerics(isa: Iterable[str]) -> tuple[str, ...]:
+    """What a CPU with these instruction sets runs; fp16 is storage only."""
+    has_bf16 = not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(isa)
+    return ("fp32", "fp16", *(("bf16",) if has_bf16 else ()), "int8")
+
+
+def cpu_rules(isa: Iterable[str]) -> str:
+    """The rule set for Q/DQ graphs: VNNI adds products in 32 bits, AVX2 saturates at 16."""
+    has = set(isa)
+    if has & {"asimd", "asimddp", "i8mm", "sve"}:
+        return "arm"
+    return "x86-vnni-u8s8" if has & {"avx512_vnni", "avx_vnni", "amx_int8"} else "x86-avx2"
+
+
+@functools.cache
+def _named() -> tuple[Target, ...]:
+    return (
+        *(_cpu(row) for row in rows("cpu.yaml")),
+        *(_nvidia(row) for row in rows("nvidia.yaml")),
+    )
+
+
+def rows(file: str) -> list[dict[str, Any]]:
+    """The rows of one file of the catalogue, as written."""
+    import yaml
+
+    text = resources.files("mlpack.core").joinpath("catalogue", file).read_text(encoding="utf-8")
+    content: list[dict[str, Any]] = yaml.safe_load(text)
+    return content
+
+
+def _cpu(row: dict[str, Any]) -> Target:
+    described = {key: value for key, value in row.items() if key != "microarchitecture"}
+    is_here = set(row["isa"]) == set(machine.isa()) and row.get("microarchitecture") == (
+        machine.cpu_microarchitecture()
+    )
+    return Target(kind="cpu", here=is_here, **described)
+
+
+def _nvidia(row: dict[str, Any]) -> Target:
+    described = {key: value for key, value in row.items() if key != "match"}
+    is_here = any(re.fullmatch(row["match"], device.name) for device in machine.nvidia_devices())
+    return Target(kind="cuda", here=is_here, rules=NVIDIA_RULES, **described)

@@ -1,0 +1,105 @@
+"""Candidates: every model that a recipe's steps can make, each step tried in all the ways that it proposes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from mlpack.engine.run import run
+from mlpack.engine.validate import options_of
+from mlpack.errors import MachineError, MlpackError, ModelError, StageFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mlpack.core.model import Model
+    from mlpack.core.recipe import Step
+    from mlpack.core.stage import Stage
+    from mlpack.engine.cache import Done
+    from mlpack.engine.context import Context
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model with the stages that made it. `lost` says why it is out of the running, where it is."""
+
+    model: Model
+    steps: tuple[Done, ...] = ()
+    choices: tuple[str, ...] = ()
+    lost: str | None = None
+    facts: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """Numerics, how they were made, and the backend: what tables call it."""
+        made = self.model.quantization
+        how = ""
+        if made is not None and made.method not in {"cast", ""}:
+            which = made.details.get("operators", "")
+            how = f" {made.method}" + (f" ({which})" if made.method == "static" else "")
+        return f"{self.model.numerics}{how} · {self.model.backend or '–'}"
+
+    def out(self, why: str) -> Candidate:
+        """This candidate, lost for this reason."""
+        return replace(self, lost=why)
+
+
+def candidates(steps: tuple[Step, ...], model: Model, context: Context) -> list[Candidate]:
+    """All candidates of these steps from this model, in the order in which they are proposed.
+
+    A stage that fails on one of several ways makes a lost candidate; a stage that fails on the only way there
+    is raises.
+
+    Raises:
+        MlpackError: what the only way failed with.
+    """
+    found = list(_grow(Candidate(model), steps, context))
+    if all(candidate.lost for candidate in found):
+        failures = [candidate.facts["error"] for candidate in found if "error" in candidate.facts]
+        if failures and isinstance(failures[0], MlpackError):
+            raise failures[0]
+    return found
+
+
+def _grow(candidate: Candidate, steps: tuple[Step, ...], context: Context) -> Iterator[Candidate]:
+    if not steps:
+        yield candidate
+        return
+    step, *rest = steps
+    if step.optional:
+        yield from _grow(candidate, tuple(rest), context)
+    for stage in options_of(step).propose(candidate.model, context.target):
+        grown = _with(candidate, stage, context)
+        if grown.lost:
+            yield grown
+        else:
+            yield from _grow(grown, tuple(rest), context)
+
+
+def _with(candidate: Candidate, stage: Stage, context: Context) -> Candidate:
+    try:
+        done = run(stage, candidate.model, context, label=_label(stage))
+    except MachineError:
+        raise
+    except ModelError:
+        raise
+    except StageFailed as error:
+        label = _label(stage)
+        return replace(
+            candidate,
+            choices=(*candidate.choices, label),
+            lost=error.message,
+            facts={**candidate.facts, "error": error},
+        )
+    return replace(candidate, model=done.model, steps=(*candidate.steps, done))
+
+
+def _label(stage: Stage) -> str:
+    """The stage and what sets this variant apart from the stage's defaults."""
+    fields = type(stage).model_fields
+    set_apart = [
+        str(value)
+        for name, value in stage
+        if (fields[name].is_required() or value != fields[name].default) and isinstance(value, str)
+    ]
+    return " ".join([stage.name, *set_apart])

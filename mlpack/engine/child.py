@@ -1,0 +1,66 @@
+"""The other end of process.py: `python -m mlpack.engine.child FOLDER PIPE PARENT` runs one function."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import signal
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlpack.errors import MlpackError
+
+if TYPE_CHECKING:
+    from mlpack.core.stage import Say
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Run the function that job.json names and write result.json; written last, so it is whole or absent."""
+    folder, pipe, parent = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    _die_with(parent)
+    warnings.simplefilter("ignore")
+    job = json.loads((folder / "job.json").read_text())
+    say = _say_into(pipe)
+    try:
+        module, _, function = job["call"].partition(":")
+        result: dict[str, Any] = {"value": getattr(importlib.import_module(module), function)(say, **job["arguments"])}
+    except MlpackError as error:
+        result = {"error": {"kind": error.kind, "message": error.message, "hint": error.hint}}
+    except MemoryError:
+        os.kill(os.getpid(), signal.SIGKILL)
+    except BaseException:  # noqa: BLE001 - the parent raises it again as a bug, with this traceback
+        result = {"bug": traceback.format_exc()}
+    temporary = folder / "result.tmp"
+    temporary.write_text(json.dumps(result))
+    temporary.rename(folder / "result.json")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Native libraries are known to crash while they are torn down; the result is safe on disk.
+    os._exit(0)
+
+
+def _die_with(parent: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def _say_into(pipe: int) -> Say:
+    stream = os.fdopen(pipe, "w", buffering=1)
+
+    def say(text: str, done: int | None = None, total: int | None = None) -> None:
+        stream.write(json.dumps({"text": text, "done": done, "total": total}) + "\n")
+
+    return say
+
+
+if __name__ == "__main__":
+    main()

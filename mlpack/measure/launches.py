@@ -1,0 +1,81 @@
+"""Statistics over launches: a block is a fresh process, and intervals are over blocks.
+
+Calls within a launch resemble each other far more than calls of two launches do (at batch 1 launch medians
+vary by 5 to 8%, while an interval over one launch's calls claims 3%), so the number of launches is what an
+interval counts.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mlpack.core.artifact import Timing
+from mlpack.measure.percentiles import p99_or_reason
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_CONFIDENCE = 0.95
+Interval = tuple[float, float]
+
+
+def p50_over_launches(launches: Sequence[np.ndarray]) -> tuple[float, Interval | None]:
+    """The median of the launches' medians in ms, with a 95% t interval of their logarithms.
+
+    No interval for a single launch. With 5 launches no order statistics reach 95% (the range of 5 values
+    covers a median in 93.75%), which is why a t interval is used; launch medians are means of many calls,
+    near log-normal.
+    """
+    medians = _medians(launches)
+    p50 = float(np.median(medians))
+    interval = _t_interval(np.log(medians))
+    return p50, None if interval is None else (min(interval[0], p50), max(interval[1], p50))
+
+
+def speedup(
+    baseline: Sequence[np.ndarray], candidate: Sequence[np.ndarray]
+) -> tuple[float, Interval | None]:
+    """How many times faster the candidate is, with a 95% interval over rounds; None for a single round.
+
+    Launch i of both were adjacent in time. The ratio of their medians is taken per round, so that the
+    machine's slow drift cancels, and a t interval of its logarithm over the rounds (2 or more; 5 by
+    default, with a spread between launches of 5 to 8%: too few for a bootstrap, which would be narrower
+    than it is right).
+    """
+    ratios = np.log(_medians(baseline)) - np.log(_medians(candidate))
+    return float(np.exp(np.mean(ratios))), _t_interval(ratios)
+
+
+def not_slower(ci95: Interval) -> bool:
+    """Whether a speed-up's interval leaves room for it: its better end reaches 1."""
+    return ci95[1] >= 1.0
+
+
+def timing(launches: Sequence[np.ndarray]) -> Timing:
+    """The record of one contender; p99 is over the calls of all launches, where they are enough."""
+    calls = np.concatenate(list(launches))
+    p50, interval = p50_over_launches(launches)
+    p99, reason = p99_or_reason(calls)
+    return Timing(
+        p50=p50, p50_ci95=interval, p99=p99, p99_reason=reason, n=len(calls), launches=len(launches)
+    )
+
+
+def _medians(launches: Sequence[np.ndarray]) -> np.ndarray:
+    if not launches or not all(len(launch) for launch in launches):
+        raise ValueError("a launch without calls has no median")
+    return np.array([np.median(launch) for launch in launches])
+
+
+def _t_interval(logarithms: np.ndarray) -> Interval | None:
+    n = len(logarithms)
+    if n == 1:
+        return None
+    from scipy.special import stdtrit
+
+    reach = float(stdtrit(n - 1, (1 + _CONFIDENCE) / 2)) * float(np.std(logarithms, ddof=1)) / math.sqrt(n)
+    middle = float(np.mean(logarithms))
+    return math.exp(middle - reach), math.exp(middle + reach)

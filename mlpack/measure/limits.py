@@ -1,0 +1,279 @@
+"""How much worse a model may be, what was measured, and what can be concluded from it."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from mlpack.core.artifact import Verdict
+from mlpack.core.words import Frozen
+from mlpack.errors import DataError, UsageError
+from mlpack.measure import proportions
+from mlpack.measure.bootstrap import paired_drop
+from mlpack.measure.scores import agreement_scores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from mlpack.measure.metrics import Metric
+
+_MOST_SAMPLES = 10**12
+_LIKELY_REACH = 2.0
+_ENOUGH_CHANCE = 0.8
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The largest drop that is allowed: `1%` of the original's metric, or `0.8pt` absolute points."""
+
+    amount: float
+    unit: Literal["%", "pt"]
+    text: str
+
+    @classmethod
+    def parse(cls, text: str) -> Limit:
+        """Read `1%` or `0.8pt`.
+
+        Raises:
+            UsageError: anything else; a bare number is refused with both spellings.
+        """
+        found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(%|pt)?\s*", text)
+        if found is None:
+            raise UsageError(
+                f"limit {text!r} is not a number of percent or points, 0 or more",
+                "--max-drop 1% (of the original's metric) or --max-drop 0.8pt (absolute points)",
+            )
+        number, unit = found.groups()
+        if unit is None:
+            raise UsageError(
+                f"limit {text!r} has no unit",
+                f"--max-drop {number}% (of the original's metric) or --max-drop {number}pt (absolute points)",
+            )
+        if not math.isfinite(float(number)):
+            raise UsageError(f"limit {text!r} is no limit", "--no-limit turns the limit off")
+        return cls(float(number), "%" if unit == "%" else "pt", f"{number}{unit}")
+
+    def absolute(self, baseline: float, metric: Metric | Comparison) -> float:
+        """The limit in the metric's unit; a point is 0.01 of a percent metric and 1 of any other."""
+        if self.unit == "%":
+            return abs(baseline) * self.amount / 100
+        return self.amount / 100 if metric.percent else self.amount
+
+    def __str__(self) -> str:
+        return self.text
+
+
+DEFAULT_LIMIT = Limit(1.0, "%", "1%")
+AGREEMENT_LIMIT = Limit(5.0, "%", "5%")
+
+
+class Comparison(Frozen):
+    """Two models on the same samples.
+
+    Drop, interval and limit are absolute in the metric's unit, positive = worse. `discordant` counts
+    samples (with clusters: clusters) on which the two differ. `samples_to_prove` is given where the verdict
+    is likely or inconclusive and some number of such samples would prove the model.
+    """
+
+    metric: str
+    percent: bool
+    baseline: float
+    optimized: float
+    drop: float
+    drop_ci90: tuple[float, float]
+    limit: float | None
+    limit_text: str | None
+    verdict: Verdict
+    samples: int
+    discordant: int
+    errors_baseline: int | None
+    errors_optimized: int | None
+    samples_to_prove: int | None
+
+
+@dataclass(frozen=True)
+class Decidable:
+    """Whether a number of samples can prove a model that is as right as the original."""
+
+    samples: int
+    chance: float
+    samples_needed: int
+
+    @property
+    def enough(self) -> bool:
+        """Whether a harmless model would be proven in at least 80% of cases."""
+        return self.chance >= _ENOUGH_CHANCE
+
+
+def compare(
+    metric: Metric,
+    original: Mapping[str, np.ndarray],
+    candidate: Mapping[str, np.ndarray],
+    cluster: np.ndarray | None,
+    limit: Limit | None,
+    seed: int,
+) -> Comparison:
+    """Compare what was kept of two models on the same samples, in the same order.
+
+    Right/wrong metrics get Tango's interval for paired proportions, the rest a bootstrap; where clusters
+    have several members the bootstrap is by cluster, and for right/wrong metrics the wider ends of both
+    are taken.
+
+    Raises:
+        DataError: the rows do not belong together, there are none, or the metric is undefined on them.
+    """
+    if metric.name == "agreement":
+        agree = agreement_scores(original, candidate)
+        original, candidate = {"score": np.ones_like(agree)}, {"score": agree}
+    samples = _samples(original, candidate, cluster)
+    metric = metric.settled(original, candidate)
+    baseline, optimized = metric.reduce(original), metric.reduce(candidate)
+    for value, whose in ((baseline, "original"), (optimized, "optimized model")):
+        if not math.isfinite(value):
+            raise DataError(f"metric {metric.name} of the {whose} is {value} on these {samples} samples",
+                            "check that the labels vary, or pass another --metric")  # fmt: skip
+    ours, theirs = metric.scores(original), metric.scores(candidate)
+    clustered = cluster is not None and len(np.unique(cluster)) < samples
+    wrong: tuple[int, int] | None = None
+    if metric.kind == "proportion" and ours is not None and theirs is not None:
+        b, c = int((ours > theirs).sum()), int((theirs > ours).sum())
+        wrong = samples - int(ours.sum()), samples - int(theirs.sum())
+        drop, discordant = (b - c) / samples, b + c
+        low, high = proportions.interval(b, c, samples)
+        if clustered:
+            by_cluster = paired_drop(metric, original, candidate, cluster, seed)
+            low, high = min(low, by_cluster.low), max(high, by_cluster.high)
+            discordant = by_cluster.discordant
+    else:
+        measured = paired_drop(metric, original, candidate, cluster if clustered else None, seed)
+        drop, low, high, discordant = measured.value, measured.low, measured.high, measured.discordant
+    allowed = None if limit is None else limit.absolute(baseline, metric)
+    verdict = judge(drop, (low, high), allowed)
+    needed = None
+    if allowed is not None and verdict in {"likely", "inconclusive"}:
+        if wrong is not None and not clustered:
+            needed = samples_to_prove(b, c, samples, allowed)
+        else:
+            needed = _samples_by_width(drop, high, samples, allowed)
+    return Comparison(
+        metric=metric.name, percent=metric.percent, baseline=baseline, optimized=optimized, drop=drop,
+        drop_ci90=(low, high), limit=allowed, limit_text=None if limit is None else limit.text,
+        verdict=verdict, samples=samples, discordant=discordant, errors_baseline=wrong[0] if wrong else None,
+        errors_optimized=wrong[1] if wrong else None, samples_to_prove=needed,
+    )  # fmt: skip
+
+
+def judge(drop: float, ci90: tuple[float, float], limit: float | None) -> Verdict:
+    """The verdict on a measured drop; each end of the 90% interval is a one-sided 95% bound.
+
+    pass: the bad end is inside the limit. likely: measured inside, bad end inside twice the limit. fail:
+    the good end is outside. An interval without width proves nothing.
+    """
+    low, high = ci90
+    if limit is None:
+        return "none"
+    if high <= limit and low < high:
+        return "pass"
+    if drop <= limit and high <= _LIKELY_REACH * limit:
+        return "likely"
+    return "fail" if low > limit else "inconclusive"
+
+
+def samples_to_prove(b: int, c: int, n: int, limit: float) -> int | None:
+    """How many samples would give `pass` if they differed as these do; None where none would.
+
+    `b`, `c`, `n` as in `proportions.tango`; the limit is absolute.
+    """
+    if (b - c) / n >= limit:
+        return None
+
+    def proven(size: int) -> bool:
+        return proportions.interval(b * size / n, c * size / n, size)[1] <= limit
+
+    return _smallest(proven)
+
+
+def can_decide(samples: int, limit: float, discordance: float = 0.02) -> Decidable:
+    """Whether this many samples would prove a harmless model.
+
+    That is one that flips this share of answers, half of them each way. The chance is that of the measured
+    drop plus its reach (Tango's, at no drop) staying inside the absolute limit, by the normal
+    approximation. `samples_needed` gives a chance of 80%.
+    """
+
+    def chance(size: int) -> float:
+        deviation = math.sqrt(discordance / size)
+        reach = proportions.interval(discordance / 2 * size, discordance / 2 * size, size)[1]
+        return NormalDist().cdf((limit - reach) / deviation)
+
+    needed = _smallest(lambda size: chance(size) >= _ENOUGH_CHANCE) if limit > 0 else None
+    return Decidable(samples, chance(samples), needed or _MOST_SAMPLES)
+
+
+def points(drop: float, comparison: Comparison) -> str:
+    """A drop as people read it: in points for percent metrics, else in the metric's unit."""
+    return f"{drop * 100:.2f}pt" if comparison.percent else f"{drop:.4g}"
+
+
+def smallest_limit(comparison: Comparison) -> str:
+    """The smallest limit that would pass on the same data, rounded up, in the spelling of the one given."""
+    bad_end = max(0.0, comparison.drop_ci90[1])
+    points = (comparison.limit_text or "%").endswith("pt") or comparison.baseline == 0
+    if points:
+        amount, unit = bad_end * (100 if comparison.percent else 1), "pt"
+    else:
+        amount, unit = bad_end / abs(comparison.baseline) * 100, "%"
+    if amount == 0:
+        return f"0{unit}"
+    # One decimal from 1 on, two significant digits below.
+    step = Decimal(1).scaleb(min(-1, math.floor(math.log10(amount)) - 1))
+    rounded = Decimal(amount).quantize(step, rounding=ROUND_CEILING)
+    while Limit.parse(f"{rounded:f}{unit}").absolute(comparison.baseline, comparison) < bad_end:
+        rounded += step
+    return f"{rounded:f}{unit}"
+
+
+def _samples(
+    original: Mapping[str, np.ndarray], candidate: Mapping[str, np.ndarray], cluster: np.ndarray | None
+) -> int:
+    """How many samples both sides have; refuses rows that do not belong together."""
+    hint = "evaluate both models on the same data with the same metric"
+    shapes = [{name: array.shape for name, array in kept.items()} for kept in (original, candidate)]
+    if shapes[0] != shapes[1]:
+        raise DataError("what was kept of the two models does not belong together", hint)
+    for name in ("label", "labels"):
+        if name in original and not np.array_equal(original[name], candidate[name]):
+            raise DataError("the two models were scored on different samples: their labels differ", hint)
+    samples = len(next(iter(original.values()), ()))
+    if samples == 0:
+        raise DataError("no samples to compare on", "check that --data holds rows")
+    if cluster is not None and len(cluster) != samples:
+        raise DataError(f"{len(cluster)} clusters for {samples} samples", "give one cluster per sample")
+    return samples
+
+
+def _samples_by_width(drop: float, high: float, samples: int, limit: float) -> int | None:
+    """The same question for a bootstrap interval, whose reach shrinks with the square root of the samples."""
+    if drop >= limit:
+        return None
+    return math.ceil(samples * ((high - drop) / (limit - drop)) ** 2)
+
+
+def _smallest(enough: Callable[[int], bool]) -> int | None:
+    """The smallest number from which on `enough` holds, by doubling and halving; None where it never does."""
+    high = 1
+    while not enough(high):
+        high *= 2
+        if high > _MOST_SAMPLES:
+            return None
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high

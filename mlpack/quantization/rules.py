@@ -1,0 +1,69 @@
+"""Rule sets: how Q/DQ graphs must look for a family of targets. One row per family."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from mlpack.core.words import Frozen
+from mlpack.errors import unknown
+
+
+class Rules(Frozen):
+    """Types and symmetry of activations and weights, and where Q/DQ pairs go.
+
+    `reduce_range` keeps weights to 7 bits: without VNNI, AVX2's 16-bit accumulation of u8 × s8 overflows.
+    `explicit_weights` keeps a float weight behind its own Q/DQ pair and leaves the bias in float, which is what
+    TensorRT folds.
+    """
+
+    name: str
+    activation: Literal["uint8", "int8"]
+    symmetric_activations: bool
+    reduce_range: bool
+    explicit_weights: bool
+
+
+RULES: dict[str, Rules] = {
+    rules.name: rules
+    for rules in (
+        Rules(
+            name="tensorrt-s8s8",
+            activation="int8",
+            symmetric_activations=True,
+            reduce_range=False,
+            explicit_weights=True,
+        ),
+        Rules(
+            name="x86-vnni-u8s8",
+            activation="uint8",
+            symmetric_activations=False,
+            reduce_range=False,
+            explicit_weights=False,
+        ),
+        Rules(
+            name="x86-avx2",
+            activation="uint8",
+            symmetric_activations=False,
+            reduce_range=True,
+            explicit_weights=False,
+        ),
+        Rules(
+            name="arm",
+            activation="int8",
+            symmetric_activations=False,
+            reduce_range=False,
+            explicit_weights=False,
+        ),
+    )
+}
+
+
+def rules_for(name: str) -> Rules:
+    """The rule set of this name.
+
+    Raises:
+        UsageError: no such rule set.
+    """
+    if name not in RULES:
+        raise unknown("rule set", name, RULES)
+    return RULES[name]

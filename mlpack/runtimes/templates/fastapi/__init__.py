@@ -1,0 +1,1 @@
+"""The FastAPI package: its server is the Python package `server`."""

@@ -1,0 +1,89 @@
+"""Starts the server: `python -m server`. HOST, PORT and MAX_BODY_BYTES are read from the environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import uvicorn
+
+from .app import create_app
+from .description import Description, PackageAltered, check_files, read_description
+from .sessions import ModelFailed, Session, open_session
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from .batching import Batcher
+
+PACKAGE = Path(__file__).resolve().parent.parent
+GRACE_SECONDS = 25
+
+
+class Server(uvicorn.Server):
+    """A server that is no longer ready from the moment on at which it is told to stop."""
+
+    def __init__(self, config: uvicorn.Config, batcher: Batcher) -> None:
+        super().__init__(config)
+        self._batcher = batcher
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Refuse new requests; uvicorn then answers those that were accepted, and ends."""
+        self._batcher.refuse()
+        super().handle_exit(sig, frame)
+
+
+def main() -> int:
+    """Check the files, open and warm up the model, serve. The exit code is 0, 2 bad setting, 4 or 5."""
+    try:
+        description = _description()
+        check_files(PACKAGE)
+        sessions = [open_session(PACKAGE, description) for _ in range(description.limits.instances)]
+        for session in sessions:
+            _warm_up(session)
+        port = int(os.environ.get("PORT", "8000"))
+    except PackageAltered as error:
+        return _refuse(5, f"{error}\nhint: package the artifact again with `mlpack package`")
+    except ModelFailed as error:
+        return _refuse(4, f"the model cannot be opened: {error}")
+    except ValueError as error:
+        return _refuse(2, f"PORT and MAX_BODY_BYTES must be whole numbers: {error}")
+    app, batcher = create_app(description, sessions)
+    config = uvicorn.Config(
+        app,
+        host=os.environ.get("HOST", "127.0.0.1"),
+        port=port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    Server(config, batcher).run()
+    return 0
+
+
+def _refuse(exit_code: int, message: str) -> int:
+    sys.stderr.write(f"error: {message}\n")
+    return exit_code
+
+
+def _description() -> Description:
+    description = read_description(PACKAGE)
+    limit = int(os.environ.get("MAX_BODY_BYTES", str(description.limits.max_body_bytes)))
+    return replace(description, limits=replace(description.limits, max_body_bytes=limit))
+
+
+def _warm_up(session: Session) -> None:
+    """Run the first golden sample, so that the first request does not pay for lazy initialisation."""
+    rows = json.loads((PACKAGE / "golden" / "golden.json").read_text())["rows_per_request"]
+    with np.load(PACKAGE / "golden" / "inputs.npz") as arrays:
+        session({name: arrays[name][:rows] for name in arrays.files})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""Queues requests and runs those that fit together as one batch, in worker threads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .description import Limits
+    from .sessions import Arrays, Session
+
+
+class QueueFull(Exception):
+    """As many requests wait as the queue may hold."""
+
+
+class Draining(Exception):
+    """The server is shutting down and takes no new request."""
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A queued request. Only requests with the same `key` (all dims but the first) fit in one batch."""
+
+    inputs: Arrays
+    rows: int
+    arrived: float
+    answer: asyncio.Future[Arrays]
+
+    @property
+    def key(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(array.shape[1:] for array in self.inputs.values())
+
+
+class Batcher:
+    """A bounded queue before one worker per session.
+
+    A worker takes the oldest request, waits for batch mates until `queue_delay_ms` after its arrival or until
+    `max_rows` are there, and runs them together. With `batching: apart` every request runs alone.
+    """
+
+    def __init__(self, sessions: Sequence[Session], limits: Limits, on_batch: Callable[[int], None]) -> None:
+        self._sessions = sessions
+        self._limits = limits
+        self._on_batch = on_batch
+        self._max_rows = limits.max_rows if limits.batching == "merged" and limits.max_rows else 1
+        self._queue: deque[_Waiting] = deque()
+        self._changed = asyncio.Condition()
+        self._draining = False
+        self._threads = ThreadPoolExecutor(len(sessions), thread_name_prefix="inference")
+        self._workers: list[asyncio.Task[None]] = []
+
+    @property
+    def depth(self) -> int:
+        """How many requests wait."""
+        return len(self._queue)
+
+    @property
+    def draining(self) -> bool:
+        """Whether new requests are refused because the server is shutting down."""
+        return self._draining
+
+    def check_open(self) -> None:
+        """Refuse a request before its body is read.
+
+        Raises:
+            Draining: the server is shutting down.
+            QueueFull: the queue is full.
+        """
+        if self._draining:
+            raise Draining
+        if len(self._queue) >= self._limits.queue_capacity:
+            raise QueueFull
+
+    async def answer(self, inputs: Arrays, rows: int) -> Arrays:
+        """Outputs for the inputs of one request of so many rows.
+
+        Raises:
+            Draining: the server is shutting down.
+            QueueFull: the queue is full.
+            ModelFailed: the backend refuses these inputs.
+        """
+        self.check_open()
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(inputs, rows, loop.time(), loop.create_future())
+        # No await between the check and this line: the bound holds exactly.
+        self._queue.append(waiting)
+        async with self._changed:
+            self._changed.notify_all()
+        return await waiting.answer
+
+    def start(self) -> None:
+        """Start the workers; needs a running event loop."""
+        self._workers = [asyncio.create_task(self._work(session)) for session in self._sessions]
+
+    def refuse(self) -> None:
+        """Take no new request from now on; those in the queue are still answered."""
+        self._draining = True
+
+    async def drain(self) -> None:
+        """Refuse new requests, answer all that wait, and stop the workers."""
+        self._draining = True
+        async with self._changed:
+            self._changed.notify_all()
+        await asyncio.gather(*self._workers)
+        self._threads.shutdown()
+
+    async def _work(self, session: Session) -> None:
+        while batch := await self._next_batch():
+            self._on_batch(sum(waiting.rows for waiting in batch))
+            await self._run(session, batch)
+
+    async def _next_batch(self) -> list[_Waiting]:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._queue or self._draining)
+            if not self._queue:
+                return []
+            batch = [self._queue.popleft()]
+            deadline = batch[0].arrived + self._limits.queue_delay_ms / 1000
+            while not self._fill(batch) and not self._draining:
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        await self._changed.wait()
+                except TimeoutError:
+                    self._fill(batch)
+                    break
+            return batch
+
+    def _fill(self, batch: list[_Waiting]) -> bool:
+        """Move what fits from the queue into the batch, oldest first; whether the batch is full then."""
+        room = self._max_rows - sum(waiting.rows for waiting in batch)
+        kept: deque[_Waiting] = deque()
+        while self._queue and room > 0:
+            waiting = self._queue.popleft()
+            if waiting.key == batch[0].key and waiting.rows <= room:
+                batch.append(waiting)
+                room -= waiting.rows
+            else:
+                kept.append(waiting)
+        self._queue.extendleft(reversed(kept))
+        return room <= 0
+
+    async def _run(self, session: Session, batch: list[_Waiting]) -> None:
+        names = batch[0].inputs
+        merged = (
+            batch[0].inputs
+            if len(batch) == 1
+            else {name: np.concatenate([waiting.inputs[name] for waiting in batch]) for name in names}
+        )
+        call = asyncio.get_running_loop().run_in_executor(self._threads, session, merged)
+        # Every exception goes to the request that caused it: a worker must outlive them all.
+        (result,) = await asyncio.gather(call, return_exceptions=True)
+        if isinstance(result, BaseException):
+            if len(batch) == 1:
+                _settle(batch[0].answer, result)
+                return
+            # One bad request must not fail its batch mates.
+            for waiting in batch:
+                await self._run(session, [waiting])
+        elif len(batch) == 1:
+            _settle(batch[0].answer, result)
+        else:
+            answers = _split(result, [waiting.rows for waiting in batch])
+            for waiting, answer in zip(batch, answers, strict=True):
+                _settle(waiting.answer, answer)
+
+
+def _split(outputs: Arrays, rows: list[int]) -> list[Arrays | BaseException]:
+    for name, array in outputs.items():
+        if array.shape[:1] != (sum(rows),):
+            mismatch = f"output {name!r} has shape {array.shape} for a batch of {sum(rows)} rows"
+            return [RuntimeError(mismatch) for _ in rows]
+    ends = list(accumulate(rows))
+    return [
+        {name: array[end - count : end] for name, array in outputs.items()}
+        for end, count in zip(ends, rows, strict=True)
+    ]
+
+
+def _settle(answer: asyncio.Future[Arrays], result: Arrays | BaseException) -> None:
+    # Done already when the client has gone away.
+    if answer.done():
+        return
+    if isinstance(result, BaseException):
+        answer.set_exception(result)
+    else:
+        answer.set_result(result)

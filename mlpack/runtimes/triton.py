@@ -1,0 +1,222 @@
+"""The triton runtime: a model repository, its config.pbtxt derived from the model and its measurements."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlpack.errors import UsageError
+from mlpack.runtimes.package_files import (
+    TEMPLATES,
+    batching,
+    check_servable,
+    datatype,
+    facts,
+    golden_inputs,
+    has_sample_request,
+    model_files,
+    on_gpu,
+    pinned,
+    render,
+    shared_files,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from mlpack.core.artifact import Artifact, Stored
+    from mlpack.core.model import TensorSpec
+    from mlpack.core.runtime import PackageOptions, Runtime
+    from mlpack.runtimes.package_files import Batching
+
+# Release 2.71.0; its build.py names ONNX Runtime 1.27.0.
+IMAGE_TAG = "26.07-py3"
+_IMAGE_ONNXRUNTIME = "1.27.0"
+# Triton 24.10's Python backend is READY with empty outputs under numpy 2; the image itself has numpy < 2.
+_IMAGE_NUMPY = "1.26.4"
+_PRECISION_MODES = {"int8": "INT8", "fp16": "FP16"}
+
+
+class Triton:
+    """Files: model_repository/NAME/{config.pbtxt, VERSION/, warmup/}, golden samples, Dockerfile."""
+
+    name = "triton"
+    title = "Triton Inference Server"
+
+    def layout(self, stored: Stored, options: PackageOptions) -> Mapping[str, str | bytes | Path]:
+        """The package by relative path. Pure: writes nothing.
+
+        Raises:
+            UsageError: the artifact is not ONNX, has tensors that Triton cannot describe, or was not scored
+                on the backend that serves.
+        """
+        check_servable(stored)
+        artifact = stored.artifact
+        repository = f"model_repository/{artifact.name}"
+        folder = f"{repository}/{artifact.version}"
+        shared_by = batching(stored, options)
+        warmups = _warmups(stored, shared_by)
+        files: dict[str, str | bytes | Path] = {
+            f"{folder}/{relative}": path for relative, path in model_files(stored).items()
+        }
+        pins = {}
+        if _serving(artifact) == "openvino":
+            files[f"{folder}/model.py"] = TEMPLATES / "triton" / "model.py"
+            pins = {**pinned(artifact, ["openvino"]), "numpy": _IMAGE_NUMPY}
+        if warmups:
+            for index, array in enumerate(golden_inputs(stored).values()):
+                files[f"{repository}/warmup/{_raw_name(index)}"] = _one_request(array, shared_by).tobytes()
+        values = {
+            **facts(stored, shared_by),
+            "image_tag": IMAGE_TAG,
+            "image_note": _image_note(artifact),
+            "pins": [f"{library}=={version}" for library, version in pins.items()],
+            "curl": has_sample_request(stored) and not _has_half(artifact),
+            "no_curl_reason": "Triton takes FP16 as binary" if _has_half(artifact) else "samples are large",
+            "ports": [8000, 8001, 8002],
+            "shm_size": "1gb" if pins else None,
+        }
+        return {
+            **files,
+            f"{repository}/config.pbtxt": config(stored, options),
+            **shared_files(stored),
+            "Dockerfile": render("triton/Dockerfile.j2", **values),
+            "compose.yaml": render("compose.yaml.j2", **values),
+            "README.md": render("triton/README.md.j2", **values),
+        }
+
+
+def config(stored: Stored, options: PackageOptions) -> str:
+    """config.pbtxt, with a comment on the origin of each number.
+
+    Raises:
+        UsageError: a tensor has no dims and the model no batch: Triton cannot describe it.
+    """
+    artifact = stored.artifact
+    shared_by = batching(stored, options)
+    preferred = sorted({timed.batch for timed in artifact.latency if 1 < timed.batch <= options.max_batch})
+    text = render(
+        "triton/config.pbtxt.j2",
+        **{
+            **facts(stored, shared_by),
+            "serving": _serving(artifact),
+            "filename": artifact.model.entry,
+            "inputs": [_tensor(artifact, spec, shared_by) for spec in artifact.model.inputs],
+            "outputs": [_tensor(artifact, spec, shared_by) for spec in artifact.model.outputs],
+            "max_batch_comment": _max_batch_comment(shared_by),
+            "preferred": preferred or [options.max_batch],
+            "preferred_comment": _preferred_comment(artifact, preferred),
+            "queue_delay_ms": f"{options.queue_delay_ms:g}",
+            "queue_delay_us": round(options.queue_delay_ms * 1000),
+            "instances": options.instances,
+            "precision_mode": _PRECISION_MODES.get(artifact.model.numerics, "FP32"),
+            "profiles": _profiles(artifact, shared_by),
+            "warmups": _warmups(stored, shared_by),
+        },
+    )
+    return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def _serving(artifact: Artifact) -> str:
+    """Who runs it in Triton: on a GPU, ONNX Runtime with TensorRT as its provider."""
+    return "onnxruntime" if on_gpu(artifact) else artifact.model.backend
+
+
+def _tensor(artifact: Artifact, spec: TensorSpec, shared_by: Batching) -> dict[str, Any]:
+    dims = spec.dims if shared_by.max_rows is None else spec.dims[1:]
+    if not dims and shared_by.max_rows is None:
+        raise UsageError(
+            f"{spec.name!r} has no dims and the model no batch, which Triton cannot describe",
+            f"mlpack package {artifact.name}@{artifact.version} --runtime fastapi",
+        )
+    return {
+        "name": spec.name,
+        "data_type": f"TYPE_{datatype(spec)}",
+        "dims": [dim if isinstance(dim, int) else -1 for dim in dims] or [1],
+        "symbols": ", ".join(dim for dim in dims if isinstance(dim, str)),
+        "scalar": not dims,
+    }
+
+
+def _max_batch_comment(shared_by: Batching) -> list[str]:
+    if shared_by.mode == "merged":
+        return [f"--max-batch {shared_by.max_rows}: the largest batch that Triton may form."]
+    return [
+        f"The largest single request, {shared_by.max_rows} rows: no larger batch was judged or allowed.",
+        "Its answers depend on batch mates: dynamic INT8 takes one scale from the whole batch.",
+    ]
+
+
+def _preferred_comment(artifact: Artifact, preferred: list[int]) -> str:
+    measured = [
+        f"batch {timed.batch}: P50 {timed.optimized.p50:.3g} ms"
+        for timed in artifact.latency
+        if timed.batch in preferred and timed.optimized
+    ]
+    if measured:
+        return f"The batches that were timed: {', '.join(measured)}."
+    return "The largest allowed, as no time of a batch between 2 and that was measured."
+
+
+def _profiles(artifact: Artifact, shared_by: Batching) -> dict[str, str] | None:
+    """TensorRT's optimization profile; None where dims besides the batch are free."""
+    inputs = artifact.model.inputs
+    if shared_by.max_rows is None or any(isinstance(dim, str) for spec in inputs for dim in spec.dims[1:]):
+        return None
+    shapes = {
+        end: [f"{spec.name}:{'x'.join(map(str, (rows, *spec.dims[1:])))}" for spec in inputs]
+        for end, rows in (("min", 1), ("max", shared_by.max_rows))
+    }
+    return {end: ",".join(each) for end, each in shapes.items()}
+
+
+def _warmups(stored: Stored, shared_by: Batching) -> list[dict[str, Any]]:
+    """Warm-ups of golden inputs: one alone, and the largest batch where requests are merged."""
+    inputs = stored.artifact.model.inputs
+    if shared_by.max_rows is not None and any(len(spec.dims) == 1 for spec in inputs):
+        return []
+    tensors = [
+        {
+            "name": spec.name,
+            "data_type": f"TYPE_{datatype(spec)}",
+            "dims": list(_one_request(array, shared_by).shape),
+            "file": _raw_name(index),
+        }
+        for index, (spec, array) in enumerate(zip(inputs, golden_inputs(stored).values(), strict=True))
+    ]
+    sizes = [1] if shared_by.mode == "apart" or shared_by.max_rows == 1 else [1, shared_by.max_rows]
+    return [{"name": f"golden batch of {size}", "batch_size": size, "inputs": tensors} for size in sizes]
+
+
+def _one_request(array: np.ndarray, shared_by: Batching) -> np.ndarray:
+    """What one warm-up request holds: without the batch dim where Triton adds it."""
+    return np.ascontiguousarray(array if shared_by.max_rows is None else array[0])
+
+
+def _raw_name(index: int) -> str:
+    return f"input-{index}.raw"
+
+
+def _has_half(artifact: Artifact) -> bool:
+    return any(spec.dtype == "float16" for spec in (*artifact.model.inputs, *artifact.model.outputs))
+
+
+def _image_note(artifact: Artifact) -> str:
+    libraries: Mapping[str, str] = artifact.environment.get("libraries", {})
+    if on_gpu(artifact):
+        return (
+            "TensorRT builds its engine on the GPU at the first start (minutes); neither its answers nor its "
+            "speed were measured there, so run the check below."
+        )
+    if _serving(artifact) == "openvino":
+        return "The image installs the same OpenVINO and runs it in Triton's Python backend."
+    scored = libraries.get("onnxruntime", "of another version")
+    if scored == _IMAGE_ONNXRUNTIME:
+        return ""
+    return f"It was scored on onnxruntime {scored}, the image has {_IMAGE_ONNXRUNTIME}: run the check below."
+
+
+RUNTIME: Runtime = Triton()

@@ -1,0 +1,143 @@
+"""check_accuracy: run a model over one part of the data on its backend and keep what each sample scored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from mlpack.core.arrays import save_arrays
+from mlpack.core.dataset import Part  # noqa: TC001 - read by pydantic
+from mlpack.core.report import Report
+from mlpack.core.stage import Outcome, Stage
+from mlpack.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+
+    from mlpack.core.backend import Runner
+    from mlpack.core.dataset import Batch, Dataset
+    from mlpack.core.model import Format, Model
+    from mlpack.core.stage import Job
+
+KEPT = "kept.npz"
+_ALONE_ROWS = 32
+
+
+class CheckAccuracy(Stage):
+    """Score a model. A check gives the model it was given and a report: facts, no verdict.
+
+    `kept.npz` holds what the metric keeps of every sample, first axis samples, so that every comparison is
+    paired. `batch_spread` is the largest relative L2 difference of an output between the same samples alone and
+    in a batch: models whose answers depend on their batch mates are found by it.
+    """
+
+    name: ClassVar[str] = "check_accuracy"
+    accepts: ClassVar[tuple[Format, ...]] = ("torch", "onnx", "openvino")
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "onnxruntime", "openvino")
+    code: ClassVar[tuple[str, ...]] = ("mlpack.stages.samples", "mlpack.measure.metrics")
+    keyed_by_threads: ClassVar[bool] = True
+
+    part: Part = Field(default="confirming", description="which part of the data to score on")
+    metric: str = Field(description="a metric's name, or file.py:function")
+    metric_sha256: str | None = Field(default=None, description="of the metric's file, for a user's own")
+    output: str | None = Field(default=None, description="the output that the metric reads")
+    batch: int = Field(default=32, ge=1, description="evaluation batch size")
+
+    def reads(self) -> tuple[Part, ...]:
+        """The part that is scored."""
+        return (self.part,)
+
+    def run(self, model: Model | None, job: Job) -> Outcome:
+        """Score every sample of the part.
+
+        Raises:
+            UsageError: there is no data.
+            DataError: labels do not fit the outputs.
+        """
+        assert model is not None
+        assert model.backend is not None, "a model is scored on the backend that would serve it"
+        import numpy as np
+
+        from mlpack.measure.metrics import join, metric
+
+        dataset = job.dataset(self.part)
+        if dataset is None:
+            raise UsageError("an accuracy check needs data", "give labelled data with --data FILE.npz")
+        measured = metric(self.metric, labels=dataset.labelled, output=self.output)
+        kept: list[dict[str, np.ndarray]] = []
+        beside: dict[str, list[np.ndarray]] = {"rows": [], "cluster": []}
+        nonfinite = 0
+        done = 0
+        with job.backend(model.backend).open(model, job.target, model.backend_options) as runner:
+            spread = _batch_spread(model, runner, dataset, self.batch)
+            for batch, outputs in run_over(model, runner, dataset, self.batch):
+                nonfinite += sum(int(_nonfinite_rows(array)) for array in outputs.values())
+                kept.append(measured.keep(outputs, batch.labels))
+                beside["rows"].append(batch.rows)
+                if batch.cluster is not None:
+                    beside["cluster"].append(batch.cluster)
+                done += len(batch)
+                job.say(f"scoring on {model.backend}", done, len(dataset))
+        arrays = join(kept)
+        aside = {name: np.concatenate(pieces) for name, pieces in beside.items() if pieces}
+        save_arrays(job.out / KEPT, {**_prefixed(arrays), **aside})
+        value = None if nonfinite or measured.name == "agreement" else float(measured.reduce(arrays))
+        metrics: dict[str, Any] = {
+            "value": value,
+            "samples": done,
+            "nonfinite": nonfinite,
+            "batch": self.batch if model.dynamic_batch else None,
+            "batch_spread": spread,
+        }
+        return Outcome(model=model, report=Report(metrics=metrics, files=(KEPT,)))
+
+
+def _prefixed(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {f"kept/{name}": array for name, array in arrays.items()}
+
+
+def _nonfinite_rows(array: np.ndarray) -> int:
+    import numpy as np
+
+    if array.dtype.kind != "f":
+        return 0
+    return int((~np.isfinite(array)).reshape(len(array), -1).any(axis=1).sum())
+
+
+def run_over(
+    model: Model, runner: Runner, dataset: Dataset, size: int
+) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
+    """Batches with their outputs; a model with a static batch gets its last batch padded and cut again."""
+    import numpy as np
+
+    from mlpack.stages.samples import static_batch
+
+    fixed = None if model.dynamic_batch else static_batch(model)
+    for batch in dataset.batches(fixed or size):
+        inputs = batch.inputs
+        short = fixed is not None and len(batch) < fixed
+        if short:
+            inputs = {name: np.resize(array, (fixed, *array.shape[1:])) for name, array in inputs.items()}
+        outputs = runner(inputs)
+        yield batch, {name: array[: len(batch)] for name, array in outputs.items()} if short else outputs
+
+
+def _batch_spread(model: Model, runner: Runner, dataset: Dataset, size: int) -> float:
+    import numpy as np
+
+    from mlpack.stages.samples import difference
+
+    if not model.dynamic_batch or size == 1:
+        return 0.0
+    batch = next(iter(dataset.batches(min(size, _ALONE_ROWS))))
+    together = runner(batch.inputs)
+    alone = [
+        runner({name: array[row : row + 1] for name, array in batch.inputs.items()}) for row in range(len(batch))
+    ]
+    return max(
+        difference(array, np.concatenate([outputs[name] for outputs in alone]))[1]
+        for name, array in together.items()
+    )

@@ -1,0 +1,96 @@
+"""compile: give a model to the backend that would serve it, with the options it will be served with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from mlpack.backends import BACKENDS, runs
+from mlpack.core.backend_options import BackendOptions
+from mlpack.core.report import Report
+from mlpack.core.stage import Outcome, Stage
+from mlpack.errors import StageFailed, UsageError
+
+if TYPE_CHECKING:
+    from mlpack.core.dataset import Part
+    from mlpack.core.model import Format, Model
+    from mlpack.core.stage import Job
+    from mlpack.core.target import Target
+
+
+class Compile(Stage):
+    """Open the model in a backend on real rows and write down who runs it, and how.
+
+    `backend: auto` proposes every backend that can run this model here; measuring decides. For a target that is
+    not this machine the graph is opened literally (Q/DQ in fp32, nothing fused), which simulates its numerics.
+    """
+
+    name: ClassVar[str] = "compile"
+    accepts: ClassVar[tuple[Format, ...]] = ("onnx",)
+    libraries: ClassVar[tuple[str, ...]] = ("onnxruntime", "openvino")
+    code: ClassVar[tuple[str, ...]] = ("mlpack.stages.samples",)
+    keyed_by_threads: ClassVar[bool] = True
+
+    backend: str = Field(default="auto", description="the backend that will serve the model")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="execution precision of the float parts; auto follows the graph's numerics"
+    )
+
+    def reads(self) -> tuple[Part, ...]:
+        """Rows to open the model on."""
+        return ("calibration",)
+
+    def propose(self, model: Model, target: Target) -> tuple[Stage, ...]:
+        """One stage for each backend that can run this model on this machine.
+
+        Raises:
+            UsageError: the backend that was asked for cannot run it.
+        """
+        names = runs(model.format) if self.backend == "auto" else (self.backend,)
+        refusals = {}
+        proposed = []
+        for name in names:
+            reason = BACKENDS[name].refusal(model, target, self.options(model, target, None))
+            if reason is None:
+                proposed.append(self.model_copy(update={"backend": name}))
+            else:
+                refusals[name] = reason
+        if not proposed and self.backend != "auto":
+            raise UsageError(
+                f"{self.backend} cannot run this {model.numerics} model: {refusals[self.backend]}",
+                "leave --backend out: mlpack then tries every backend that can",
+            )
+        return tuple(proposed)
+
+    def options(self, model: Model, target: Target, threads: int | None) -> BackendOptions:
+        """The session options for this model and target."""
+        precision = self.precision
+        if precision == "auto":
+            precision = "bfloat16" if model.numerics == "bf16" else "float32"
+        literal = target.kind == "cuda" and not target.here and model.numerics == "int8"
+        return BackendOptions(
+            threads=threads, precision=precision, graph_optimizations="off" if literal else "all"
+        )
+
+    def run(self, model: Model | None, job: Job) -> Outcome:
+        """Open it, run it once.
+
+        Raises:
+            StageFailed: no backend runs these numerics, or the backend refuses this model.
+        """
+        assert model is not None
+        from mlpack.stages import samples
+
+        if self.backend == "auto":
+            raise StageFailed(
+                f"no backend on this machine runs {model.numerics} models", "mlpack doctor lists the backends"
+            )
+        options = self.options(model, job.target, job.threads)
+        example, _ = samples.rows(model, job, "calibration", 1)
+        job.say(f"opening in {self.backend}")
+        with job.backend(self.backend).open(model, job.target, options) as runner:
+            outputs = runner(example)
+        shapes = {name: list(array.shape) for name, array in outputs.items()}
+        compiled = model.model_copy(update={"backend": self.backend, "backend_options": options})
+        return Outcome(model=compiled, report=Report(metrics={"outputs": shapes}))

@@ -1,0 +1,234 @@
+"""export: a torch model becomes an ONNX file that is shown to answer the same before anything else is done."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from mlpack.core.backend_options import BackendOptions
+from mlpack.core.model import Model, TensorSpec
+from mlpack.core.report import Report
+from mlpack.core.stage import Outcome, Stage
+from mlpack.errors import ModelError, StageFailed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    import onnx
+    import torch
+
+    from mlpack.core.dataset import Part
+    from mlpack.core.model import Format
+    from mlpack.core.stage import Job
+
+_INLINE_BYTES = 1_500_000_000
+_VERIFIED_ROWS = 64
+_LEGACY_OPSET = 18
+
+
+class Export(Stage):
+    """Export to ONNX with torch's dynamo exporter (TorchScript archives: the TorchScript exporter).
+
+    The file is run beside the original on real rows, one at a time and together; an output whose relative L2
+    difference is over `tolerance` is an error. Node names carry the path of the module that they came from.
+    """
+
+    name: ClassVar[str] = "export"
+    accepts: ClassVar[tuple[Format, ...]] = ("torch", "onnx")
+    gives: ClassVar[Format | None] = "onnx"
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "onnx", "onnxscript", "onnxruntime")
+    code: ClassVar[tuple[str, ...]] = ("mlpack.stages.samples", "mlpack.backends.torch")
+    keyed_by_target: ClassVar[bool] = False
+
+    opset: int = Field(default=20, ge=17, le=23, description="ONNX opset")
+    tolerance: float = Field(default=1e-3, gt=0, description="largest relative L2 difference of an output")
+
+    def reads(self) -> tuple[Part, ...]:
+        """Real rows to verify on; calibration rows, since the others are for judging."""
+        return ("calibration",)
+
+    def run(self, model: Model | None, job: Job) -> Outcome:
+        """Export, name the nodes, verify.
+
+        Raises:
+            ModelError: the model has control flow or state that cannot be exported; says which.
+            StageFailed: the exporter refuses, or the file answers differently.
+        """
+        assert model is not None
+        if model.format == "onnx":
+            return Outcome(model=model, report=Report(metrics={"exported": "already ONNX"}))
+        from mlpack.stages import samples
+
+        example, kind = samples.rows(model, job, "calibration", _VERIFIED_ROWS)
+        job.say("exporting to ONNX")
+        proto = _export(model, example, self.opset)
+        _name_nodes_by_module(proto)
+        path = job.out / "model.onnx"
+        _save(proto, path)
+        exported = model.model_copy(
+            update={
+                "path": job.out,
+                "entry": "model.onnx",
+                "format": "onnx",
+                "backend": None,
+                "inputs": _specs(proto.graph.input, model.inputs),
+                "outputs": _specs(proto.graph.output, model.outputs),
+            }
+        )
+        job.say("verifying the ONNX file against the original")
+        worst = _verify(model, exported, example, job, self.tolerance)
+        return Outcome(
+            model=exported,
+            report=Report(metrics={"nodes": len(proto.graph.node), "verified_on": kind, "differences": worst}),
+        )
+
+
+def _export(model: Model, example: dict[str, np.ndarray], opset: int) -> onnx.ModelProto:
+    import torch
+
+    from mlpack.backends.torch import load_exported, load_module
+
+    arguments = tuple(torch.from_numpy(example[spec.name]) for spec in model.inputs)
+    inputs = [spec.name for spec in model.inputs]
+    outputs = [spec.name for spec in model.outputs]
+    shapes = tuple(
+        {axis: dim for axis, dim in enumerate(spec.dims) if isinstance(dim, str)} or None for spec in model.inputs
+    )
+    program = load_exported(model)
+    module = program if program is not None else load_module(model)
+    if isinstance(getattr(module, "inner", module), torch.jit.ScriptModule):
+        return _export_torchscript(module, arguments, inputs, outputs, shapes)
+    try:
+        with contextlib.redirect_stdout(None):
+            exported = torch.onnx.export(
+                module,
+                arguments if program is None else (),
+                dynamo=True,
+                opset_version=opset,
+                input_names=inputs,
+                output_names=outputs,
+                dynamic_shapes=shapes if program is None else None,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise _refused(error) from error
+    assert exported is not None
+    return exported.model_proto
+
+
+def _export_torchscript(
+    module: Any,
+    arguments: tuple[torch.Tensor, ...],
+    inputs: list[str],
+    outputs: list[str],
+    shapes: tuple[dict[int, str] | None, ...],
+) -> onnx.ModelProto:
+    import io
+
+    import onnx
+    import torch
+
+    named = dict(zip(inputs, shapes, strict=True))
+    batch = next((shape[0] for shape in shapes if shape and 0 in shape), None)
+    if batch:
+        named |= {name: {0: batch} for name in outputs}
+    buffer = io.BytesIO()
+    try:
+        torch.onnx.export(
+            module,
+            arguments,
+            buffer,
+            dynamo=False,
+            opset_version=_LEGACY_OPSET,
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_axes={name: shape for name, shape in named.items() if shape},
+        )
+    except (torch.onnx.OnnxExporterError, RuntimeError) as error:
+        raise _refused(error) from error
+    return onnx.load_from_string(buffer.getvalue())
+
+
+def _refused(error: Exception) -> ModelError:
+    causes = [error]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)  # type: ignore[arg-type] # a cause raised by a library is an Exception
+    lines = [line.strip() for line in str(causes[-1]).splitlines() if line.strip()]
+    reason = lines[0] if lines else type(causes[-1]).__name__
+    return ModelError(
+        f"this model cannot be exported to ONNX: {type(causes[-1]).__name__}: {reason}",
+        "control flow that depends on values, and hidden state, have to become tensor operations (torch.where, "
+        "torch.cond) or explicit inputs and outputs",
+    )
+
+
+def _name_nodes_by_module(proto: onnx.ModelProto) -> None:
+    """Lead each node's name by its module's path: simplifiers drop metadata and keep names."""
+    import ast
+
+    for node in proto.graph.node:
+        scopes = next((item.value for item in node.metadata_props if item.key == "pkg.torch.onnx.name_scopes"), "[]")
+        modules = [scope for scope in ast.literal_eval(scopes)[:-1] if scope and scope != "inner"]
+        path = modules[-1].removeprefix("inner.") if modules else ""
+        node.name = f"{path}/{node.name}" if path else node.name
+        del node.metadata_props[:]
+    # Stale shapes of initializers make ONNX Runtime's quantizer fail ("inferred and existing shape differ").
+    del proto.graph.value_info[:]
+
+
+def _save(proto: onnx.ModelProto, path: Path) -> None:
+    import onnx
+
+    if proto.ByteSize() > _INLINE_BYTES:
+        onnx.save(proto, path, save_as_external_data=True, all_tensors_to_one_file=True, location="model.onnx.data")
+    else:
+        onnx.save(proto, path)
+
+
+def _specs(values: Any, originals: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    """The file's own dims, but the original's symbols where the exporter lost or renamed them."""
+    import onnx
+
+    by_name = {spec.name: spec for spec in originals}
+    specs = []
+    for value in values:
+        tensor = value.type.tensor_type
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+        dims: list[int | str] = [dim.dim_param or dim.dim_value for dim in tensor.shape.dim]
+        known = by_name.get(value.name)
+        if known is not None and len(known.dims) == len(dims):
+            dims = list(known.dims)
+        specs.append(TensorSpec(name=value.name, dtype=dtype, dims=tuple(dims)))
+    return tuple(specs)
+
+
+def _verify(
+    original: Model, exported: Model, example: dict[str, np.ndarray], job: Job, tolerance: float
+) -> dict[str, float]:
+    from mlpack.stages.samples import difference
+
+    count = len(next(iter(example.values()))) if example else 1
+    sizes = [1, count] if original.dynamic_batch and count > 1 else [count]
+    options = BackendOptions(threads=job.threads)
+    worst: dict[str, float] = {}
+    with (
+        job.backend("torch").open(original, job.target, options) as reference,
+        job.backend("onnxruntime").open(exported, job.target, options) as candidate,
+    ):
+        for size in sizes:
+            rows = {name: array[:size] for name, array in example.items()}
+            expected, got = reference(rows), candidate(rows)
+            for name, array in expected.items():
+                largest, relative = difference(array, got[name])
+                worst[name] = max(worst.get(name, 0.0), relative)
+                if not relative <= tolerance:
+                    raise StageFailed(
+                        f"the exported file differs from the original in output {name!r} at batch {size}: "
+                        f"relative difference {relative:.2g}, largest {largest:.2g} (allowed {tolerance:g})",
+                        "the exporter mistranslates an operation of this model; try --set export.opset=18, or "
+                        "simplify the forward() around that output",
+                    )
+    return worst

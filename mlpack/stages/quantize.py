@@ -1,0 +1,151 @@
+"""quantize: fp16, bf16 or int8 numerics written into the ONNX graph, by the rules of the target."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from mlpack.core.model import Model, Quantization
+from mlpack.core.report import Report
+from mlpack.core.stage import Outcome, Stage
+from mlpack.errors import StageFailed, UsageError
+
+if TYPE_CHECKING:
+    from mlpack.core.dataset import Part
+    from mlpack.core.model import Format
+    from mlpack.core.stage import Job
+    from mlpack.core.target import Target
+
+Method = Literal["auto", "cast", "dynamic", "static"]
+Operators = Literal["auto", "all", "weighted"]
+
+# fp16 gains nothing on CPUs (measured), bf16 graphs for NVIDIA targets are not made yet.
+_GAINS = {"cpu": ("bf16", "int8"), "cuda": ("fp16", "int8")}
+_RECURRENT = {"LSTM", "GRU", "RNN"}
+_CONVOLUTION = {"Conv", "ConvTranspose"}
+_PRODUCT = {"MatMul", "Gemm"}
+
+
+class Quantize(Stage):
+    """Change the numerics of the graph: a cast for fp16 and bf16, Q/DQ or integer kernels for int8.
+
+    `method: auto` and `operators: auto` propose every flavour that can fit the graph; which one a model gets is
+    decided by what is measured on it. A run that changes no node is an error.
+    """
+
+    name: ClassVar[str] = "quantize"
+    accepts: ClassVar[tuple[Format, ...]] = ("onnx",)
+    gives: ClassVar[Format | None] = "onnx"
+    libraries: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "ml_dtypes")
+    code: ClassVar[tuple[str, ...]] = ("mlpack.quantization", "mlpack.stages.samples")
+
+    numerics: Literal["auto", "fp16", "bf16", "int8", "int4", "fp8"] = Field(
+        description="what the compute is to run in; auto tries all that the target gains from"
+    )
+    method: Method = Field(default="auto", description="int8: ranges per batch (dynamic) or calibrated (static)")
+    operators: Operators = Field(
+        default="auto", description="static int8: every operator with integer kernels, or only those with weights"
+    )
+    per_channel: bool = Field(default=True, description="one weight scale for each output channel")
+    calibration_method: Literal["minmax", "percentile", "entropy"] = Field(
+        default="minmax", description="how static ranges are found"
+    )
+    percentile: float = Field(default=99.99, gt=50, le=100, description="for calibration_method: percentile")
+    samples: int = Field(default=256, ge=1, description="calibration samples; histograms hold them all in memory")
+    batch: int = Field(default=16, ge=1, description="calibration batch size")
+
+    def reads(self) -> tuple[Part, ...]:
+        """Calibration rows, where ranges are found on data."""
+        return ("calibration",) if self.method in {"auto", "static"} and self.numerics in {"auto", "int8"} else ()
+
+    def refusal(self, target: Target) -> str | None:
+        """The target's own list of numerics decides."""
+        if self.numerics == "auto":
+            return None
+        if self.numerics not in target.numerics:
+            return f"{target.title} has no {self.numerics} (it has {', '.join(target.numerics)})"
+        if self.numerics in {"int4", "fp8"}:
+            return f"this version of mlpack makes no {self.numerics} graphs"
+        if self.numerics == "bf16" and target.kind == "cuda":
+            return "bf16 graphs for NVIDIA targets are not built by this version"
+        if self.numerics == "int8" and self.method == "dynamic" and target.rules == "tensorrt-s8s8":
+            return f"dynamic int8 does not run on {target.title}: TensorRT takes Q/DQ graphs only"
+        return None
+
+    def propose(self, model: Model, target: Target) -> tuple[Stage, ...]:
+        """Every concrete flavour that can fit this graph and target; measuring decides among them."""
+        if self.numerics == "auto":
+            gains = _GAINS[target.kind]
+            each = [self.model_copy(update={"numerics": name}) for name in gains if name in target.numerics]
+            return tuple(proposed for stage in each for proposed in stage.propose(model, target))
+        if self.numerics != "int8":
+            return (self.model_copy(update={"method": "cast"}),)
+        from mlpack.quantization.coverage import operator_counts
+
+        present = set(operator_counts(model.entry_path))
+        methods: list[tuple[Method, Operators]] = []
+        if self.method in {"auto", "dynamic"} and target.kind == "cpu" and present & (_PRODUCT | _RECURRENT):
+            methods.append(("dynamic", "weighted"))
+        if self.method in {"auto", "static"}:
+            wanted: tuple[Operators, ...] = ("all", "weighted") if self.operators == "auto" else (self.operators,)
+            methods += [("static", operators) for operators in wanted if present & (_PRODUCT | _CONVOLUTION)]
+        proposed = [self.model_copy(update={"method": method, "operators": which}) for method, which in methods]
+        return tuple(proposed) or (self,)
+
+    def run(self, model: Model | None, job: Job) -> Outcome:
+        """Quantize, then count: what share of the multiply-accumulates really changed numerics.
+
+        Raises:
+            StageFailed: a library refuses the graph, or no node changed.
+            UsageError: static int8 without any data to calibrate on.
+        """
+        assert model is not None
+        from mlpack.quantization.coverage import operator_counts, share
+
+        rules = job.target.rules
+        if self.numerics == "fp16":
+            from mlpack.stages.quantize_cast import to_fp16
+
+            changed = to_fp16(model, job)
+        elif self.numerics == "bf16":
+            from mlpack.stages.quantize_cast import to_bf16
+
+            changed = to_bf16(model, job)
+        elif self.method == "dynamic":
+            from mlpack.stages.quantize_int8 import dynamic
+
+            dynamic(model, job, per_channel=self.per_channel)
+            changed = share(job.out / model.entry, "int8")
+        elif self.method == "static":
+            from mlpack.stages.quantize_int8 import static
+
+            static(model, job, self)
+            changed = share(job.out / model.entry, "int8")
+        else:
+            raise UsageError(
+                "this graph has no operator that int8 kernels exist for",
+                "leave the numerics flag out: mlpack then takes the fastest model that it finds",
+            )
+        if changed == 0:
+            raise StageFailed(
+                f"quantizing to {self.numerics} changed no node of this graph",
+                "leave the numerics flag out: mlpack then takes the fastest model that it finds",
+            )
+        details = self.model_dump(mode="json", exclude={"numerics", "method"})
+        quantized = model.model_copy(
+            update={
+                "path": job.out,
+                "numerics": self.numerics,
+                "numerics_share": round(changed, 4),
+                "quantization": Quantization(rules=rules, method=self.method, details=details),
+            }
+        )
+        counts = operator_counts(job.out / model.entry)
+        table = [{"operator": operator, "nodes": nodes} for operator, nodes in sorted(counts.items())]
+        return Outcome(
+            model=quantized,
+            report=Report(metrics={"share": round(changed, 4), "rules": rules}, tables={"operators": table}),
+        )
+
+

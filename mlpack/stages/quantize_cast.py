@@ -1,0 +1,81 @@
+"""The casts of the quantize stage: fp16 graphs, and bf16 weights for backends that execute in bf16."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlpack.errors import StageFailed
+
+if TYPE_CHECKING:
+    import onnx
+
+    from mlpack.core.model import Model
+    from mlpack.core.stage import Job
+
+_FP16_MAX = 65504.0
+# Below this a weight is a bias or a scale: nothing to gain, precision to lose.
+_SMALL_WEIGHT = 256
+
+
+def to_fp16(model: Model, job: Job) -> float:
+    """Write the graph in fp16 with its inputs and outputs left in their own types; the share of compute in it.
+
+    Raises:
+        StageFailed: a weight is beyond fp16's range.
+    """
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    from mlpack.quantization.coverage import share, weight_range
+
+    largest = weight_range(model.entry_path)
+    if largest > _FP16_MAX:
+        raise StageFailed(f"a weight of {largest:.3g} is beyond fp16's range of 65504", "use --bf16 on this model")
+    proto = convert_float_to_float16(onnx.load(model.entry_path), keep_io_types=True, disable_shape_infer=False)
+    _write(proto, model, job)
+    return share(job.out / model.entry, "fp16")
+
+
+def to_bf16(model: Model, job: Job) -> float:
+    """Store float weights in bf16 behind a Cast; the backend executes in bf16. The share of compute in it.
+
+    ONNX Runtime's CPU kernels have no bf16 and OpenVINO decides precision by session, so the numerics of this
+    model are the graph's weights *and* the session's precision.
+    """
+    import ml_dtypes
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    from mlpack.quantization.coverage import compute_nodes
+
+    proto = onnx.load(model.entry_path)
+    casts: dict[str, onnx.NodeProto] = {}
+    for weight in list(proto.graph.initializer):
+        if weight.data_type != TensorProto.FLOAT or np.prod(weight.dims) < _SMALL_WEIGHT:
+            continue
+        rounded = numpy_helper.to_array(weight).astype(ml_dtypes.bfloat16)
+        stored = f"{weight.name}.bf16"
+        proto.graph.initializer.remove(weight)
+        proto.graph.initializer.append(
+            helper.make_tensor(stored, TensorProto.BFLOAT16, weight.dims, rounded.tobytes(), raw=True)
+        )
+        name = f"{weight.name}/to_float"
+        casts[weight.name] = helper.make_node("Cast", [stored], [weight.name], name=name, to=TensorProto.FLOAT)
+    for node in reversed(list(casts.values())):
+        proto.graph.node.insert(0, node)
+    _write(proto, model, job)
+    weighted = {node.name for node in proto.graph.node if any(name in casts for name in node.input)}
+    nodes = compute_nodes(model.entry_path)
+    total = sum(node.macs for node in nodes)
+    return sum(node.macs for node in nodes if node.name in weighted) / total if total else 0.0
+
+
+def _write(proto: onnx.ModelProto, model: Model, job: Job) -> None:
+    import onnx
+
+    external = len(list(model.files())) > 1
+    location = f"{model.entry}.data" if external else None
+    onnx.save(
+        proto, job.out / model.entry, save_as_external_data=external, all_tensors_to_one_file=True, location=location
+    )

@@ -1,0 +1,166 @@
+"""The int8 of the quantize stage: ONNX Runtime's quantizers, driven by the target's rules."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnx import TensorProto
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_dynamic,
+    quantize_static,
+)
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from mlpack.errors import StageFailed, UsageError
+from mlpack.quantization.rules import rules_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+
+    from mlpack.core.dataset import Dataset
+    from mlpack.core.model import Model
+    from mlpack.core.stage import Job
+    from mlpack.stages.quantize import Quantize
+
+_METHODS = {
+    "minmax": CalibrationMethod.MinMax,
+    "percentile": CalibrationMethod.Percentile,
+    "entropy": CalibrationMethod.Entropy,
+}
+# ONNX Runtime keeps every activation of every sample until the histogram is made (31 MB a sample on ResNet-18).
+_HISTOGRAM_SAMPLES = 64
+_WEIGHTED = ["Conv", "ConvTranspose", "MatMul", "Gemm"]
+_DYNAMIC = ["MatMul", "Gemm", "LSTM", "GRU", "Attention"]
+_TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc] # onnxruntime ships no types
+    """Calibration batches, one at a time."""
+
+    def __init__(self, dataset: Dataset, batch: int, samples: int, job: Job) -> None:
+        self._total = min(samples, len(dataset))
+        self._batches = self._walk(dataset, batch, job)
+
+    def _walk(self, dataset: Dataset, size: int, job: Job) -> Iterator[dict[str, np.ndarray]]:
+        done = 0
+        for batch in dataset.batches(size):
+            job.say("calibrating", done, self._total)
+            yield {name: array[: self._total - done] for name, array in batch.inputs.items()}
+            done += len(batch)
+            if done >= self._total:
+                return
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self._batches, None)
+
+
+def dynamic(model: Model, job: Job, *, per_channel: bool) -> None:
+    """Int8 weights, activations quantized by the range of each batch as it comes.
+
+    Raises:
+        StageFailed: the quantizer refuses the graph.
+    """
+    logging.disable(logging.WARNING)
+    job.say("quantizing, dynamic ranges")
+    with tempfile.TemporaryDirectory(dir=job.out.parent) as folder:
+        prepared = _prepared(model, Path(folder))
+        _guarded(
+            quantize_dynamic,
+            prepared,
+            job.out / model.entry,
+            op_types_to_quantize=_DYNAMIC,
+            per_channel=per_channel,
+            reduce_range=rules_for(job.target.rules).reduce_range,
+            weight_type=QuantType.QInt8,
+            use_external_data_format=_external(model),
+            extra_options={"DefaultTensorType": TensorProto.FLOAT, "MatMulConstBOnly": True},
+        )
+
+
+def static(model: Model, job: Job, options: Quantize) -> None:
+    """Q/DQ with ranges found on the calibration rows.
+
+    Raises:
+        UsageError: there are no calibration rows.
+        StageFailed: the quantizer refuses the graph.
+    """
+    dataset = job.dataset("calibration")
+    if dataset is None:
+        raise UsageError(
+            "static int8 needs calibration data",
+            "give labelled data with --data FILE.npz, or try the mechanics with --calibration random:64",
+        )
+    logging.disable(logging.WARNING)
+    rules = rules_for(job.target.rules)
+    samples = options.samples if options.calibration_method == "minmax" else min(options.samples, _HISTOGRAM_SAMPLES)
+    batch = options.batch if model.dynamic_batch else _fixed_batch(model)
+    reader = _Reader(dataset, batch, samples, job)
+    extra: dict[str, Any] = {
+        "ActivationSymmetric": rules.symmetric_activations,
+        "WeightSymmetric": True,
+        "CalibPercentile": options.percentile,
+        "MatMulConstBOnly": options.operators == "weighted",
+        "DefaultTensorType": TensorProto.FLOAT,
+    }
+    if rules.explicit_weights:
+        extra |= {"AddQDQPairToWeight": True, "QuantizeBias": False, "DedicatedQDQPair": True}
+    with tempfile.TemporaryDirectory(dir=job.out.parent) as folder:
+        prepared = _prepared(model, Path(folder))
+        _guarded(
+            quantize_static,
+            prepared,
+            job.out / model.entry,
+            reader,
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=_WEIGHTED if options.operators == "weighted" else None,
+            per_channel=options.per_channel,
+            reduce_range=rules.reduce_range,
+            activation_type=_TYPES[rules.activation],
+            weight_type=QuantType.QInt8,
+            calibrate_method=_METHODS[options.calibration_method],
+            use_external_data_format=_external(model),
+            extra_options=extra,
+        )
+
+
+def _prepared(model: Model, folder: Path) -> Path:
+    """Shapes inferred and constants folded: what the quantizers need to see every weight and range."""
+    prepared = folder / "prepared.onnx"
+    _guarded(
+        quant_pre_process,
+        model.entry_path,
+        prepared,
+        skip_symbolic_shape=False,
+        save_as_external_data=_external(model),
+    )
+    return prepared
+
+
+def _fixed_batch(model: Model) -> int:
+    first = model.inputs[0].dims[0]
+    return first if isinstance(first, int) else 1
+
+
+def _external(model: Model) -> bool:
+    return len(list(model.files())) > 1
+
+
+def _guarded(function: Any, *arguments: Any, **options: Any) -> None:
+    """Run one of onnxruntime's quantization functions; they refuse a graph with whatever comes to hand."""
+    try:
+        function(*arguments, **options)
+    except (ValueError, RuntimeError, KeyError, TypeError, AssertionError, AttributeError, IndexError) as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise StageFailed(
+            f"onnxruntime's quantizer refuses this graph: {type(error).__name__}: {reason}",
+            "leave the numerics flag out: mlpack then takes the fastest model that it finds",
+        ) from error
