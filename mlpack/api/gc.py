@@ -18,8 +18,8 @@ def gc(
 ) -> tuple[Leftover, ...]:
     """Temporaries of dead processes, and cached stages that no artifact of this store refers to.
 
-    Stages finished within the last `younger_than_s` seconds stay, a run may be using them. The work of a run that
-    missed its limit is such a stage too: it would have to be done again.
+    Stages finished within the last `younger_than_s` seconds stay: a run may be using them. What a run that
+    missed its limit has kept counts as unreferenced: it would have to be done again.
 
     Raises:
         Tampered: an artifact of the store cannot be read, so what it refers to is unknown.

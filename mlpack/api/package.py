@@ -80,9 +80,8 @@ def package(
     if place.exists() or place.is_symlink():
         raise UsageError(f"{place} is there already", f"remove it, or choose another folder: --out {place}-2")
     layout = server.layout(stored, options)
-    with refused_by_machine(place):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        sweep(place.parent)
+    _make_parent(place)
+    sweep(place.parent)
     folder = temporary_sibling(place)
     try:
         with refused_by_machine(place):
@@ -112,6 +111,16 @@ def package(
         size_bytes=sum((place / relative).stat().st_size for relative in files),
         next=(f"docker compose --project-directory {place} up --build -d", f"python {place / 'client.py'}"),
     )
+
+
+def _make_parent(place: Path) -> None:
+    try:
+        with refused_by_machine(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(
+            f"{place} cannot be made: a part of its path is a file", "choose another folder: --out DIR"
+        ) from error
 
 
 def _options(max_batch: int, queue_delay_ms: float, instances: int) -> PackageOptions:
@@ -150,4 +159,3 @@ def _copy(source: Path, path: Path, stored: Stored) -> str:
 
 def _tampered(source: Path, stored: Stored, what: str) -> Tampered:
     return Tampered(f"{source} {what}", f"mlpack verify {stored.artifact.name}@{stored.artifact.version}")
-

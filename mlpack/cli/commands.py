@@ -16,6 +16,8 @@ class Entry(NamedTuple):
 
 
 COMMANDS: dict[str, Entry] = {
+    "optimize": Entry("mlpack.cli.optimize:command", "Make a model smaller and faster, prove it, publish it."),
+    "package": Entry("mlpack.cli.package:command", "Lay an artifact out for a server: Triton or FastAPI."),
     "list": Entry("mlpack.cli.list_artifacts:command", "List what the store holds."),
     "show": Entry("mlpack.cli.show:command", "Show what an artifact is and how it was proven."),
     "diff": Entry("mlpack.cli.diff:command", "Show what differs between two artifacts."),

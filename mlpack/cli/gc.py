@@ -20,7 +20,9 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
     older_than: Annotated[
         float,
-        typer.Option("--older-than", min=0, metavar="HOURS", help="Keep younger work."),
+        typer.Option(
+            "--older-than", min=0, metavar="HOURS", help="Keep cached work that is younger than this."
+        ),
     ] = 1.0,
 ) -> None:
     """Remove leftovers of dead processes, and cached work that no artifact of the store refers to."""
@@ -29,9 +31,7 @@ def command(
     found = gc(store, mode="list" if dry_run else "remove", younger_than_s=older_than * 3600)
     total = sum(each.size_bytes for each in found)
     verb = "would remove" if dry_run else "removed"
-    document = {
-        "removed": not dry_run, "size_bytes": total, "entries": [each.model_dump(mode="json") for each in found],
-    }  # fmt: skip
+    entries = [each.model_dump(mode="json") for each in found]
 
     def human(screen: Screen) -> None:
         if found and dry_run:
@@ -39,4 +39,4 @@ def command(
             screen.table(("kind", "size", "path"), rows, right=("size",))
         screen.print(f"{verb} {count(len(found), 'thing')}, {size(total)}")
 
-    screen.result(document, human)
+    screen.result({"removed": not dry_run, "size_bytes": total, "entries": entries}, human)

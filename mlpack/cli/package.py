@@ -55,7 +55,7 @@ def command(
     )
     lines = [
         f"packaged {packaged.name}@{packaged.version} for {packaged.runtime}: {packaged.path}",
-        f"  {len(packaged.files)} files, {packaged.size_bytes / 1e6:.1f} MB; its README.md says how to start it",
+        f"  {len(packaged.files)} files, {packaged.size_bytes / 1e6:.1f} MB; how to start it: its README.md",
         "next:",
         *(f"  {line}" for line in packaged.next),
     ]

@@ -90,7 +90,7 @@ class Screen:
         console = self.console()
         with console.capture() as captured:
             console.print(drawn)
-        lines = [line.rstrip() for line in captured.get().splitlines()]
+        lines = [*([""] if title else []), *(line.rstrip() for line in captured.get().splitlines())]
         self._write(sys.stderr, "\n".join(lines) + "\n")
 
     def progress(self) -> Progress:

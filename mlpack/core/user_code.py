@@ -159,13 +159,11 @@ def _module_of(reference: Reference, source: Path | None) -> ModuleType:
 def importable(folder: Path) -> Iterator[None]:
     """Within the block imports look into `folder` first, as they do for a script that lies there."""
     folder = folder.resolve()
-    for name, module in list(sys.modules.items()):
-        home = Path(getattr(module, "__file__", None) or "/").parent
-        stale = any(
-            home.is_relative_to(other) for other in _imported_from if not folder.is_relative_to(other)
-        )
-        if stale and not name.startswith("mlpack_user_") and _provides(folder, name.partition(".")[0]):
-            del sys.modules[name]
+    for top in _provided(folder) & set(sys.modules):
+        home = Path(getattr(sys.modules[top], "__file__", None) or "/")
+        if not home.is_relative_to(folder) and any(home.is_relative_to(other) for other in _imported_from):
+            for name in [name for name in sys.modules if name.partition(".")[0] == top]:
+                del sys.modules[name]
     _imported_from.add(folder)
     importlib.invalidate_caches()
     sys.path.insert(0, str(folder))
@@ -175,8 +173,10 @@ def importable(folder: Path) -> Iterator[None]:
         sys.path.remove(str(folder))
 
 
-def _provides(folder: Path, name: str) -> bool:
-    return (folder / f"{name}.py").is_file() or (folder / name).is_dir()
+def _provided(folder: Path) -> set[str]:
+    """Names of the modules and packages that lie in the folder."""
+    entries = folder.iterdir() if folder.is_dir() else ()
+    return {path.stem for path in entries if path.suffix == ".py" or path.is_dir()}
 
 
 class running(contextlib.ContextDecorator):  # noqa: N801 - reads as a verb: with running(reference, ...)

@@ -74,6 +74,7 @@ class _Judge:
         options = recipe.accuracy.options
         labelled = context.data is not None and context.data.labelled
         self.metric: Metric = metric(options["metric"], labels=labelled, output=options.get("output"))
+        self.originals: dict[Part, Done] = {}
 
     def score(self, model: Model, part: Part, batch: int | None = None) -> Done:
         step = _with_options(self.recipe.accuracy, {"part": part, **({"batch": batch} if batch else {})})
@@ -82,6 +83,8 @@ class _Judge:
 
     def original(self, part: Part) -> Done:
         assert self.context.baseline is not None
+        if part in self.originals:
+            return self.originals[part]
         done = self.score(self.context.baseline, part)
         if done.report.metrics["nonfinite"]:
             raise ModelError(
@@ -89,6 +92,7 @@ class _Judge:
                 f"{done.report.metrics['samples']} samples",
                 "look at those rows of the data, or at the model: nothing can be compared with NaN",
             )
+        self.originals[part] = done
         return done
 
     def compare(self, original: Done, other: Done) -> Comparison:

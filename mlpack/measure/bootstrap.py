@@ -46,7 +46,7 @@ def paired_drop(
 
     The tails are taken at the normal quantile expanded to Student's t, for small sets (Hesterberg). The
     percentile interval stands in where bias or acceleration is undefined. Means of scores also get the
-    bootstrap-t interval, and the wider ends count: scores such as squared errors are skewed, and on 50 samples
+    bootstrap-t interval and the wider ends count: scores such as squared errors are skewed, and on 50 samples
     of a heavy-tailed harm BCa alone passes a model at its limit in 12% of cases, both together in 9%.
     Degenerate cases are widened.
 

@@ -25,12 +25,13 @@ def time_calls(
     if warmup_seconds > 0:
         warm_up(call, warmup_seconds)
     taken: list[int] = []
-    end = time.perf_counter_ns() + int(seconds * 1e9)
-    start = 0
-    while len(taken) < minimum or start < end:
+    stop = time.perf_counter_ns()
+    end = stop + int(seconds * 1e9)
+    while len(taken) < minimum or stop < end:
         start = time.perf_counter_ns()
         call()
-        taken.append(time.perf_counter_ns() - start)
+        stop = time.perf_counter_ns()
+        taken.append(stop - start)
     return np.array(taken, dtype=np.float64) / 1e6
 
 

@@ -43,7 +43,7 @@ class Limit:
         Raises:
             UsageError: anything else; a bare number is refused with both spellings.
         """
-        found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(%|pt)?\s*", text)
+        found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(%|pt)?\s*", text, re.ASCII)
         if found is None:
             raise UsageError(
                 f"limit {text!r} is not a number of percent or points, 0 or more",

@@ -88,7 +88,7 @@ def check_servable(stored: Stored) -> None:
     named = f"{artifact.name}@{artifact.version}"
     if record.format != "onnx" or record.backend not in {"onnxruntime", "openvino"}:
         raise UsageError(
-            f"{named} is {record.format} run by {record.backend}; packages need onnx on onnxruntime or openvino",
+            f"{named} is {record.format} run by {record.backend}; a package needs onnx for a server",
             f"mlpack optimize {artifact.source.path} --backend onnxruntime",
         )
     if artifact.accuracy.backend != record.backend:

@@ -110,7 +110,8 @@ def _export(model: Model, example: dict[str, np.ndarray], opset: int) -> onnx.Mo
                 opset_version=opset,
                 input_names=inputs,
                 output_names=outputs,
-                dynamic_shapes=shapes if program is None else None,
+                # One tuple, for the one parameter *tensors of the flat module.
+                dynamic_shapes=(shapes,) if program is None else None,
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:

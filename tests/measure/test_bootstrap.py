@@ -117,10 +117,11 @@ def test_undefined_resamples_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("shape", "n", "allowed"), [("normal", 40, 0.085), ("normal", 200, 0.085), ("skewed", 200, 0.10), ("rare", 200, 0.03)]
+    ("shape", "n", "allowed"),
+    [("normal", 40, 0.085), ("normal", 200, 0.085), ("skewed", 200, 0.10), ("rare", 200, 0.03)],
 )
 def test_a_model_at_the_limit_rarely_passes(shape, n, allowed):
-    # 400 repeats: 5% is measured as 5 +- 1.1 percent; three of those are allowed, and skewed harm costs a little.
+    # 400 repeats: 5% is measured as 5 +- 1.1 percent; three of those are allowed, skewed harm costs more.
     rng = np.random.default_rng(11)
     passed = 0
     for seed in range(400):

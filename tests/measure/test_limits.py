@@ -41,7 +41,9 @@ def test_a_bare_number_is_refused_with_both_spellings(text):
     assert f"{text}pt" in refused.value.hint
 
 
-@pytest.mark.parametrize("text", ["-1%", "nan%", "inf%", "", "%", "1 percent", "1,5%", "1%%", "1e400%", "١%x", "9" * 400 + "%"])
+@pytest.mark.parametrize(
+    "text", ["-1%", "nan%", "inf%", "", "%", "1 percent", "1,5%", "1%%", "1e4%", "\u0661%", "9" * 400 + "%"]
+)
 def test_what_is_no_limit_is_refused(text):
     with pytest.raises(UsageError):
         Limit.parse(text)
@@ -51,11 +53,10 @@ def test_what_is_no_limit_is_refused(text):
 def test_parse_gives_a_limit_or_a_usage_error(text):
     try:
         limit = Limit.parse(text)
-    except UsageError as error:
-        assert error.hint
-    else:
-        assert limit.amount >= 0
-        assert Limit.parse(limit.text) == limit
+    except UsageError:
+        return
+    assert limit.amount >= 0
+    assert Limit.parse(limit.text) == limit
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,9 @@ def test_right_or_wrong():
     assert got.drop_ci90[0] < got.drop < got.drop_ci90[1]
     assert got.verdict == "pass"
     assert got.samples_to_prove is None
-    assert smallest_limit(got) == "0.60%" or Limit.parse(smallest_limit(got)).amount < 1
+    assert Limit.parse(smallest_limit(got)).absolute(got.baseline, TOP1) == pytest.approx(
+        got.drop_ci90[1], rel=0.02
+    )
 
 
 def test_few_samples_never_pass_a_small_limit():
@@ -144,7 +147,8 @@ def test_smallest_limit_of_a_metric_in_its_own_unit():
 
 
 def test_lower_is_better_turns_the_sign():
-    better = compare(MSE, {"score": np.full(50, 2.0)}, {"score": np.full(50, 1.0)}, None, Limit.parse("1%"), 0)
+    ours, theirs = {"score": np.full(50, 2.0)}, {"score": np.full(50, 1.0)}
+    better = compare(MSE, ours, theirs, None, Limit.parse("1%"), 0)
     assert better.drop == -1.0
     assert better.drop_ci90[1] > better.drop
 

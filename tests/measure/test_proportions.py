@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -17,11 +18,11 @@ from mlpack.measure.proportions import interval, tango, upper_rate
 @pytest.mark.parametrize(
     ("b", "c", "n", "confidence", "low", "high"),
     [
-        # R package PropCIs, scoreci.mp(25, 28, 618) at 90% and (48, 41) of 549 at 90%, as published by their users.
+        # R package PropCIs: scoreci.mp(25, 28, 618) and (48, 41) of 549, at 90%, as its users publish them.
         (28, 25, 618, 0.90, -0.0148, 0.0247),
         (48, 41, 549, 0.90, -0.0157, 0.0414),
-        # Airway data of Bentur et al. (2009) in Fagerland, Lydersen, Laake, The Statistical Analysis of Contingency
-        # Tables (2017), chapter 8: n12 = 1, n21 = 7 of 21.
+        # Airway data of Bentur et al. (2009), n12 = 1, n21 = 7 of 21, in Fagerland, Lydersen, Laake,
+        # Statistical Analysis of Contingency Tables (2017), chapter 8.
         (1, 7, 21, 0.95, -0.517, -0.026),
     ],
 )
@@ -96,13 +97,19 @@ def test_upper_rate_is_exact():
     assert upper_rate(60, 60) == 1.0
 
 
+@functools.cache
+def fewest_improved(b, n, limit, method):
+    """The smallest number of samples that got better with which b that got worse still pass."""
+    return next((c for c in range(min(n - b, 60) + 1) if method(b, c, n)[1] <= limit), None)
+
+
 def false_pass(n, limit, other_way, method):
     """Exact probability that a model whose true drop is the limit passes it."""
     harm = other_way + limit
     total = 0.0
     for b in range(int(binom.ppf(1 - 1e-9, n, harm)) + 2):
         weights = binom.pmf(np.arange(min(n - b, 60) + 1), n - b, other_way / (1 - harm))
-        passing = next((c for c in range(len(weights)) if method(b, c, n)[1] <= limit), None)
+        passing = fewest_improved(b, n, limit, method)
         if passing is not None:
             total += binom.pmf(b, n, harm) * weights[passing:].sum()
     return total

@@ -13,12 +13,15 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from tiny_artifacts import make
 
 from mlpack.api.package import package
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LAUNCH = (
     "import sys, runpy; sys.modules['mlpack'] = None; sys.modules['torch'] = None; "
@@ -49,17 +52,25 @@ class Running:
         """Samples of /metrics by name with labels."""
         with urllib.request.urlopen(f"{self.url}/metrics", timeout=30) as response:
             lines = response.read().decode().splitlines()
-        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
+        return {
+            name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")
+        }
 
 
 @pytest.fixture
 def packaged(tmp_path):
     """Make an artifact and its package: `packaged("mlp", "fastapi", changes, **options)`."""
 
-    def build(kind: str = "mlp", runtime: str = "fastapi", changes: dict | None = None, **options: object) -> Path:
+    def build(
+        kind: str = "mlp", runtime: str = "fastapi", changes: dict | None = None, **options: object
+    ) -> Path:
         make(tmp_path / "store", kind, **(changes or {}))
         return package(
-            f"tiny-{kind}", runtime=runtime, store=tmp_path / "store", out=tmp_path / f"package-{kind}", **options
+            f"tiny-{kind}",
+            runtime=runtime,
+            store=tmp_path / "store",
+            out=tmp_path / f"package-{kind}",
+            **options,
         ).path
 
     return build
@@ -71,8 +82,8 @@ def serve():
     with contextlib.ExitStack() as stack:
 
         def start(folder: Path, **environment: str) -> Running:
-            running = stack.enter_context(started([sys.executable, "-I", "-B", "-c", LAUNCH, str(folder)], folder, environment))
-            return running
+            command = [sys.executable, "-I", "-B", "-c", LAUNCH, str(folder)]
+            return stack.enter_context(started(command, folder, environment))
 
         yield start
 

@@ -30,8 +30,15 @@ WIDE = 60_000  # a queue delay in ms that only a full batch ends
 
 def body(values, name="features", datatype="FP32", **more):
     array = np.asarray(values)
-    return {"inputs": [{"name": name, "datatype": datatype, "shape": list(array.shape), "data": array.ravel().tolist()}],
-            **more}  # fmt: skip
+    data = array.ravel().tolist()
+    return {
+        "inputs": [{"name": name, "datatype": datatype, "shape": list(array.shape), "data": data}],
+        **more,
+    }
+
+
+def row(data):
+    return {"inputs": [{**body(np.zeros((1, 8)))["inputs"][0], "data": data}]}
 
 
 def golden(folder):
@@ -82,16 +89,16 @@ BAD = {
     "no body": (b"", "not valid JSON"),
     "not an object": ([1], "must be a JSON object"),
     "no inputs": ({}, "'inputs' must be a list"),
-    "unknown input": (body(np.zeros((1, 8)), name="pixels"), "unknown input 'pixels'; the model has 'features'"),
+    "unknown input": (body(np.zeros((1, 8)), name="pixels"), "'pixels'; the model has 'features'"),
     "twice": ({"inputs": body(np.zeros((1, 8)))["inputs"] * 2}, "given twice"),
     "datatype": (body(np.zeros((1, 8)), datatype="FP64"), "must have datatype FP32"),
     "width": (body(np.zeros((1, 7))), "has shape [1, 7], expected [batch, 8]"),
     "rank": (body(np.zeros(8)), "has shape [8], expected [batch, 8]"),
     "no rows": (body(np.zeros((0, 8))), "whole numbers of at least 1"),
     "too many rows": (body(np.zeros((9, 8))), "the batch has 9 rows; this server takes at most 8"),
-    "too few values": ({"inputs": [{**body(np.zeros((1, 8)))["inputs"][0], "data": [1.0]}]}, "has shape [1]"),
-    "ragged": ({"inputs": [{**body(np.zeros((1, 8)))["inputs"][0], "data": [[1.0], [2.0, 3.0]]}]}, "ragged"),
-    "strings": ({"inputs": [{**body(np.zeros((1, 8)))["inputs"][0], "data": ["a"] * 8}]}, "does not hold FP32"),
+    "too few values": (row([1.0]), "has shape [1]"),
+    "ragged": (row([[1.0], [2.0, 3.0]]), "ragged"),
+    "strings": (row(["a"] * 8), "does not hold FP32"),
     "nan": (json.dumps(body(np.full((1, 8), np.nan))).encode(), "NaN is not a JSON number"),
     "infinity": (json.dumps(body(np.zeros((1, 8)))).replace("0.0", "1e999").encode(), "FP32 cannot hold"),
     "too large for float32": (body(np.full((1, 8), 1e300)), "FP32 cannot hold"),
@@ -156,18 +163,27 @@ def test_concurrent_requests_share_batches_and_each_gets_its_own_rows(packaged, 
     metrics = server.metrics()
     assert metrics["inference_batch_rows_sum"] == 32
     assert metrics["inference_batch_rows_count"] == 8
-    assert metrics['inference_requests_total{status="200"}'] == metrics["inference_request_seconds_count"] == 32
+    assert (
+        metrics['inference_requests_total{status="200"}'] == metrics["inference_request_seconds_count"] == 32
+    )
 
 
 def test_requests_of_a_batch_dependent_model_never_share_a_batch(packaged, serve):
-    folder = packaged(changes={"accuracy__batch_dependent": True, "accuracy__batch": 2}, max_batch=8, queue_delay_ms=50)
+    folder = packaged(
+        changes={"accuracy__batch_dependent": True, "accuracy__batch": 2}, max_batch=8, queue_delay_ms=50
+    )
     server = serve(folder)
     with ThreadPoolExecutor(8) as pool:
-        assert {status for status, _ in pool.map(lambda _: server.ask(INFER, body(np.ones((1, 8)))), range(24))} == {200}
+        assert {
+            status for status, _ in pool.map(lambda _: server.ask(INFER, body(np.ones((1, 8)))), range(24))
+        } == {200}
     assert server.metrics()["inference_batch_rows_count"] == 24
     assert server.ask(INFER, body(np.ones((2, 8))))[0] == 200
     status, answer = server.ask(INFER, body(np.ones((3, 8))))
-    assert (status, answer["error"]) == (400, "the batch has 3 rows; this server takes at most 2 in one request")
+    assert (status, answer["error"]) == (
+        400,
+        "the batch has 3 rows; this server takes at most 2 in one request",
+    )
     assert "one request at a time" in (folder / "README.md").read_text()
 
 
@@ -223,19 +239,30 @@ def test_sigterm_loses_no_accepted_request(packaged, serve):
         server.ask("/v2/health/ready")
 
 
-@pytest.mark.parametrize("relative", ["model/model.onnx", "model/model.onnx.data", "model.json", "golden/inputs.npz"])
+def start_in_vain(folder, port):
+    command = [sys.executable, "-I", "-B", "-c", LAUNCH, folder]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env={"PORT": port}, timeout=60
+    )
+
+
+@pytest.mark.parametrize(
+    "relative",
+    ["model/model.onnx", "model/model.onnx.data", "model.json", "golden/inputs.npz", "mlpack-package.json"],
+)
 def test_an_altered_file_is_not_served(packaged, relative):
     folder = packaged()
     path = folder / relative
-    path.write_bytes(path.read_bytes()[:-1] + b"!")
-    done = subprocess.run([sys.executable, "-I", "-B", "-c", LAUNCH, folder], capture_output=True, text=True, check=False,
-                          env={"PORT": str(free_port())}, timeout=60)  # fmt: skip
-    if relative == "model.json":
-        assert done.returncode != 0
-        return
+    path.write_bytes(path.read_bytes()[:-2] + b"!")
+    done = start_in_vain(folder, str(free_port()))
     assert done.returncode == 5
-    assert done.stderr.startswith(f"error: {relative} was altered")
+    assert done.stderr.startswith(f"error: {relative} ")
     assert "hint: " in done.stderr
+
+
+def test_a_setting_that_is_no_number_is_refused(packaged):
+    done = start_in_vain(packaged(), "http")
+    assert (done.returncode, done.stderr) == (2, "error: PORT=http is not a whole number\n")
 
 
 def test_the_client_sees_a_difference(packaged, serve, tmp_path):
@@ -257,7 +284,10 @@ def test_the_client_sees_a_difference(packaged, serve, tmp_path):
     [
         ([], "'logits' is missing"),
         ([{"name": "logits", "datatype": "FP32", "shape": [0], "data": []}], "'logits' is empty"),
-        ([{"name": "logits", "datatype": "FP32", "shape": [3, 1], "data": [1, 2, 3]}], "is float32[3, 1], expected"),
+        (
+            [{"name": "logits", "datatype": "FP32", "shape": [3, 1], "data": [1, 2, 3]}],
+            "is float32[3, 1], expected",
+        ),
         (None, "no usable answer"),
     ],
 )
@@ -316,7 +346,9 @@ def test_it_runs_in_a_fresh_environment_made_from_its_requirements(packaged, tmp
     folder = packaged(max_batch=PackageOptions().max_batch)
     venv.create(tmp_path / "venv", with_pip=True)
     python = str(tmp_path / "venv" / "bin" / "python")
-    subprocess.run([python, "-m", "pip", "install", "-q", "-r", folder / "requirements.txt"], check=True, timeout=300)
+    subprocess.run(
+        [python, "-m", "pip", "install", "-q", "-r", folder / "requirements.txt"], check=True, timeout=300
+    )
     found = subprocess.run([python, "-I", "-c", "import mlpack"], capture_output=True, check=False)
     assert found.returncode != 0
     with started([python, "-B", "-m", "server"], folder, {}) as server:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib import metadata
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -13,14 +13,19 @@ from onnx import TensorProto, helper, numpy_helper
 from mlpack.core.artifact import Artifact, Stored
 from mlpack.core.model import TensorSpec, sha256_of
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 DTYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "bool": TensorProto.BOOL,
           "float16": TensorProto.FLOAT16, "uint8": TensorProto.UINT8}  # fmt: skip
 CREATED = "2026-11-22T04:00:00+00:00"
 SAMPLES = 6
 
 
-def graph(kind: str, batch: int | str = "batch") -> tuple[onnx.ModelProto, list[TensorSpec], list[TensorSpec]]:
-    """mlp: [batch, 8] -> logits [batch, 3] and score [batch]. text: ids, mask [batch, tokens] -> [batch, 4]."""
+def graph(
+    kind: str, batch: int | str = "batch"
+) -> tuple[onnx.ModelProto, list[TensorSpec], list[TensorSpec]]:
+    """mlp: [batch, 8] -> logits [batch, 3], score [batch]. text: ids, mask [batch, tokens] -> [batch, 4]."""
     random = np.random.default_rng(3)
 
     def weight(name, *shape):
@@ -109,11 +114,16 @@ def make(folder: Path, kind: str = "mlp", batch: int | str = "batch", **changes:
         session.run(None, {key: array[first : first + step] for key, array in given.items()})
         for first in range(0, SAMPLES, step)
     ]
-    answers = {spec.name: np.concatenate(arrays) for spec, arrays in zip(outputs, zip(*parts, strict=True), strict=True)}
+    answers = {
+        spec.name: np.concatenate(arrays)
+        for spec, arrays in zip(outputs, zip(*parts, strict=True), strict=True)
+    }
     np.savez(place / "golden" / "inputs.npz", **given)
     np.savez(place / "golden" / "outputs.npz", **answers)
     files = {
-        path.relative_to(place).as_posix(): sha256_of(path) for path in sorted(place.rglob("*")) if path.is_file()
+        path.relative_to(place).as_posix(): sha256_of(path)
+        for path in sorted(place.rglob("*"))
+        if path.is_file()
     }
     document = {
         "schema": 1,
@@ -157,7 +167,8 @@ def make(folder: Path, kind: str = "mlp", batch: int | str = "batch", **changes:
         "latency": [
             {"batch": size, "threads": 1, "device": "cpu", "backend": "onnxruntime",
              "baseline": {"p50": 2.0 * size, "p99": None, "n": 100, "launches": 5},
-             "optimized": {"p50": 0.5 * size, "p99": None, "n": 100, "launches": 5}, "speedup": 4.0, "speedup_ci95": [3.8, 4.2]}
+             "optimized": {"p50": 0.5 * size, "p99": None, "n": 100, "launches": 5},
+             "speedup": 4.0, "speedup_ci95": [3.8, 4.2]}
             for size in (1, 4)
         ],
         "golden": {
@@ -167,7 +178,7 @@ def make(folder: Path, kind: str = "mlp", batch: int | str = "batch", **changes:
         },
         "environment": {
             "python": "3.11",
-            "libraries": {library: metadata.version(library) for library in ("onnxruntime", "openvino", "numpy")},
+            "libraries": {each: metadata.version(each) for each in ("onnxruntime", "openvino", "numpy")},
         },
         "files": files,
     }  # fmt: skip

@@ -1,6 +1,7 @@
 """Tiny real modules in every form that a user may hand in, and a Job that a stage can run with."""
 
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -101,8 +102,7 @@ def load(tmp_path):
     """Run the load stage: `load("model.pt2", inputs=(...,))` gives (model, job)."""
 
     def run(model, data=None, data_inputs=None, **options):
-        out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
-        out.mkdir()
+        out = Path(tempfile.mkdtemp(prefix="out", dir=tmp_path))
         job = OneJob(out, data)
         found = data.inputs if data is not None and data_inputs is None else data_inputs or ()
         stage = Load.of(SourceSpec(model=str(model), **options), found)

@@ -1,4 +1,4 @@
-"""Runs the ONNX file beside it with OpenVINO in Triton's Python backend, in the precision and threads of config.pbtxt."""
+"""Runs the ONNX file beside it with OpenVINO, told the precision and threads of config.pbtxt."""
 
 from __future__ import annotations
 

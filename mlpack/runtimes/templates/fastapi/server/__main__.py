@@ -13,7 +13,7 @@ import numpy as np
 import uvicorn
 
 from .app import create_app
-from .description import Description, PackageAltered, check_files, read_description
+from .description import PackageAltered, check_files, read_description
 from .sessions import ModelFailed, Session, open_session
 
 if TYPE_CHECKING:
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).resolve().parent.parent
 GRACE_SECONDS = 25
+
+
+class BadSetting(Exception):
+    """An environment variable has a value that cannot be used."""
 
 
 class Server(uvicorn.Server):
@@ -41,18 +45,20 @@ class Server(uvicorn.Server):
 def main() -> int:
     """Check the files, open and warm up the model, serve. The exit code is 0, 2 bad setting, 4 or 5."""
     try:
-        description = _description()
         check_files(PACKAGE)
+        description = read_description(PACKAGE)
         sessions = [open_session(PACKAGE, description) for _ in range(description.limits.instances)]
         for session in sessions:
             _warm_up(session)
-        port = int(os.environ.get("PORT", "8000"))
+        port = _setting("PORT", 8000)
+        limit = _setting("MAX_BODY_BYTES", description.limits.max_body_bytes)
     except PackageAltered as error:
         return _refuse(5, f"{error}\nhint: package the artifact again with `mlpack package`")
     except ModelFailed as error:
         return _refuse(4, f"the model cannot be opened: {error}")
-    except ValueError as error:
-        return _refuse(2, f"PORT and MAX_BODY_BYTES must be whole numbers: {error}")
+    except BadSetting as error:
+        return _refuse(2, str(error))
+    description = replace(description, limits=replace(description.limits, max_body_bytes=limit))
     app, batcher = create_app(description, sessions)
     config = uvicorn.Config(
         app,
@@ -72,10 +78,11 @@ def _refuse(exit_code: int, message: str) -> int:
     return exit_code
 
 
-def _description() -> Description:
-    description = read_description(PACKAGE)
-    limit = int(os.environ.get("MAX_BODY_BYTES", str(description.limits.max_body_bytes)))
-    return replace(description, limits=replace(description.limits, max_body_bytes=limit))
+def _setting(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not (text.isascii() and text.isdigit()):
+        raise BadSetting(f"{name}={text} is not a whole number")
+    return int(text)
 
 
 def _warm_up(session: Session) -> None:

@@ -107,9 +107,12 @@ def check_files(package: Path) -> None:
     """Compare the model's files, their description and the golden files with `mlpack-package.json`.
 
     Raises:
-        PackageAltered: one is missing or has another sha256.
+        PackageAltered: one is missing or has another sha256, or the list itself is damaged.
     """
-    recorded: dict[str, str] = json.loads((package / "mlpack-package.json").read_text())["files"]
+    try:
+        recorded: dict[str, str] = json.loads((package / "mlpack-package.json").read_text())["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PackageAltered(f"mlpack-package.json is missing or damaged: {error!r}") from error
     for relative, digest in recorded.items():
         if relative != "model.json" and not relative.startswith(("model/", "golden/")):
             continue

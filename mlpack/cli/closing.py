@@ -1,0 +1,139 @@
+"""The closing screen of `optimize`: the verdict and what it rests on, in the fewest words that are all true."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlpack.cli.wording import count, size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mlpack.cli.screen import Screen
+    from mlpack.core.artifact import AccuracyRecord, Artifact, LatencyRecord, Stored
+
+_VERDICTS = {
+    "pass": "PASS: proven to be inside the limit",
+    "likely": "LIKELY: measured inside the limit, not proven",
+    "inconclusive": "INCONCLUSIVE: these samples cannot tell",
+    "none": "NO VERDICT: nothing was judged",
+}
+
+
+def closing(screen: Screen, stored: Stored) -> None:
+    """Verdict, accuracy, speed, size, what was tried, where it lies, what to do next."""
+    this = stored.artifact
+    screen.print("")
+    screen.print(f"{this.name}@{this.version}   {_VERDICTS[this.accuracy.verdict]}")
+    screen.print("")
+    for name, lines in _facts(this):
+        for index, line in enumerate(lines):
+            screen.print(f"  {name if index == 0 else '':<10}{line}")
+    if this.components:
+        rows = [(each.name, f"{each.p50:.3f}", f"{each.share:.1%}") for each in this.components]
+        where = f"where the time goes, batch {this.latency[0].batch}"
+        screen.table(("component", "P50 ms", "share"), rows, title=where, right=("P50 ms", "share"))
+    if this.candidates:
+        tried = [(each.numerics, each.why) for each in this.candidates]
+        screen.table(("tried", "why it won or lost"), tried)
+    screen.print(f"It lies in {_near(stored.path)}")
+    screen.print("Next:")
+    for line in _next(this, stored.path):
+        screen.print(f"  {line}")
+
+
+def _facts(this: Artifact) -> Iterator[tuple[str, list[str]]]:
+    yield "accuracy", list(accuracy_lines(this.accuracy))
+    timed = [record for record in this.latency if record.baseline and record.optimized]
+    if timed:
+        yield "speed", [_speed(record) for record in timed]
+        yield "measured", [
+            f"{timed[0].threads} threads, {this.environment['cpu']}",
+            f"in turns with the original ({_original(this)}), each launch a fresh process",
+        ]
+    else:
+        yield "speed", [f"not measured: {this.latency[0].reason}"]
+    before = this.baseline.get("size_bytes")
+    share = f"{this.model.numerics_share:.0%} of the compute" if this.model.numerics != "fp32" else "all of it"
+    yield "size", [f"{size(before)} → {size(this.model.size_bytes)}"]
+    how = f" {this.model.quantization.method}" if this.model.quantization else ""
+    version = this.environment["libraries"].get(this.model.backend, "")
+    yield "runs as", [f"{this.model.numerics}{how} ({share}) on {this.model.backend} {version}"]
+
+
+def accuracy_lines(accuracy: AccuracyRecord) -> Iterator[str]:
+    """Metric before → after, errors before → after, drop with its interval beside the allowed limit."""
+    percent = accuracy.errors_baseline is not None
+    if accuracy.verified_on == "synthetic":
+        yield "compared on synthetic inputs only: graphs answer alike, accuracy is unknown"
+    if accuracy.baseline is None or accuracy.optimized is None or accuracy.drop is None:
+        return
+    scale, unit = (100, "pt") if percent else (1, "")
+    kind = "agreement with the original, not accuracy," if accuracy.metric == "agreement" else accuracy.metric
+    errors = (
+        f"; errors {accuracy.errors_baseline:,} → {accuracy.errors_optimized:,}"
+        if accuracy.errors_baseline is not None
+        else ""
+    )
+    mark = "%" if percent else ""
+    yield (
+        f"{accuracy.baseline * scale:.4g}{mark} → {accuracy.optimized * scale:.4g}{mark} {kind} on "
+        f"{count(accuracy.samples, 'sample')}{errors}"
+    )
+    low, high = accuracy.drop_ci90 or (accuracy.drop, accuracy.drop)
+    allowed = (
+        f", allowed {accuracy.limit * scale:.3g}{unit} ({accuracy.limit_text})" if accuracy.limit is not None else ""
+    )
+    yield f"drop {accuracy.drop * scale:.3g}{unit} [{low * scale:.3g}, {high * scale:.3g}]{allowed}"
+    if accuracy.simulated:
+        yield "the target's graph, run literally in fp32 on this machine"
+    if accuracy.batch_dependent:
+        yield f"answers depend on batch mates: judged at batch {accuracy.batch}, the worse of two"
+    if accuracy.samples_to_prove:
+        yield f"about {accuracy.samples_to_prove:,} samples would prove it"
+
+
+def _speed(record: LatencyRecord) -> str:
+    assert record.baseline is not None
+    assert record.optimized is not None
+    low, high = record.speedup_ci95 or (record.speedup, record.speedup)
+    tail = "" if record.optimized.p99 is None else f", P99 {record.optimized.p99:.3g} ms"
+    return (
+        f"{record.speedup:.2f} × [{low:.2f}, {high:.2f}] at batch {record.batch}: "
+        f"P50 {record.baseline.p50:.3g} → {record.optimized.p50:.3g} ms{tail}"
+    )
+
+
+def _original(this: Artifact) -> str:
+    backend = this.baseline.get("backend")
+    return {"torch": "PyTorch eager"}.get(str(backend), str(backend))
+
+
+def recheck_line(rows: list[dict[str, Any]], artifact: Artifact) -> str:
+    """One line on the short A/B of an unchanged run beside what was published."""
+    now = {row["batch"]: row for row in rows if row["contender"] == "baseline"}
+    told = [
+        f"{now[record.batch]['speedup_over']:.2f} × at batch {record.batch} (published: {record.speedup:.2f} ×)"
+        for record in artifact.latency
+        if record.batch in now and record.speedup is not None
+    ]
+    return f"timed again, briefly: {', '.join(told)}"
+
+
+def _near(path: Path) -> str:
+    relative = os.path.relpath(path)
+    return f"./{relative}" if not relative.startswith("..") else str(path)
+
+
+def _next(this: Artifact, path: Path) -> Iterator[str]:
+    store = path.parent.parent
+    flag = "" if store == Path("artifacts").absolute() else f" --store {_near(store)}"
+    force = " --force" if this.status == "candidate" else ""
+    name = f"{this.name}@{this.version}"
+    if this.target.get("kind") == "cuda" and not this.target.get("here"):
+        yield f"sh {_near(path)}/build-engine.sh    (on {this.target['name']}, in that folder)"
+    yield f"mlpack bench {name}{flag}"
+    yield f"mlpack package {name} --runtime triton{force}{flag}"
+    yield f"mlpack tag {name} prod{force}{flag}"

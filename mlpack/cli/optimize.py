@@ -1,0 +1,82 @@
+"""`mlpack optimize`: the main job."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mlpack.cli.closing import closing, recheck_line
+from mlpack.cli.options import Store  # noqa: TC001 - typer reads it
+from mlpack.cli.recipe_flags import RecipeFlags, takes_recipe_flags
+from mlpack.errors import GateInconclusive
+
+if TYPE_CHECKING:
+    from mlpack.api.optimize import Optimized
+    from mlpack.cli.screen import Screen
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would run: mlpack plan.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Redo what the cache has, too.")]
+
+
+@takes_recipe_flags
+def command(
+    screen: Any, flags: RecipeFlags, store: Store = None, *, dry_run: DryRun = False, fresh: Fresh = False
+) -> None:
+    """Make a model smaller and faster, prove how accurate it still is, and publish it."""
+    if dry_run:
+        from mlpack.cli.plan import show_plan
+
+        show_plan(screen, flags)
+        return
+    from mlpack.api.optimize import optimize
+
+    with screen.progress() as reporter:
+        if flags.no_limit:
+            reporter.warn("--no-limit: the result is published whatever its accuracy")
+        done = optimize(
+            flags.model,
+            data=flags.data,
+            calibration=flags.calibration,
+            numerics=flags.numerics,
+            target=flags.target,
+            metric=flags.metric,
+            output=flags.output,
+            max_drop=flags.limit,
+            factory=flags.factory,
+            inputs=flags.inputs or (),
+            static_batch=flags.static_batch,
+            allow_pickle=flags.allow_pickle,
+            calibration_method=flags.calibration_method,
+            backend=flags.backend,
+            threads=flags.threads,
+            seed=flags.seed,
+            name=flags.name,
+            store=store,
+            settings=flags.settings or (),
+            fresh=fresh,
+            reporter=reporter,
+        )
+    _tell(screen, done)
+
+
+def _tell(screen: Screen, done: Optimized) -> None:
+    artifact = done.stored.artifact
+    document = artifact.model_dump(mode="json", by_alias=True)
+
+    def human(screen: Screen) -> None:
+        if done.unchanged:
+            screen.print(f"unchanged: still {artifact.name}@{artifact.version}")
+            if done.recheck is not None:
+                screen.print(recheck_line(done.recheck.report.tables["latency"], artifact))
+        closing(screen, done.stored)
+
+    screen.result({**document, "path": str(done.stored.path), "unchanged": done.unchanged}, human)
+    if artifact.accuracy.verdict == "inconclusive":
+        needed = artifact.accuracy.samples_to_prove
+        more = f"about {needed:,} samples would tell" if needed else "more samples will not help: the drop is at the limit"
+        raise GateInconclusive(
+            f"{artifact.name}@{artifact.version} is published as a candidate: {artifact.accuracy.samples:,} samples "
+            f"cannot tell whether the drop is inside {artifact.accuracy.limit_text}",
+            f"{more}; package and tag take a candidate with --force",
+        )

@@ -1,0 +1,130 @@
+"""The flags that `optimize` and `plan` share: what is handed in and what is wanted."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+
+import typer
+
+from mlpack.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Numerics = Literal["fp16", "bf16", "int8", "int4", "fp8"]
+CalibrationMethod = Literal["minmax", "percentile", "entropy"]
+_NUMERICS: tuple[Numerics, ...] = ("fp16", "bf16", "int8", "int4", "fp8")
+
+
+@dataclass(frozen=True)
+class RecipeFlags:
+    """One field per flag; the defaults say that nothing was given."""
+
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="[MODEL|RECIPE.yaml]", help="A model file, module:function or path/file.py:function, "
+                       "or a recipe. Left out: the one that mlpack.toml names."),
+    ] = None  # fmt: skip
+    data: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Labelled data: .npz, a folder of .npy, or file.py:function.")
+    ] = None
+    calibration: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Data to find int8 ranges on; else a part of --data.")
+    ] = None
+    fp16: Annotated[bool, typer.Option("--fp16", help="Promise fp16.")] = False
+    bf16: Annotated[bool, typer.Option("--bf16", help="Promise bf16.")] = False
+    int8: Annotated[bool, typer.Option("--int8", help="Promise int8: the fastest kind of it inside the limit.")] = False
+    int4: Annotated[bool, typer.Option("--int4", help="Promise int4.")] = False
+    fp8: Annotated[bool, typer.Option("--fp8", help="Promise fp8.")] = False
+    auto: Annotated[bool, typer.Option("--auto", help="The fastest of all inside the limit (the default).")] = False
+    target: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Hardware to make it for: mlpack targets. Default: this machine.")
+    ] = None
+    metric: Annotated[
+        str | None, typer.Option(metavar="NAME", help="top1, f1, mse, … or file.py:function. Default: from the labels.")
+    ] = None
+    output: Annotated[str | None, typer.Option(metavar="NAME", help="The output that the metric reads.")] = None
+    max_drop: Annotated[
+        str | None,
+        typer.Option(metavar="LIMIT", help="1% of the original's metric, or 0.8pt absolute. Default: 1%."),
+    ] = None
+    no_limit: Annotated[bool, typer.Option("--no-limit", help="Publish whatever the drop.")] = False
+    factory: Annotated[
+        str | None, typer.Option(metavar="REF", help="For a state dict: the function that makes its module.")
+    ] = None
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", metavar="SPEC", help="An input, as in image=float32:batch,3,224,224. Repeatable."),
+    ] = None
+    static_batch: Annotated[bool, typer.Option("--static-batch", help="Keep the batch size fixed.")] = False
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Load a pickled module, which may run any code in it.")
+    ] = False
+    calibration_method: Annotated[
+        CalibrationMethod | None, typer.Option(help="How static int8 ranges are found. Default: minmax.")
+    ] = None
+    backend: Annotated[
+        str | None, typer.Option(metavar="NAME", help="onnxruntime or openvino. Default: the faster one.")
+    ] = None
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads. Default: the CPUs this process may use.")] = None
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all that is drawn.")] = 0
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The artifact's name. Default: from the model's file.")
+    ] = None
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="STAGE.OPTION=VALUE", help="Any option of a stage. Repeatable."),
+    ] = None
+
+    @property
+    def numerics(self) -> Numerics | None:
+        """The one numerics flag, or None for auto.
+
+        Raises:
+            UsageError: more than one was given.
+        """
+        given = [name for name in _NUMERICS if getattr(self, name)]
+        if len(given) + self.auto > 1:
+            flags = ", ".join(f"--{name}" for name in (*given, *(("auto",) if self.auto else ())))
+            raise UsageError(f"{flags}: these flags exclude one another", "give one of them, or none")
+        return given[0] if given else None
+
+    @property
+    def limit(self) -> str | None:
+        """The limit's text; `none` for --no-limit.
+
+        Raises:
+            UsageError: a limit and --no-limit.
+        """
+        if self.no_limit and self.max_drop is not None:
+            raise UsageError("--max-drop and --no-limit exclude one another", "give one of them")
+        return "none" if self.no_limit else self.max_drop
+
+
+def takes_recipe_flags(function: Callable[..., None]) -> Callable[..., None]:
+    """`function(screen, flags: RecipeFlags, …)` as a command: each field becomes a parameter of its own."""
+    hints = get_type_hints(RecipeFlags, include_extras=True)
+    names = [field.name for field in fields(RecipeFlags)]
+    shared = [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+        )
+        for field in fields(RecipeFlags)
+    ]
+
+    @functools.wraps(function)
+    def command(screen: Any, **given: Any) -> None:
+        flags = RecipeFlags(**{name: given.pop(name) for name in names})
+        function(screen, flags, **given)
+
+    signature = inspect.signature(function, eval_str=True)
+    screen, _, *own = signature.parameters.values()
+    kept = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
+    parameters = [screen, *shared, *kept]
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    del command.__wrapped__  # type: ignore[attr-defined]
+    return command
