@@ -1,4 +1,4 @@
-"""Writes artifact.schema.json, the published JSON Schema of artifact.json, beside this file."""  # noqa: INP001
+"""Writes artifact.schema.json, the published JSON Schema of artifact.json, beside this file."""
 
 from __future__ import annotations
 

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlpack.core.settings import load_settings
+from mlpack.errors import Tampered
 
 if TYPE_CHECKING:
     from mlpack.core.artifact import Stored
+    from mlpack.core.model import Model
 
 
 def store_folder(store: str | Path | None) -> Path:
@@ -31,3 +33,16 @@ def artifact(reference: str | None, store: str | Path | None) -> Stored:
     from mlpack.store.find import find
 
     return find(store_folder(store), reference, load_settings(Path.cwd()).name)
+
+
+def intact_model(stored: Stored) -> Model:
+    """The model of an artifact, whose files are there; what is in them, `mlpack verify` checks.
+
+    Raises:
+        Tampered: a file is missing.
+    """
+    for relative in stored.artifact.files:
+        if not (stored.path / relative).is_file():
+            named = f"{stored.artifact.name}@{stored.artifact.version}"
+            raise Tampered(f"{stored.path / relative} is missing", f"mlpack verify {named}")
+    return stored.model

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mlpack.engine.search import Found
     from mlpack.measure.limits import Limit
 
+_SUFFIXES = {".pt", ".pth", ".pt2", ".onnx", ".safetensors", ".yaml", ".yml", ".py"}
 _SHORT = {"launches": 2, "seconds": 0.2, "components": False}
 
 
@@ -272,7 +273,7 @@ def name_for(model: str) -> str:
 
     place, _, function = model.rpartition(":")
     path = Path(place) if function.isidentifier() and place else Path(model)
-    stem = path.stem if path.suffix in {".pt", ".pth", ".pt2", ".onnx", ".safetensors", ".yaml", ".yml", ".py"} else path.name
+    stem = path.stem if path.suffix in _SUFFIXES else path.name
     if stem in {"model", "weights", "checkpoint", "pytorch_model"} and path.absolute().parent.name:
         stem = path.absolute().parent.name
     return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._") or "model"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,7 +110,10 @@ def package(
         artifact_digest=artifact.digest,
         files=dict(sorted(files.items())),
         size_bytes=sum((place / relative).stat().st_size for relative in files),
-        next=(f"docker compose --project-directory {place} up --build -d", f"python {place / 'client.py'}"),
+        next=(
+            shlex.join(["docker", "compose", "--project-directory", str(place), "up", "--build", "-d"]),
+            shlex.join(["python", str(place / "client.py")]),
+        ),
     )
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mlpack.datasets.rows import RowDataset
     from mlpack.datasets.split import Split
     from mlpack.engine.cache import Done
+    from mlpack.stages.load import Load
 
 SYNTHETIC = "random:64"
 
@@ -38,6 +39,15 @@ class Prepared:
         return self.source.model
 
 
+@dataclass(frozen=True)
+class Opened:
+    """The data, the context, and the stage that would load the source: nothing has run yet."""
+
+    stage: Load
+    context: Context
+    data: RowDataset | None
+
+
 def prepare(recipe: Recipe, cache: Path, reporter: Reporter, *, fresh: bool = False) -> Prepared:
     """Open and split the data, load the source, check that both fit.
 
@@ -47,8 +57,20 @@ def prepare(recipe: Recipe, cache: Path, reporter: Reporter, *, fresh: bool = Fa
         ModelError: the source cannot be used.
         DataError: the data cannot be used or does not fit.
     """
-    from mlpack.datasets import check_fits
     from mlpack.engine.run import run
+
+    opened = open_recipe(recipe, cache, reporter, fresh=fresh)
+    source = run(opened.stage, None, opened.context, label=f"load {recipe.source.model}")
+    return with_source(opened, recipe, source)
+
+
+def open_recipe(recipe: Recipe, cache: Path, reporter: Reporter, *, fresh: bool = False) -> Opened:
+    """Open and split the data and recognise the source; runs no stage.
+
+    Raises:
+        ModelError: the source cannot be used.
+        DataError: the data cannot be used.
+    """
     from mlpack.measure.machine import usable_threads
     from mlpack.stages.load import Load
 
@@ -68,11 +90,22 @@ def prepare(recipe: Recipe, cache: Path, reporter: Reporter, *, fresh: bool = Fa
     stage = Load.of(recipe.source, data.inputs if data is not None else ())
     if data is not None:
         context = _with_data(context, given or "", data, recipe)
-    source = run(stage, None, context, label=f"load {recipe.source.model}")
+    return Opened(stage, context, data)
+
+
+def with_source(opened: Opened, recipe: Recipe, source: Done) -> Prepared:
+    """What `prepare` gives, once the source is loaded.
+
+    Raises:
+        DataError: the data does not fit the model.
+    """
+    from mlpack.datasets import check_fits
+
+    context, data, given = opened.context, opened.data, recipe.data.evaluation
     if data is not None:
         check_fits(data, source.model.inputs)
     elif recipe.data.calibration is not None and not recipe.data.calibration.startswith("random:"):
-        raise DataError("--calibration without --data: nothing to judge the result by", "give labelled data: --data FILE")
+        raise DataError("--calibration without --data: nothing to judge by", "give labelled data: --data FILE")
     else:
         context = _with_synthetic(context, given or recipe.data.calibration or SYNTHETIC, source.model)
     return Prepared(source, replace(context, baseline=source.model), synthetic=data is None)

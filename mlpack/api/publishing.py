@@ -125,10 +125,8 @@ def engine_script(found: Found, title: str) -> str:
     shapes = {spec.name: [str(dim) for dim in spec.dims] for spec in model.inputs}
 
     def profile(batch: int) -> str:
-        return ",".join(
-            f"{name}:{'x'.join(str(batch) if index == 0 and not dim.isdigit() else dim for index, dim in enumerate(dims))}"
-            for name, dims in shapes.items()
-        )
+        sized = {name: [dim if dim.isdigit() else str(batch) for dim in dims] for name, dims in shapes.items()}
+        return ",".join(f"{name}:{'x'.join(dims)}" for name, dims in sized.items())
 
     flags = ""
     if model.dynamic_batch:

@@ -152,13 +152,14 @@ def _candidate(candidate: Candidate, *, chosen: bool) -> CandidateRecord:
     comparison: Any = candidate.facts.get("comparison")
     p50 = candidate.facts.get("p50")
     made = candidate.model.backend is not None
+    told = {"metric", "optimized", "drop", "drop_ci90", "verdict", "samples"}
     return CandidateRecord(
         recipe=" → ".join([*(done.stage for done in candidate.steps), *candidate.choices]),
         numerics=candidate.label,
         backend=candidate.model.backend or "–",
         accuracy=None
         if comparison is None
-        else comparison.model_dump(mode="json", include={"metric", "optimized", "drop", "drop_ci90", "verdict", "samples"}),
+        else comparison.model_dump(mode="json", include=told),
         latency=None if p50 is None else {"p50_ms": p50, "geometric_mean_ms": pace(candidate)},
         size_bytes=candidate.model.size_bytes if made else None,
         chosen=chosen,

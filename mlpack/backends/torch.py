@@ -48,12 +48,9 @@ class _ModuleRunner:
                 self._made = self._module(*self._given)
             except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AssertionError) as error:
                 shapes = ", ".join(
-                    f"{name} {list(given.shape)}"
-                    for name, given in zip(self._inputs, self._given, strict=True)
+                    f"{name} {list(given.shape)}" for name, given in zip(self._inputs, self._given, strict=True)
                 )
-                reason = next(
-                    (line for line in str(error).splitlines() if line.strip()), type(error).__name__
-                )
+                reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
                 raise StageFailed(
                     f"the torch module fails on {shapes}: {reason}",
                     "check that the data is what it was trained on",
@@ -137,9 +134,7 @@ class Torch:
             for event in profiler.key_averages()
             if event.key.startswith("aten::")
         }
-        return {
-            key: microseconds / 1000 / _PROFILED_RUNS for key, microseconds in spent.items() if microseconds
-        }
+        return {key: microseconds / 1000 / _PROFILED_RUNS for key, microseconds in spent.items() if microseconds}
 
 
 _PROFILED_RUNS = 5

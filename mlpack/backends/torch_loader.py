@@ -48,9 +48,7 @@ class Flat(torch.nn.Module):  # type: ignore[misc] # torch is opaque to mypy her
             ModelError: an output is no tensor.
         """
         given = (
-            self.inner(*tensors)
-            if self._by_position
-            else self.inner(**dict(zip(self.inputs, tensors, strict=True)))
+            self.inner(*tensors) if self._by_position else self.inner(**dict(zip(self.inputs, tensors, strict=True)))
         )
         return flatten(given, self.inputs)
 
@@ -159,9 +157,7 @@ def load_inner(folder: Path, loader: Loader) -> torch.nn.Module:
         return Exported(read_program(archive))
     if loader.kind == "torchscript":
         return _read_torchscript(archive)
-    module = (
-        _read_pickle(archive, loader) if loader.kind == "pickled_module" else _from_factory(folder, loader)
-    )
+    module = _read_pickle(archive, loader) if loader.kind == "pickled_module" else _from_factory(folder, loader)
     return module.eval()
 
 
@@ -171,9 +167,7 @@ def read_program(archive: Path) -> torch.export.ExportedProgram:
     Raises:
         ModelError: torch cannot read it.
     """
-    with reading(
-        archive, "export it again with this version of torch: torch.export.save(program, 'model.pt2')"
-    ):
+    with reading(archive, "export it again with this version of torch: torch.export.save(program, 'model.pt2')"):
         return torch.export.load(archive)
 
 
@@ -203,9 +197,7 @@ class reading:  # noqa: N801 - reads as a verb: with reading(archive, ...)
     def __exit__(self, kind: type[BaseException] | None, raised: BaseException | None, trace: object) -> None:
         if isinstance(raised, Exception):
             reason = next((line for line in str(raised).splitlines() if line.strip()), type(raised).__name__)
-            raise ModelError(
-                f"torch cannot read this {self._archive.suffix} file: {reason}", self._hint
-            ) from raised
+            raise ModelError(f"torch cannot read this {self._archive.suffix} file: {reason}", self._hint) from raised
 
 
 def code_of(loader: Loader) -> Reference:
@@ -213,9 +205,7 @@ def code_of(loader: Loader) -> Reference:
     file = None if loader.original_file is None else Path(loader.original_file)
     text = loader.reference or ""
     place, _, name = text.rpartition(":")
-    return Reference(
-        text, name, Path(loader.folder or "."), file=file, module=None if file else place or None
-    )
+    return Reference(text, name, Path(loader.folder or "."), file=file, module=None if file else place or None)
 
 
 def _from_factory(folder: Path, loader: Loader) -> torch.nn.Module:

@@ -45,9 +45,7 @@ def signature(inner: torch.nn.Module) -> Signature:
                     "save a module whose forward() takes tensors only",
                 )
         names = tuple(argument.name for argument in arguments)
-        return Signature(
-            names, frozenset(each.name for each in arguments if not each.has_default_value()), "no"
-        )
+        return Signature(names, frozenset(each.name for each in arguments if not each.has_default_value()), "no")
     parameters = inspect.signature(inner.forward).parameters.values()
     kinds = {each.kind for each in parameters}
     named = [each for each in parameters if each.kind not in {each.VAR_POSITIONAL, each.VAR_KEYWORD}]
@@ -95,16 +93,12 @@ def program_inputs(program: torch.export.ExportedProgram) -> tuple[TensorSpec, .
             f"the exported program has an input dim that follows from another: {derived}",
             "export it again with independent dims",
         )
-    symbols = {
-        str(value.shape[0]): "batch" for _, value in found if value.dim() and not _is_number(value.shape[0])
-    }
+    symbols = {str(value.shape[0]): "batch" for _, value in found if value.dim() and not _is_number(value.shape[0])}
     return tuple(
         TensorSpec(
             name=name,
             dtype=str(value.dtype).removeprefix("torch."),
-            dims=tuple(
-                int(dim) if _is_number(dim) else symbols.get(str(dim), str(dim)) for dim in value.shape
-            ),
+            dims=tuple(int(dim) if _is_number(dim) else symbols.get(str(dim), str(dim)) for dim in value.shape),
         )
         for name, value in found
     )
@@ -126,9 +120,7 @@ def check_repeatable(module: Flat, inputs: tuple[str, ...], arrays: Mapping[str,
     versions = {name: parameter._version for name, parameter in module.inner.named_parameters()}  # noqa: SLF001 - torch's own count of writes
     first = _run(module, tensors)
     changed = [
-        name
-        for name, buffer in module.inner.named_buffers()
-        if name in buffers and not _same(buffers[name], buffer)
+        name for name, buffer in module.inner.named_buffers() if name in buffers and not _same(buffers[name], buffer)
     ] + [
         name
         for name, parameter in module.inner.named_parameters()
@@ -202,9 +194,7 @@ def output_specs(
             )
         for name, tensor in larger.items():
             if tensor.dim() != base[name].dim():
-                raise ModelError(
-                    f"output {name!r} changes its rank with {symbol!r}", "return tensors of one rank"
-                )
+                raise ModelError(f"output {name!r} changes its rank with {symbol!r}", "return tensors of one rank")
             for axis, (small, large) in enumerate(zip(base[name].shape, tensor.shape, strict=True)):
                 if large != small:
                     follows = (small, large) == (sizes[symbol], sizes[symbol] + 1)
@@ -225,9 +215,7 @@ def smallest_batch(specs: tuple[TensorSpec, ...], program: torch.export.Exported
 _FORWARD_FAILS = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AssertionError)
 
 
-def sizes_to_try(
-    specs: tuple[TensorSpec, ...], program: torch.export.ExportedProgram | None
-) -> dict[str, int]:
+def sizes_to_try(specs: tuple[TensorSpec, ...], program: torch.export.ExportedProgram | None) -> dict[str, int]:
     """A size for each symbol of the inputs; the program's constraints allow it and the next larger one."""
     symbols = tuple(dict.fromkeys(dim for spec in specs for dim in spec.dims if isinstance(dim, str)))
     sizes = {symbol: 2 if symbol == "batch" else 8 for symbol in symbols}
@@ -267,7 +255,5 @@ def _larger(
         ) from error
 
 
-def _run_named(
-    module: Flat, names: Iterable[str], arrays: Mapping[str, np.ndarray]
-) -> dict[str, torch.Tensor]:
+def _run_named(module: Flat, names: Iterable[str], arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
     return _run(module, tuple(to_tensor(arrays[name]) for name in names))

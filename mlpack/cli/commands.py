@@ -17,6 +17,9 @@ class Entry(NamedTuple):
 
 COMMANDS: dict[str, Entry] = {
     "optimize": Entry("mlpack.cli.optimize:command", "Make a model smaller and faster, prove it, publish it."),
+    "plan": Entry("mlpack.cli.plan:command", "Say what would run, what is kept, and what this machine lacks."),
+    "bench": Entry("mlpack.cli.bench:command", "Time models in turns, with intervals and components."),
+    "predict": Entry("mlpack.cli.predict:command", "Run an artifact's model over data and keep its outputs."),
     "package": Entry("mlpack.cli.package:command", "Lay an artifact out for a server: Triton or FastAPI."),
     "list": Entry("mlpack.cli.list_artifacts:command", "List what the store holds."),
     "show": Entry("mlpack.cli.show:command", "Show what an artifact is and how it was proven."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlpack.cli.options import Ref, Store  # noqa: TC001 - typer reads them
+from mlpack.cli.options import Ref, Store
 
 if TYPE_CHECKING:
     from mlpack.cli.screen import Screen

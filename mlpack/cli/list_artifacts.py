@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlpack.cli.options import Store  # noqa: TC001 - typer reads it
+from mlpack.cli.options import Store
 from mlpack.cli.wording import size, speed
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlpack.cli.closing import closing, recheck_line
-from mlpack.cli.options import Store  # noqa: TC001 - typer reads it
+from mlpack.cli.options import Store
 from mlpack.cli.recipe_flags import RecipeFlags, takes_recipe_flags
 from mlpack.errors import GateInconclusive
 
@@ -74,7 +74,8 @@ def _tell(screen: Screen, done: Optimized) -> None:
     screen.result({**document, "path": str(done.stored.path), "unchanged": done.unchanged}, human)
     if artifact.accuracy.verdict == "inconclusive":
         needed = artifact.accuracy.samples_to_prove
-        more = f"about {needed:,} samples would tell" if needed else "more samples will not help: the drop is at the limit"
+        no_help = "more samples will not help: the drop is at the limit"
+        more = f"about {needed:,} samples would tell" if needed else no_help
         raise GateInconclusive(
             f"{artifact.name}@{artifact.version} is published as a candidate: {artifact.accuracy.samples:,} samples "
             f"cannot tell whether the drop is inside {artifact.accuracy.limit_text}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003 - read from the annotations when the command is built
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlpack.cli.options import Ref, Store  # noqa: TC001 - typer reads them
+from mlpack.cli.options import Ref, Store
 
 if TYPE_CHECKING:
     from mlpack.cli.screen import Screen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlpack.cli.options import MaybeRef, Store  # noqa: TC001 - typer reads them
+from mlpack.cli.options import MaybeRef, Store
 from mlpack.cli.wording import count, size
 
 if TYPE_CHECKING:

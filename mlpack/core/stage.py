@@ -40,6 +40,35 @@ class Call(Protocol):
         ...
 
 
+class Launched(Protocol):
+    """A function loaded in a fresh process, waiting for its turn."""
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        ...
+
+    def ready(self) -> None:
+        """Wait until it has loaded what it needs."""
+        ...
+
+    def finish(self) -> Any:
+        """Let it run; its JSON result. An error in the child is raised here."""
+        ...
+
+    def end(self) -> None:
+        """Kill it if it still runs."""
+        ...
+
+
+class Launch(Protocol):
+    """Starts `package.module:function(say, **arguments)` in a fresh process; it says "ready" and waits for a line."""
+
+    def __call__(self, reference: str, arguments: dict[str, Any]) -> Launched:
+        """Arguments and result are JSON."""
+        ...
+
+
 class Job(Protocol):
     """All that a stage may use."""
 
@@ -81,6 +110,11 @@ class Job(Protocol):
     @property
     def call(self) -> Call:
         """Runs a function in a fresh process."""
+        ...
+
+    @property
+    def launch(self) -> Launch:
+        """Starts a function in a fresh process, to be run in its turn."""
         ...
 
     def dataset(self, part: Part) -> Dataset | None:
@@ -131,4 +165,4 @@ class Stage(Frozen):
         Raises:
             StageFailed: a library refused this model.
         """
-        raise AssertionError(self.name)
+        raise AssertionError(self.name, model, job)

@@ -70,9 +70,7 @@ def find_reference(text: str, what: str, error: type[UsageError]) -> Reference:
         near = difflib.get_close_matches(file.name, _names_in(file.parent), n=1)
         raise error(
             f"{what} {text!r}: there is no file {place}",
-            f"did you mean {file.with_name(near[0])}:{name}?"
-            if near
-            else "check the path; it is relative to here",
+            f"did you mean {file.with_name(near[0])}:{name}?" if near else "check the path; it is relative to here",
         )
     return Reference(text, name, file.resolve().parent, file=file.resolve())
 
@@ -131,9 +129,7 @@ def load_function(
             f"did you mean {place}:{near[0]}?" if near else known,
         )
     if not callable(function):
-        raise error(
-            f"{what} {reference.text!r} is no function but a {type(function).__name__}", "name a function"
-        )
+        raise error(f"{what} {reference.text!r} is no function but a {type(function).__name__}", "name a function")
     return function  # type: ignore[no-any-return]
 
 

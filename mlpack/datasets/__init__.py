@@ -66,7 +66,5 @@ def _open(path: str, fingerprint: str | None) -> RowDataset:
     if place.suffix == ".py":
         raise DataError(f"{path} is Python code: say which function gives the batches", f"{path}:batches")
     if place.suffix == ".npy":
-        raise DataError(
-            f"{path} is a single array", f"give its folder ({place.parent}), with one .npy per input"
-        )
+        raise DataError(f"{path} is a single array", f"give its folder ({place.parent}), with one .npy per input")
     return DATASETS["npz"](place.resolve(), fingerprint)

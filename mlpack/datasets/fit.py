@@ -34,12 +34,9 @@ class Fitted:
         self.fingerprint = dataset.fingerprint
         self.labelled = dataset.labelled
         self.inputs = tuple(
-            given[fit.array].model_copy(update={"name": fit.wanted.name, "dtype": fit.wanted.dtype})
-            for fit in fits
+            given[fit.array].model_copy(update={"name": fit.wanted.name, "dtype": fit.wanted.dtype}) for fit in fits
         )
-        self.casts = tuple(
-            f"{fit.array}: {given[fit.array].dtype} → {fit.wanted.dtype}" for fit in fits if fit.cast
-        )
+        self.casts = tuple(f"{fit.array}: {given[fit.array].dtype} → {fit.wanted.dtype}" for fit in fits if fit.cast)
 
     def __len__(self) -> int:
         return len(self._dataset)

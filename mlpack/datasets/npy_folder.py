@@ -34,7 +34,5 @@ def open_npy_folder(path: Path, fingerprint: str | None = None) -> RowDataset:
     check_arrays(arrays, str(path))
     if fingerprint is None:
         check_values(arrays, str(path))
-        fingerprint = hashlib.sha256(
-            "\n".join(f"{file.name} {sha256_of(file)}" for file in files).encode()
-        ).hexdigest()
+        fingerprint = hashlib.sha256("\n".join(f"{file.name} {sha256_of(file)}" for file in files).encode()).hexdigest()
     return ArrayDataset(arrays, fingerprint)

@@ -90,9 +90,7 @@ def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, to: Pat
                 shutil.copyfileobj(packed, stream, _COPY_BYTES)
             temporary.replace(to)
         except (zlib.error, EOFError, NotImplementedError) as error:
-            raise DataError(
-                f"{path} is damaged at {info.filename} ({error})", "copy or save it again"
-            ) from error
+            raise DataError(f"{path} is damaged at {info.filename} ({error})", "copy or save it again") from error
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -105,9 +103,7 @@ def read_header(stream: BinaryIO, name: str, path: Path, end: int) -> StoredArra
     """
     try:
         version = np.lib.format.read_magic(stream)
-        read = (
-            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        )
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(stream)
     except (ValueError, EOFError, SyntaxError) as error:
         raise DataError(

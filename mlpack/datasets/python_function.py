@@ -38,9 +38,7 @@ class PythonFunction:
         self._pass_digest: str | None = None
         for _ in self._given():
             pass
-        self.fingerprint = hashlib.sha256(
-            f"{source_sha256(self._reference)} {self._pass_digest}".encode()
-        ).hexdigest()
+        self.fingerprint = hashlib.sha256(f"{source_sha256(self._reference)} {self._pass_digest}".encode()).hexdigest()
         if fingerprint is not None and fingerprint != self.fingerprint:
             raise self._differs()
 
@@ -119,9 +117,7 @@ class PythonFunction:
                 "every batch has the same names, dtypes and dims but for the samples: pad to one length",
             )
         if self.labelled != (labels is not None):
-            raise DataError(
-                f"{self._what} gave labels with some batches only", "give labels with all batches or none"
-            )
+            raise DataError(f"{self._what} gave labels with some batches only", "give labels with all batches or none")
         size = len(next(iter(inputs.values())))
         return Batch(inputs=inputs, labels=labels, rows=np.arange(start, start + size))
 
@@ -130,18 +126,14 @@ class PythonFunction:
             raise DataError(f"{self._what} gave no input arrays", _SHAPE)
         for name, array in arrays.items():
             if array.dtype.kind not in "fiub":
-                raise DataError(
-                    f"{self._what}: {name!r} has dtype {array.dtype}: models take numbers", _SHAPE
-                )
+                raise DataError(f"{self._what}: {name!r} has dtype {array.dtype}: models take numbers", _SHAPE)
             if array.ndim == 0:
                 raise DataError(f"{self._what}: {name!r} is a single number", _SHAPE)
             check_finite(name, array, start, self._what)
         (first, size), *others = ((name, len(array)) for name, array in arrays.items())
         for other, length in others:
             if length != size:
-                raise DataError(
-                    f"{self._what}: {first!r} has {size} samples but {other!r} has {length}", _SHAPE
-                )
+                raise DataError(f"{self._what}: {first!r} has {size} samples but {other!r} has {length}", _SHAPE)
 
 
 def _select(batch: Batch, which: Any) -> Batch:
@@ -157,9 +149,7 @@ def _join(batches: list[Batch]) -> Batch:
         return batches[0]
     labels = [batch.labels for batch in batches if batch.labels is not None]
     return Batch(
-        inputs={
-            name: np.concatenate([batch.inputs[name] for batch in batches]) for name in batches[0].inputs
-        },
+        inputs={name: np.concatenate([batch.inputs[name] for batch in batches]) for name in batches[0].inputs},
         labels=np.concatenate(labels) if labels else None,
         rows=np.concatenate([batch.rows for batch in batches]),
     )

@@ -59,9 +59,7 @@ def random_arrays(
     return {spec.name: np.stack([row[spec.name] for row in drawn]) for spec in inputs}
 
 
-def _row(
-    inputs: tuple[TensorSpec, ...], seed: int, row: int, sizes: Mapping[str, int]
-) -> dict[str, np.ndarray]:
+def _row(inputs: tuple[TensorSpec, ...], seed: int, row: int, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
     """Floats from a normal distribution; integers and bools 0 or 1, so that no lookup is out of range.
 
     The first place of each row is 1 (or True), as a mask that is 0 everywhere has no meaning.

@@ -55,9 +55,7 @@ def open_part(ref: DataRef, part: Part, model_inputs: tuple[TensorSpec, ...] | N
     split = None if ref.split is None else Split.load(Path(ref.split))
     seed = 0 if split is None else split.seed
     if part == "calibration" and ref.calibration_path is not None:
-        return open_data(
-            ref.calibration_path, model_inputs, seed=seed, fingerprint=ref.calibration_fingerprint
-        )
+        return open_data(ref.calibration_path, model_inputs, seed=seed, fingerprint=ref.calibration_fingerprint)
     whole = open_data(ref.path, model_inputs, seed=seed, fingerprint=ref.fingerprint)
     if split is None:
         return whole

@@ -42,9 +42,7 @@ class Split:
 
     def rows(self, part: Part) -> np.ndarray:
         """The rows of one part, int64, ascending."""
-        return {"calibration": self.calibration, "choosing": self.choosing, "confirming": self.confirming}[
-            part
-        ]
+        return {"calibration": self.calibration, "choosing": self.choosing, "confirming": self.confirming}[part]
 
     def save(self, path: Path) -> None:
         """Write it as `.npz`, at once or not at all.
@@ -100,9 +98,7 @@ def split(dataset: Dataset, seed: int, calibration: Dataset | None = None) -> Sp
     free = np.ones(len(groups), dtype=bool)
     for part in parts:
         taken[part] = _take(groups, order, free, min(_QUOTA[part], int(size * _SHARE)), part)
-    confirming = np.sort(
-        np.concatenate([groups[at] for at in np.flatnonzero(free)] or [np.empty(0, np.int64)])
-    )
+    confirming = np.sort(np.concatenate([groups[at] for at in np.flatnonzero(free)] or [np.empty(0, np.int64)]))
     if not len(confirming):
         raise DataError(
             "the data repeats so few samples that no part is left to confirm on",
@@ -117,9 +113,7 @@ def split(dataset: Dataset, seed: int, calibration: Dataset | None = None) -> Sp
     )
 
 
-def _take(
-    groups: list[np.ndarray], order: np.ndarray, free: np.ndarray, quota: int, part: Part
-) -> np.ndarray:
+def _take(groups: list[np.ndarray], order: np.ndarray, free: np.ndarray, quota: int, part: Part) -> np.ndarray:
     """Groups from the front that still fit, until the quota is filled; marks them as no longer free."""
     rows: list[np.ndarray] = []
     room = quota
@@ -188,9 +182,7 @@ def _refuse_overlap(evaluation: np.ndarray, calibration: np.ndarray) -> None:
         )
 
 
-def _ordered_groups(
-    content: np.ndarray, clusters: np.ndarray | None, seed: int
-) -> tuple[np.ndarray, list[np.ndarray]]:
+def _ordered_groups(content: np.ndarray, clusters: np.ndarray | None, seed: int) -> tuple[np.ndarray, list[np.ndarray]]:
     """Groups of rows that must share a side, and the seeded order in which they are taken."""
     _, member = np.unique(content, return_inverse=True)
     if clusters is not None:

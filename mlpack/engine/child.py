@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlpack.errors import MlpackError
+from mlpack.measure.machine import peak_rss_bytes
 
 if TYPE_CHECKING:
     from mlpack.core.stage import Say
@@ -30,7 +31,8 @@ def main() -> None:
     say = _say_into(pipe)
     try:
         module, _, function = job["call"].partition(":")
-        result: dict[str, Any] = {"value": getattr(importlib.import_module(module), function)(say, **job["arguments"])}
+        value = getattr(importlib.import_module(module), function)(say, **job["arguments"])
+        result: dict[str, Any] = {"value": value, "peak_rss_bytes": peak_rss_bytes()}
     except MlpackError as error:
         result = {"error": {"kind": error.kind, "message": error.message, "hint": error.hint}}
     except MemoryError:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from mlpack.backends import BACKENDS
 from mlpack.core.dataset import DataRef
 from mlpack.core.model import Model
@@ -30,7 +32,7 @@ class JobSpec(Frozen):
     seed: int
     data: DataRef | None = None
     baseline: dict[str, Any] | None = None
-    rivals: dict[str, dict[str, Any]] = {}
+    rivals: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,9 @@ class RunJob:
 
     def call(self, reference: str, arguments: dict[str, Any]) -> Any:
         return process.call(reference, arguments, self.say).value
+
+    def launch(self, reference: str, arguments: dict[str, Any]) -> process.Launched:
+        return process.Launched(reference, arguments, self.say)
 
 
 def with_path(model: Model) -> dict[str, Any]:

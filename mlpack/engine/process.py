@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -18,10 +19,11 @@ from mlpack.errors import KINDS, StageFailed
 if TYPE_CHECKING:
     from mlpack.core.stage import Say
 
+READY = "ready"
 _TAIL_LINES = 8
 
 
-class ChildBug(Exception):  # noqa: N818 - it is a bug of ours, told with the child's traceback
+class ChildBug(Exception):
     """The child died of a bug of ours; the message is its traceback."""
 
 
@@ -33,22 +35,23 @@ class Finished:
     peak_rss_bytes: int
 
 
-def call(reference: str, arguments: dict[str, Any], say: Say) -> Finished:
-    """Run `package.module:function(**arguments)` in a fresh process; arguments and result are JSON.
+class Launched:
+    """A child that has been started. `ready` waits until it says so, `finish` lets it go on and waits for its end.
 
-    Raises:
-        MlpackError: what the child raised, as it raised it.
-        StageFailed: the child was killed (out of memory, a crash in a native library).
-        ChildBug: the child raised something that is no MlpackError.
+    A function that reads a line from its standard input before it goes on can be loaded beside others and then run
+    alone: that is how contenders are timed.
     """
-    with tempfile.TemporaryDirectory(prefix="mlpack-") as name:
-        folder = Path(name)
+
+    def __init__(self, reference: str, arguments: dict[str, Any], say: Say) -> None:
+        self._say = say
+        self._folder = tempfile.TemporaryDirectory(prefix="mlpack-", ignore_cleanup_errors=True)
+        folder = Path(self._folder.name)
         (folder / "job.json").write_text(json.dumps({"call": reference, "arguments": arguments}))
         reader, writer = os.pipe()
         with (folder / "output.txt").open("wb") as output:
-            child = subprocess.Popen(
-                [sys.executable, "-m", "mlpack.engine.child", name, str(writer), str(os.getpid())],
-                stdin=subprocess.DEVNULL,
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "mlpack.engine.child", str(folder), str(writer), str(os.getpid())],
+                stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
                 pass_fds=(writer,),
@@ -56,34 +59,68 @@ def call(reference: str, arguments: dict[str, Any], say: Say) -> Finished:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             )
         os.close(writer)
+        self._lines = os.fdopen(reader)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._child.pid
+
+    def ready(self) -> None:
+        """Wait until the child says READY, or has ended."""
+        for line in self._lines:
+            told = json.loads(line)
+            if told["text"] == READY:
+                return
+            self._say(told["text"], told["done"], told["total"])
+
+    def finish(self) -> Finished:
+        """Let it go on, wait for its end, give what it gave back.
+
+        Raises:
+            MlpackError: what the child raised, as it raised it.
+            StageFailed: the child was killed (out of memory, a crash in a native library).
+            ChildBug: the child raised something that is no MlpackError.
+        """
         try:
-            with os.fdopen(reader) as lines:
-                for line in lines:
-                    told = json.loads(line)
-                    say(told["text"], told["done"], told["total"])
-            _, status, usage = os.wait4(child.pid, 0)
-            child.returncode = os.waitstatus_to_exitcode(status)
-        except BaseException:
-            _end(child)
-            raise
-        return Finished(_value(folder, child.returncode, usage), usage.ru_maxrss * 1024)
+            with contextlib.suppress(BrokenPipeError):
+                assert self._child.stdin is not None
+                self._child.stdin.close()
+            self.ready()
+            _, status, usage = os.wait4(self._child.pid, 0)
+            self._child.returncode = os.waitstatus_to_exitcode(status)
+            return _finished(Path(self._folder.name), self._child.returncode, usage)
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        """Kill it if it still runs, and forget its files."""
+        if self._child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._child.pid, signal.SIGKILL)
+            self._child.wait()
+        with contextlib.suppress(BrokenPipeError):
+            assert self._child.stdin is not None
+            self._child.stdin.close()
+        self._lines.close()
+        self._folder.cleanup()
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    try:
-        os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    if child.returncode is None:
-        child.wait()
+def call(reference: str, arguments: dict[str, Any], say: Say) -> Finished:
+    """Run `package.module:function(say, **arguments)` in a fresh process; arguments and result are JSON.
+
+    Raises:
+        MlpackError, ChildBug: as `Launched.finish`.
+    """
+    return Launched(reference, arguments, say).finish()
 
 
-def _value(folder: Path, returncode: int, usage: resource.struct_rusage) -> Any:
+def _finished(folder: Path, returncode: int, usage: resource.struct_rusage) -> Finished:
     result = folder / "result.json"
     if result.exists():
         content = json.loads(result.read_text())
         if "value" in content:
-            return content["value"]
+            return Finished(content["value"], content["peak_rss_bytes"])
         if "error" in content:
             error = content["error"]
             raise KINDS[error["kind"]](error["message"], error["hint"])

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from mlpack.core.runtime import Runtime
+from typing import TYPE_CHECKING
+
 from mlpack.core.table import Table
+
+if TYPE_CHECKING:
+    from mlpack.core.runtime import Runtime
 
 RUNTIMES: Table[Runtime] = Table(
     "runtime",

@@ -88,14 +88,14 @@ def check_servable(stored: Stored) -> None:
     named = f"{artifact.name}@{artifact.version}"
     if record.format != "onnx" or record.backend not in {"onnxruntime", "openvino"}:
         raise UsageError(
-            f"{named} is {record.format} run by {record.backend}; a package needs onnx for a server",
+            f"{named} is {record.format} run by {record.backend}; packages serve ONNX models only",
             f"mlpack optimize {artifact.source.path} --backend onnxruntime",
         )
     if artifact.accuracy.backend != record.backend:
         raise UsageError(
             f"{named} would be served by {record.backend} but its accuracy was scored on "
             f"{artifact.accuracy.backend}: answers can differ between the two",
-            f"mlpack bench {named} --backend {record.backend}",
+            f"mlpack optimize {artifact.source.path} --backend {record.backend}",
         )
     for spec in (*record.inputs, *record.outputs):
         if spec.dtype not in DATATYPES:

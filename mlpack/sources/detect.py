@@ -124,9 +124,7 @@ def _recognise_zip(path: Path) -> tuple[Kind, Container, pickle_scan.Scan | None
             members = {name.partition("/")[2] or name for name in archive.namelist()}
             bare = set(archive.namelist())
     except zipfile.BadZipFile as error:
-        raise ModelError(
-            f"{path} is a zip that ends too early ({error})", "copy or download it again"
-        ) from error
+        raise ModelError(f"{path} is a zip that ends too early ({error})", "copy or download it again") from error
     if any("aotinductor" in name for name in bare):
         raise ModelError(
             f"{path} is a compiled AOTInductor package, not an exported program",
@@ -143,9 +141,7 @@ def _recognise_zip(path: Path) -> tuple[Kind, Container, pickle_scan.Scan | None
         except (zipfile.BadZipFile, EOFError) as error:
             raise ModelError(f"{path} is damaged ({error})", "copy or download it again") from error
     if any(name.endswith(".npy") for name in bare):
-        raise ModelError(
-            f"{path} holds arrays, not a model", f"give the model first and the arrays as --data {path}"
-        )
+        raise ModelError(f"{path} holds arrays, not a model", f"give the model first and the arrays as --data {path}")
     raise ModelError(f"{path} is a zip, but no model that mlpack knows", _TAKES)
 
 
@@ -224,9 +220,7 @@ def _refuse_unknown(path: Path) -> None:
         except (SyntaxError, ValueError):
             names = []
         else:
-            names = [
-                node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name[0] != "_"
-            ]
+            names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name[0] != "_"]
         raise ModelError(
             f"{path} is Python code: say which function gives the module",
             f"{path}:{names[-1] if names else 'FUNCTION'}",

@@ -31,14 +31,10 @@ class _Factory:
                 f"factory {reference.text!r} gave a {type(module).__name__}, not an nn.Module",
                 "return the module",
             )
-        state = {
-            name: value for name, value in module.state_dict().items() if isinstance(value, torch.Tensor)
-        }
+        state = {name: value for name, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
         extra = sorted(set(module.state_dict()) - set(state))
         if extra:
-            raise ModelError(
-                f"{extra[0]!r} of the state dict is no tensor", "remove get_extra_state from the module"
-            )
+            raise ModelError(f"{extra[0]!r} of the state dict is no tensor", "remove get_extra_state from the module")
         shared = save_weights(state, out / WEIGHTS)
         Loader(
             kind="factory",

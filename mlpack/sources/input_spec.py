@@ -134,9 +134,7 @@ def _named_after_parameters(
     if lacking:
         raise DataError(
             f"forward() needs {', '.join(lacking)}, which {source} does not have (it has {', '.join(names)})",
-            f"add an array named {lacking[0]!r}"
-            if source == "the data"
-            else f"--input {lacking[0]}=float32:batch,...",
+            f"add an array named {lacking[0]!r}" if source == "the data" else f"--input {lacking[0]}=float32:batch,...",
         )
     order = {name: at for at, name in enumerate(known)}
     return tuple(sorted(specs, key=lambda spec: order.get(spec.name, len(order))))

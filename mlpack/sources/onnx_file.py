@@ -31,9 +31,7 @@ class _OnnxFile:
         for relative in external:
             copy_in(path.parent / relative, out / relative)
         inputs, outputs = _specs(proto.graph, path, static_batch=spec.static_batch)
-        return Model(
-            path=out, entry="model.onnx", format="onnx", inputs=inputs, outputs=outputs, backend="onnxruntime"
-        )
+        return Model(path=out, entry="model.onnx", format="onnx", inputs=inputs, outputs=outputs, backend="onnxruntime")
 
 
 def _parse(path: Path) -> onnx.ModelProto:
@@ -83,9 +81,7 @@ def _check_external(proto: onnx.ModelProto, path: Path) -> list[str]:
                 f"{path} keeps {tensor.name!r} at {location!r}, outside its own folder",
                 "save it with its data beside it: onnx.save_model(..., save_as_external_data=True)",
             )
-        needed[location] = max(
-            needed.get(location, 0), int(entry.get("offset", 0)) + int(entry.get("length", 0))
-        )
+        needed[location] = max(needed.get(location, 0), int(entry.get("offset", 0)) + int(entry.get("length", 0)))
     for location, size in needed.items():
         file = path.parent / location
         if not file.is_file():

@@ -113,9 +113,7 @@ def _scan(stream: io.BufferedReader | io.BytesIO) -> Scan:
                 if hasattr(node, "module")
             }
             readable = not (
-                pickled.has_invalid_opcode
-                or pickled.has_interpretation_error
-                or pickled.has_resource_exhaustion
+                pickled.has_invalid_opcode or pickled.has_interpretation_error or pickled.has_resource_exhaustion
             )
     except (
         PickleDecodeError,

@@ -25,10 +25,7 @@ def refuse(found: Detected, given: str) -> NoReturn:
         ModelError: always.
     """
     ordered = [*found.suspicious, *(name for name in found.imports if name not in found.suspicious)]
-    lines = [
-        f"  {name}{'   <-- can run any code' if name in found.suspicious else ''}"
-        for name in ordered[:_LISTED]
-    ]
+    lines = [f"  {name}{'   <-- can run any code' if name in found.suspicious else ''}" for name in ordered[:_LISTED]]
     if len(ordered) > _LISTED:
         lines.append(f"  ... and {len(ordered) - _LISTED} more")
     if not lines:
@@ -60,9 +57,7 @@ class _PickledModule:
             state_dict.write_folder(detected, content, out)
             return
         if detected.factory is not None:
-            raise ModelError(
-                f"{spec.model} is a whole pickled module: it needs no factory", "leave --factory out"
-            )
+            raise ModelError(f"{spec.model} is a whole pickled module: it needs no factory", "leave --factory out")
         copy_in(path, out / ARCHIVE)
         Loader(
             kind="pickled_module",

@@ -112,9 +112,7 @@ def _load(found: Detected, device: str) -> Any:
         return load_file(found.file)
     try:
         with _plain_numpy_allowed():
-            return torch.load(
-                found.file, map_location=device, weights_only=True, mmap=found.container == "torch_zip"
-            )
+            return torch.load(found.file, map_location=device, weights_only=True, mmap=found.container == "torch_zip")
     except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise ModelError(
             f"torch cannot read {found.file}: {str(error).splitlines()[0]}", "copy, download or save it again"
@@ -128,9 +126,7 @@ def _plain_numpy_allowed() -> Iterator[None]:
 
     scalar: Any = np._core.multiarray.scalar  # type: ignore[attr-defined] # noqa: SLF001 - what numpy pickles name
     dtypes = {type(np.dtype(code)) for code in "?bhilqBHILQefdS"}
-    with torch.serialization.safe_globals(
-        [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *dtypes]
-    ):
+    with torch.serialization.safe_globals([scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *dtypes]):
         yield
 
 
@@ -148,14 +144,10 @@ def unwrap(content: Any, given: str) -> tuple[dict[str, Tensor], tuple[str, ...]
         if key is None:
             break
         others = [str(other) for other in content if other != key]
-        notes.append(
-            f"took {key!r} out of a checkpoint" + (f" (left {', '.join(others[:4])})" if others else "")
-        )
+        notes.append(f"took {key!r} out of a checkpoint" + (f" (left {', '.join(others[:4])})" if others else ""))
         content = content[key]
     if not _is_state(content):
-        what = (
-            f"a dict with {', '.join(map(repr, list(content)[:5]))}" if isinstance(content, Mapping) else ""
-        )
+        what = f"a dict with {', '.join(map(repr, list(content)[:5]))}" if isinstance(content, Mapping) else ""
         raise ModelError(
             f"{given} holds no state dict but {what or type(content).__name__}",
             "torch.save(model.state_dict(), 'weights.pt')",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from mlpack.core.arrays import save_arrays
-from mlpack.core.dataset import Part  # noqa: TC001 - read by pydantic
+from mlpack.core.dataset import Part
 from mlpack.core.report import Report
 from mlpack.core.stage import Outcome, Stage
 from mlpack.errors import UsageError

@@ -43,7 +43,6 @@ class Golden(Stage):
         """Write inputs.npz and outputs.npz; report the tolerance of each output."""
         assert model is not None
         assert model.backend is not None
-        import numpy as np
 
         from mlpack.stages import samples
 
@@ -62,6 +61,7 @@ class Golden(Stage):
                 _widen(spread, answers, _in_steps(runner, inputs, step))
         save_arrays(job.out / "inputs.npz", inputs)
         save_arrays(job.out / "outputs.npz", answers)
+        count = len(next(iter(answers.values())))
         scale = {name: _largest(array) for name, array in answers.items()}
         tolerance = {
             name: {"absolute": max(_SAFETY * spread.get(name, 0.0), _FLOOR * scale[name]), "relative": _FLOOR}
@@ -70,7 +70,7 @@ class Golden(Stage):
         return Outcome(
             model=model,
             report=Report(
-                metrics={"tolerance": tolerance, "samples": len(next(iter(answers.values()))), "batch": step, "rows": kind},
+                metrics={"tolerance": tolerance, "samples": count, "batch": step, "rows": kind},
                 files=("inputs.npz", "outputs.npz"),
             ),
         )

@@ -102,9 +102,7 @@ class Load(Stage):
         )
         found = detect(spec)
         if (found.sha256, found.factory_sha256) != (self.sha256, self.factory_sha256):
-            raise ModelError(
-                f"{self.path} or its factory changed during the run", "start again once it is written"
-            )
+            raise ModelError(f"{self.path} or its factory changed during the run", "start again once it is written")
         job.say(f"loading {self.path} ({found.kind.replace('_', ' ')})")
         made = SOURCES[found.kind].write(found, spec, job.out)
         if made is None:
@@ -147,9 +145,7 @@ class Load(Stage):
             outputs = torch_probe.output_specs(flat, specs, sizes, make)
             if real is not None:
                 torch_probe.check_no_nan(flat, names, real)
-        loader.model_copy(update={"inputs": names, "outputs": tuple(spec.name for spec in outputs)}).write(
-            job.out
-        )
+        loader.model_copy(update={"inputs": names, "outputs": tuple(spec.name for spec in outputs)}).write(job.out)
         return Model(
             path=job.out,
             entry=ENTRY,

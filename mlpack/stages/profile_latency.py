@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import sys
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,6 +28,9 @@ SAMPLES = "timings.npz"
 OPTIMIZED = "optimized"
 _ROWS = "rows.npz"
 _TOP_OPERATORS = 6
+# Processes that are loaded side by side, and how many times its files a loaded model takes.
+_ABREAST = 6
+_LOADED = 3
 
 
 class ProfileLatency(Stage):
@@ -64,21 +69,17 @@ class ProfileLatency(Stage):
         rows = {name: np.resize(array, (max(batches), *array.shape[1:])) for name, array in example.items()}
         save_arrays(job.out / _ROWS, rows)
         contenders = {OPTIMIZED: model, **job.rivals}
-        order = random.Random(job.seed)  # noqa: S311 - an order of turns, no secret
         timed: dict[str, dict[int, list[np.ndarray]]] = {
             label: {batch: [] for batch in batches} for label in contenders
         }
         steady = True
-        total = self.launches * len(contenders)
         with timing_lock():
-            for turn, label in enumerate(_turns(list(contenders), self.launches, order)):
-                job.say("timing, in turns", turn, total)
-                block = job.call(
-                    "mlpack.stages.profile_latency:block", _block_arguments(contenders[label], job, batches, self.seconds)
-                )
-                for batch in batches:
-                    timed[label][batch].append(np.array(block["ms"][str(batch)]))
-                steady &= block["steady"]
+            for wave in _waves(contenders, self.launches, random.Random(job.seed)):  # noqa: S311 - an order of turns
+                for label, given in zip(wave, _in_turns(wave, contenders, job, batches, self.seconds), strict=True):
+                    for batch in batches:
+                        timed[label][batch].append(np.array(given["ms"][str(batch)]))
+                    steady &= given["steady"]
+                job.say("timing, in turns", len(timed[OPTIMIZED][batches[0]]), self.launches)
             split = self._split(model, job, batches[0]) if self.components else []
         save_arrays(job.out / SAMPLES, _flat(timed))
         latency = [row for batch in batches for row in _rows(timed, batch)]
@@ -97,11 +98,39 @@ class ProfileLatency(Stage):
         return found
 
 
-def _turns(labels: list[str], launches: int, order: random.Random) -> list[str]:
-    turns: list[str] = []
-    for _ in range(launches):
-        turns += order.sample(labels, len(labels))
-    return turns
+def _waves(contenders: dict[str, Model], launches: int, order: random.Random) -> list[list[str]]:
+    """The turns: in each round every contender once, in random order. A wave is loaded side by side before its
+    turns are run one at a time: as many rounds as fit the memory and `_ABREAST` processes, one at least."""  # noqa: D205, D209
+    import psutil
+
+    rounds = [order.sample(list(contenders), len(contenders)) for _ in range(launches)]
+    round_bytes = _LOADED * sum(model.size_bytes for model in contenders.values())
+    roomy = int(psutil.virtual_memory().available / 2 / max(round_bytes, 1))
+    together = max(1, min(roomy, _ABREAST // len(contenders)))
+    return [list(chain.from_iterable(rounds[start : start + together])) for start in range(0, launches, together)]
+
+
+def _in_turns(
+    wave: list[str], contenders: dict[str, Model], job: Job, batches: list[int], seconds: float
+) -> list[dict[str, Any]]:
+    """Load the wave's processes side by side; then let one at a time run, when all others stand still."""
+    from mlpack.measure.machine import wait_until_idle
+
+    launched = [
+        job.launch("mlpack.stages.profile_latency:block", _block_arguments(contenders[label], job, batches, seconds))
+        for label in wave
+    ]
+    try:
+        for each in launched:
+            each.ready()
+        results = []
+        for index, each in enumerate(launched):
+            wait_until_idle([waiting.pid for waiting in launched[index:]])
+            results.append(each.finish())
+        return results
+    finally:
+        for each in launched:
+            each.end()
 
 
 def _block_arguments(model: Model, job: Job, batches: list[int], seconds: float) -> dict[str, Any]:
@@ -141,8 +170,8 @@ def _rows(timed: dict[str, dict[int, list[np.ndarray]]], batch: int) -> list[dic
 def block(
     say: Say, model: dict[str, Any], target: dict[str, Any], threads: int, rows: str, batches: list[int], seconds: float
 ) -> dict[str, Any]:
-    """One launch of one contender: milliseconds per call for each batch size. Runs in a process of its own."""
-    del say
+    """One launch of one contender: milliseconds per call for each batch size. Runs in a process of its own, which
+    loads the model, says that it is ready and waits for its turn."""  # noqa: D205, D209
     import numpy as np
 
     from mlpack.backends import BACKENDS
@@ -155,6 +184,8 @@ def block(
     ms: dict[str, list[float]] = {}
     steady = True
     with BACKENDS[opened.backend].open(opened, Target.model_validate(target), options) as runner:
+        say("ready")
+        sys.stdin.readline()
         for batch in batches:
             feeds = {name: np.ascontiguousarray(array[:batch]) for name, array in inputs.items()}
             call = partial(runner, feeds)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from mlpack.core.model import TensorSpec
 from mlpack.datasets import open_data
 from mlpack.errors import DataError
@@ -129,7 +130,7 @@ def test_bad_files(tmp_path):
     refused(path, "no arrays")
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", "no .npy")
-    (tmp_path / "batches.py").write_text("")
+    (tmp_path / "batches.py").write_text("def batches(): ...")
     refused(tmp_path / "batches.py", "which function")
     np.save(tmp_path / "x.npy", np.zeros(3))
     refused(tmp_path / "x.npy", "single array")
@@ -195,9 +196,7 @@ def test_random_rows_are_seeded_and_plausible():
     other = open_data("random:10", specs, seed=2)
     assert other.fingerprint != data.fingerprint
     assert not np.array_equal(next(iter(other.batches(64))).inputs["x"], batch.inputs["x"])
-    np.testing.assert_array_equal(
-        next(iter(data.batches_of(np.array([4]), 1))).inputs["x"], batch.inputs["x"][[4]]
-    )
+    np.testing.assert_array_equal(next(iter(data.batches_of(np.array([4]), 1))).inputs["x"], batch.inputs["x"][[4]])
     for text in ("random:", "random:x", "random:0"):
         with pytest.raises(DataError, match="how many"):
             open_data(text, specs)
@@ -274,7 +273,7 @@ def test_a_large_npz_is_not_loaded(tmp_path):
     assert megabytes < 300
 
 
-@pytest.mark.parametrize("form", ["stored", "packed"])
+@pytest.mark.parametrize("form", ["stored", pytest.param("packed", marks=pytest.mark.slow)])
 def test_hashing_and_checking_are_streamed(form, tmp_path):
     """300 MB, read whole by the fingerprint and by the search for NaN."""
     block = np.arange(75_000_000, dtype=np.float32).reshape(-1, 750)

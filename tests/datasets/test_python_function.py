@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from mlpack.datasets import open_data
 from mlpack.datasets.part import part_of
 from mlpack.errors import DataError

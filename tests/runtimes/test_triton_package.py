@@ -195,7 +195,7 @@ def test_another_backend_than_the_scored_one_is_refused(tmp_path, runtime):
     with pytest.raises(UsageError) as caught:
         RUNTIMES[runtime].layout(stored, PackageOptions())
     assert "served by onnxruntime but its accuracy was scored on openvino" in caught.value.message
-    assert caught.value.hint == "mlpack bench tiny-mlp@1 --backend onnxruntime"
+    assert caught.value.hint == f"mlpack optimize {stored.artifact.source.path} --backend onnxruntime"
 
 
 @pytest.mark.parametrize(

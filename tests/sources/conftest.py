@@ -7,16 +7,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+
 from mlpack.core.recipe import SourceSpec
 from mlpack.core.target import Target
 from mlpack.stages.load import Load
-from torch import nn
 
 HERE = Target(
-    name="cpu", title="here", kind="cpu", here=True, numerics=("fp32",), rules="vnni", source="test", date="2026-11-22"
+    name="cpu",
+    title="here",
+    kind="cpu",
+    here=True,
+    numerics=("fp32",),
+    rules="vnni",
+    source="test",
+    date="2026-11-22",
 )
 
-NET = '''
+NET = """
 import torch
 from torch import nn
 from layers import Scale
@@ -34,14 +42,14 @@ class Net(nn.Module):
 def network():
     torch.manual_seed(0)
     return Net()
-'''
-LAYERS = '''
+"""
+LAYERS = """
 from torch import nn
 
 class Scale(nn.Module):
     def forward(self, x):
         return x * 2
-'''
+"""
 
 
 @dataclass
@@ -57,13 +65,13 @@ class OneJob:
     said: list = field(default_factory=list)
 
     def say(self, text, done=None, total=None):
-        self.said.append(text)
+        self.said.append(text if total is None else f"{text} {done}/{total}")
 
     def call(self, reference, arguments):
-        raise AssertionError(reference)
+        raise AssertionError(reference, arguments)
 
     def dataset(self, part):
-        return self.data
+        return self.data if part == "choosing" else None
 
     def backend(self, name):
         raise AssertionError(name)

@@ -12,12 +12,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mlpack.core.recipe import SourceSpec
-from mlpack.errors import ModelError
-from mlpack.sources.detect import detect
 from onnx import TensorProto, helper
 from safetensors.torch import save_file
 
+from mlpack.core.recipe import SourceSpec
+from mlpack.errors import ModelError
+from mlpack.sources.detect import detect
 
 
 def tiny_onnx(path):
@@ -40,7 +40,7 @@ MAKERS = {
     "torchscript": lambda net, path: torch.jit.save(torch.jit.trace(net, torch.randn(2, 4)), path),
     "pickled_module": torch.save,
     "state_dict": lambda net, path: torch.save(net.state_dict(), path),
-    "onnx_file": lambda net, path: tiny_onnx(path),
+    "onnx_file": lambda _, path: tiny_onnx(path),
 }
 
 
@@ -61,7 +61,10 @@ def test_files_from_before_torch_1_6(what, net, tmp_path, code):
     torch.save(net if what == "module" else net.state_dict(), path, _use_new_zipfile_serialization=False)
     factory = None if what == "module" else f"{code}:network"
     found = detect(SourceSpec(model=str(path), allow_pickle=True, factory=factory))
-    assert (found.kind, found.container) == (("pickled_module" if what == "module" else "state_dict"), "torch_legacy")
+    assert (found.kind, found.container) == (
+        ("pickled_module" if what == "module" else "state_dict"),
+        "torch_legacy",
+    )
 
 
 def test_safetensors_and_checkpoint_are_state_dicts(net, tmp_path, code):
@@ -209,7 +212,10 @@ def test_factory_references(code, tmp_path, net, monkeypatch):
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(content=st.binary(min_size=1, max_size=200), start=st.sampled_from([b"", b"PK\x03\x04", b"\x80\x02", b"\x80\x04", b"\x08\x07"]))
+@given(
+    content=st.binary(min_size=1, max_size=200),
+    start=st.sampled_from([b"", b"PK\x03\x04", b"\x80\x02", b"\x80\x04", b"\x08\x07"]),
+)
 def test_any_bytes_are_refused_and_never_crash(content, start, tmp_path):
     path = tmp_path / "any"
     path.write_bytes(start + content)

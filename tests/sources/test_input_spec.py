@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mlpack.core.model import TensorSpec
 from mlpack.errors import DataError, ModelError, UsageError
 from mlpack.sources.input_spec import Parameters, choose_inputs, parse_input, parse_inputs
@@ -26,10 +27,9 @@ def test_round_trip(spec):
 def test_any_text_is_read_or_refused(text):
     try:
         spec = parse_input(text)
-    except UsageError as error:
-        assert error.hint
-    else:
-        assert parse_input(str(spec)) == spec
+    except UsageError:
+        return
+    assert parse_input(str(spec)) == spec
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def of(*texts):
     return tuple(parse_input(text) for text in texts)
 
 
-def choose(parameters, given=(), data=(), static=False):
+def choose(parameters, given=(), data=(), *, static=False):
     return choose_inputs(parameters, given, data, float_dtype="float32", static_batch=static)
 
 

@@ -1,0 +1,53 @@
+# Everything runs in ./.venv; pip is used as this machine has it configured.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO := .demo
+
+.PHONY: help venv demo test test-fast lint benchmarks clean
+
+help:
+	@echo "make demo        optimize a real sentence classifier to int8 and show what came of it"
+	@echo "make test        everything: style, types, import direction, all tests"
+	@echo "make test-fast   the same without the slow tests"
+	@echo "make lint        style, types and import direction only"
+	@echo "make benchmarks  the measurements in benchmarks/, one after the other (a quiet machine, please)"
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "== making $(VENV): torch first, alone, so that nothing pulls in another build of it"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python ci/check_torch.py constraints.txt
+	@$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	@echo "== installing mlpack with the versions of constraints.txt"
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	@touch $@
+
+# The cache lies in the project too, so that a demo starts from nothing and leaves nothing behind.
+demo: venv
+	@echo "== mlpack optimize: a 22.7-million-parameter sentence classifier, int8, at most 1% worse"
+	MLPACK_CACHE=$(DEMO)/cache $(BIN)/mlpack optimize sample_models/reviews-minilm/model.py:model \
+	  --data sample_models/reviews-minilm/eval.npz --int8 --max-drop 1% --store $(DEMO)/artifacts
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	@echo "== all tests"
+	$(BIN)/python -m pytest
+
+test-fast: lint
+	@echo "== the tests that take less than ten seconds each"
+	$(BIN)/python -m pytest -m "not slow"
+
+benchmarks: venv
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/speed.py
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,158 @@
+"""What `bench` times: artifacts and models as the user named them, each on the backends that it is to run on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlpack.api.lookup import artifact, intact_model, store_folder
+from mlpack.core.user_code import is_reference
+from mlpack.errors import MissingHardware, MissingLibrary, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mlpack.core.artifact import Stored
+    from mlpack.core.model import Model
+    from mlpack.core.recipe import SourceSpec
+    from mlpack.engine.context import Context
+
+EVERY = "all"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model on a backend. `key` names it within one run, `golden` are rows that it came with."""
+
+    key: str
+    label: str
+    model: Model
+    golden: Path | None = None
+
+    @property
+    def backend(self) -> str:
+        """The backend that runs it."""
+        assert self.model.backend is not None
+        return self.model.backend
+
+
+def is_artifact(word: str, store: str | Path | None) -> bool:
+    """Whether a word names an artifact rather than a model file or factory; a name in the store wins."""
+    from mlpack.store.read import ARTIFACT, names
+
+    if word.partition("@")[0] in names(store_folder(store)):
+        return True
+    path = Path(word).expanduser()
+    if path.name == ARTIFACT or (path / ARTIFACT).is_file():
+        return True
+    return not is_reference(word) and not path.exists() and not path.suffix
+
+
+def of_artifact(
+    word: str | None, store: str | Path | None, backend: str | None, context: Context
+) -> tuple[list[Contender], list[str]]:
+    """The artifact's model on its own backend, on the one named, or on all; and what was left out, and why.
+
+    Raises:
+        UsageError: no such artifact, or the backend cannot run it.
+        MissingHardware: it was made for hardware that is not here.
+        Tampered: a file of it is missing.
+    """
+    stored = artifact(word, store)
+    model = intact_model(stored)
+    this = stored.artifact
+    golden = stored.path / "golden" / "inputs.npz"
+    made = Contender("", f"{this.name}@{this.version}", model, golden if golden.is_file() else None)
+    if backend is None:
+        _refuse_elsewhere(stored)
+        return [made], []
+    return _on_backends(made, backend, context)
+
+
+def of_model(spec: SourceSpec, backend: str | None, context: Context) -> tuple[list[Contender], list[str]]:
+    """A model as the user would run it, and exported to ONNX for the other backends, where asked for.
+
+    Raises:
+        ModelError: the file or factory cannot be used.
+        StageFailed: it cannot be exported.
+        UsageError: the backend cannot run it.
+    """
+    from mlpack.backends import runs
+    from mlpack.engine.run import run
+    from mlpack.stages.export import Export
+    from mlpack.stages.load import Load
+
+    inputs = context.data.inputs if context.data else ()
+    source = run(Load.of(spec, inputs), None, context, label=f"load {spec.model}").model
+    eager = Contender("", _short(spec.model), source)
+    if backend is None or backend == eager.backend:
+        return [eager], []
+    if backend != EVERY and backend not in runs("onnx"):
+        return _on_backends(eager, backend, context)
+    exported = run(Export(), source, replace(context, baseline=source)).model
+    found, left_out = _on_backends(replace(eager, model=exported), backend, context)
+    if backend != EVERY:
+        return found, left_out
+    return [eager, *(each for each in found if (each.backend, each.model.path) != (eager.backend, source.path))], left_out
+
+
+def _short(given: str) -> str:
+    """`model.py:model` for a reference or path however long."""
+    return given.rpartition("/")[2]
+
+
+def _refuse_elsewhere(stored: Stored) -> None:
+    this = stored.artifact
+    if this.model.backend_options.graph_optimizations == "off":
+        raise MissingHardware(
+            f"{this.name}@{this.version} is made for {this.target.get('title', 'another machine')}, which is not here",
+            f"to time its graph on this CPU all the same: mlpack bench {this.name}@{this.version} --backend all",
+        )
+
+
+def _on_backends(made: Contender, backend: str, context: Context) -> tuple[list[Contender], list[str]]:
+    from mlpack.backends import BACKENDS, runs
+
+    names = runs(made.model.format) if backend == EVERY else (backend,)
+    found, left_out = [], []
+    for name in names:
+        reason = None
+        try:
+            options = _options(made.model, name, context)
+            if made.model.format not in BACKENDS[name].formats:
+                reason = f"it does not run {made.model.format} models"
+            else:
+                reason = BACKENDS[name].refusal(made.model, context.target, options)
+        except MissingLibrary as error:
+            if backend != EVERY:
+                raise
+            reason = error.message
+        if reason is None:
+            found.append(replace(made, model=made.model.model_copy(update={"backend": name, "backend_options": options})))
+        else:
+            left_out.append(f"{made.label} on {name}: {reason}")
+    if not found:
+        raise UsageError(f"{left_out[0]}", "--backend all times every backend that can run it")
+    return found, left_out
+
+
+def _options(model: Model, backend: str, context: Context):  # noqa: ANN202
+    from mlpack.stages.compile import Compile
+
+    if model.backend == backend and model.backend_options.graph_optimizations == "all":
+        return model.backend_options
+    return Compile(backend=backend).options(model, context.target, context.threads)
+
+
+def keyed(contenders: Iterable[Contender]) -> list[Contender]:
+    """Each with a key of its own; a model given twice is timed twice."""
+    named: list[Contender] = []
+    taken: dict[str, int] = {}
+    for each in contenders:
+        key = f"{each.label} · {each.model.numerics} · {each.backend}"
+        taken[key] = taken.get(key, 0) + 1
+        again = taken[key] > 1
+        label = f"{each.label} ({taken[key]})" if again else each.label
+        named.append(replace(each, key=f"{key} ({taken[key]})" if again else key, label=label))
+    return named
