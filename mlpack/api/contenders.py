@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from mlpack.core.artifact import Stored
+    from mlpack.core.backend_options import BackendOptions
     from mlpack.core.model import Model
     from mlpack.core.recipe import SourceSpec
     from mlpack.engine.context import Context
 
 EVERY = "all"
+_MODEL_SUFFIXES = {".pt2", ".pt", ".pth", ".onnx", ".safetensors"}
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def is_artifact(word: str, store: str | Path | None) -> bool:
     path = Path(word).expanduser()
     if path.name == ARTIFACT or (path / ARTIFACT).is_file():
         return True
-    return not is_reference(word) and not path.exists() and not path.suffix
+    return not is_reference(word) and not path.exists() and path.suffix not in _MODEL_SUFFIXES
 
 
 def of_artifact(
@@ -94,7 +96,8 @@ def of_model(spec: SourceSpec, backend: str | None, context: Context) -> tuple[l
     found, left_out = _on_backends(replace(eager, model=exported), backend, context)
     if backend != EVERY:
         return found, left_out
-    return [eager, *(each for each in found if (each.backend, each.model.path) != (eager.backend, source.path))], left_out
+    others = [each for each in found if (each.backend, each.model.path) != (eager.backend, source.path)]
+    return [eager, *others], left_out
 
 
 def _short(given: str) -> str:
@@ -129,7 +132,8 @@ def _on_backends(made: Contender, backend: str, context: Context) -> tuple[list[
                 raise
             reason = error.message
         if reason is None:
-            found.append(replace(made, model=made.model.model_copy(update={"backend": name, "backend_options": options})))
+            model = made.model.model_copy(update={"backend": name, "backend_options": options})
+            found.append(replace(made, model=model))
         else:
             left_out.append(f"{made.label} on {name}: {reason}")
     if not found:
@@ -137,7 +141,7 @@ def _on_backends(made: Contender, backend: str, context: Context) -> tuple[list[
     return found, left_out
 
 
-def _options(model: Model, backend: str, context: Context):  # noqa: ANN202
+def _options(model: Model, backend: str, context: Context) -> BackendOptions:
     from mlpack.stages.compile import Compile
 
     if model.backend == backend and model.backend_options.graph_optimizations == "all":

@@ -83,7 +83,11 @@ def with_set(recipe: Recipe, settings: Sequence[str]) -> Recipe:
             raise UsageError(f"--set {setting!r} is not stage.option=value", "--set quantize.per_channel=false")
         import yaml
 
-        recipe = _set_one(recipe, stage, option, yaml.safe_load(text))
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {setting!r}: the value is no YAML", "--set quantize.per_channel=false") from error
+        recipe = _set_one(recipe, stage, option, value)
     return recipe
 
 
@@ -133,7 +137,10 @@ def read_recipe(path: Path, overrides: Mapping[str, Any]) -> Recipe:
         if value is None:
             continue
         if isinstance(value, dict):
-            filled[key] = {**(filled.get(key) or {}), **{name: each for name, each in value.items() if each}}
+            table = filled.get(key) or {}
+            # What is no table is left as it is, for the recipe's own check to refuse.
+            if isinstance(table, dict):
+                filled[key] = {**table, **{name: each for name, each in value.items() if each}}
         else:
             filled[key] = value
     filled["source"] = _beside(filled.get("source"), path, ("model", "factory"))
@@ -141,7 +148,7 @@ def read_recipe(path: Path, overrides: Mapping[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(filled)
     except ValidationError as error:
-        raise explained(error, str(path), list(Recipe.model_fields)) from error
+        raise explained(error, str(path), Recipe) from error
 
 
 def _beside(table: Any, recipe: Path, keys: tuple[str, ...]) -> Any:

@@ -51,6 +51,10 @@ class RecipeFlags:
         str | None,
         typer.Option(metavar="LIMIT", help="1% of the original's metric, or 0.8pt absolute. Default: 1%."),
     ] = None
+    max_error_increase: Annotated[
+        str | None,
+        typer.Option(metavar="PERCENT", help="In place of --max-drop, near the ceiling: 10% more errors at most."),
+    ] = None
     no_limit: Annotated[bool, typer.Option("--no-limit", help="Publish whatever the drop.")] = False
     factory: Annotated[
         str | None, typer.Option(metavar="REF", help="For a state dict: the function that makes its module.")
@@ -99,8 +103,10 @@ class RecipeFlags:
         Raises:
             UsageError: a limit and --no-limit.
         """
-        if self.no_limit and self.max_drop is not None:
-            raise UsageError("--max-drop and --no-limit exclude one another", "give one of them")
+        if sum((self.no_limit, self.max_drop is not None, self.max_error_increase is not None)) > 1:
+            raise UsageError("--max-drop, --max-error-increase and --no-limit exclude one another", "give one of them")
+        if self.max_error_increase is not None:
+            return f"{self.max_error_increase} errors"
         return "none" if self.no_limit else self.max_drop
 
 
@@ -126,5 +132,5 @@ def takes_recipe_flags(function: Callable[..., None]) -> Callable[..., None]:
     parameters = [screen, *shared, *kept]
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in parameters}
-    del command.__wrapped__  # type: ignore[attr-defined]
+    del command.__wrapped__
     return command

@@ -132,7 +132,7 @@ class Stage(Frozen):
     `accepts` are the formats it takes (empty: it is a source) and `gives` the one it produces (None: the one
     it was given). `reads` says which parts of the data a run with these options looks at, `libraries` which
     libraries its result depends on, `keyed_by_baseline` that it looks at the baseline. A stage with
-    `timing` is never reused from the cache.
+    `timing` is never reused from the cache; one that `chooses_backend` gives a model that can be served.
     """
 
     name: ClassVar[str]
@@ -144,6 +144,7 @@ class Stage(Frozen):
     keyed_by_baseline: ClassVar[bool] = False
     keyed_by_target: ClassVar[bool] = True
     keyed_by_threads: ClassVar[bool] = False
+    chooses_backend: ClassVar[bool] = False
 
     def reads(self) -> tuple[Part, ...]:
         """Parts of the data that a run with these options looks at."""

@@ -97,13 +97,13 @@ def split(dataset: Dataset, seed: int, calibration: Dataset | None = None) -> Sp
     taken: dict[Part, np.ndarray] = {}
     free = np.ones(len(groups), dtype=bool)
     for part in parts:
-        taken[part] = _take(groups, order, free, min(_QUOTA[part], int(size * _SHARE)), part)
+        quota = min(_QUOTA[part], int(size * _SHARE))
+        taken[part] = _take(groups, order, free, quota)
+        if not len(taken[part]):
+            raise _too_few_groups(part, quota, clustered=clusters is not None)
     confirming = np.sort(np.concatenate([groups[at] for at in np.flatnonzero(free)] or [np.empty(0, np.int64)]))
     if not len(confirming):
-        raise DataError(
-            "the data repeats so few samples that no part is left to confirm on",
-            "give more different samples",
-        )
+        raise _too_few_groups("confirming", size, clustered=clusters is not None)
     return Split(
         seed=seed,
         own_calibration=calibration is not None,
@@ -113,7 +113,18 @@ def split(dataset: Dataset, seed: int, calibration: Dataset | None = None) -> Sp
     )
 
 
-def _take(groups: list[np.ndarray], order: np.ndarray, free: np.ndarray, quota: int, part: Part) -> np.ndarray:
+def _too_few_groups(part: Part, quota: int, *, clustered: bool) -> DataError:
+    if clustered:
+        return DataError(
+            f"the clusters of the data are so large that none is left for the part for {part} ({quota} rows)",
+            "give data of more and smaller clusters, or leave the array 'cluster' out",
+        )
+    return DataError(
+        f"the data repeats so few samples that none is left for the part for {part}", "give more different samples"
+    )
+
+
+def _take(groups: list[np.ndarray], order: np.ndarray, free: np.ndarray, quota: int) -> np.ndarray:
     """Groups from the front that still fit, until the quota is filled; marks them as no longer free."""
     rows: list[np.ndarray] = []
     room = quota
@@ -124,12 +135,7 @@ def _take(groups: list[np.ndarray], order: np.ndarray, free: np.ndarray, quota: 
             free[at] = False
             rows.append(groups[at])
             room -= len(groups[at])
-    if not rows:
-        raise DataError(
-            f"each cluster of the data is larger than the whole part for {part} ({quota} rows)",
-            "give data of more and smaller clusters, or leave the array 'cluster' out",
-        )
-    return np.sort(np.concatenate(rows))
+    return np.sort(np.concatenate([*rows, np.empty(0, np.int64)]))
 
 
 def content_hashes(batch: Batch) -> np.ndarray:

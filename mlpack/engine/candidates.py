@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mlpack.engine.run import run
-from mlpack.engine.validate import options_of
-from mlpack.errors import MachineError, MlpackError, ModelError, StageFailed
+from mlpack.engine.validate import check_takes, options_of
+from mlpack.errors import MlpackError, StageFailed, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,8 +68,15 @@ def _grow(candidate: Candidate, steps: tuple[Step, ...], context: Context) -> It
     step, *rest = steps
     if step.optional:
         yield from _grow(candidate, tuple(rest), context)
-    for stage in options_of(step).propose(candidate.model, context.target):
-        grown = _with(candidate, stage, context)
+    stage = options_of(step)
+    check_takes(stage, candidate.model.format)
+    try:
+        proposed = stage.propose(candidate.model, context.target)
+    except UsageError as error:
+        yield _failed(candidate, stage, error)
+        return
+    for each in proposed:
+        grown = _with(candidate, each, context)
         if grown.lost:
             yield grown
         else:
@@ -79,19 +86,18 @@ def _grow(candidate: Candidate, steps: tuple[Step, ...], context: Context) -> It
 def _with(candidate: Candidate, stage: Stage, context: Context) -> Candidate:
     try:
         done = run(stage, candidate.model, context, label=_label(stage))
-    except MachineError:
-        raise
-    except ModelError:
-        raise
     except StageFailed as error:
-        label = _label(stage)
-        return replace(
-            candidate,
-            choices=(*candidate.choices, label),
-            lost=error.message,
-            facts={**candidate.facts, "error": error},
-        )
+        return _failed(candidate, stage, error)
     return replace(candidate, model=done.model, steps=(*candidate.steps, done))
+
+
+def _failed(candidate: Candidate, stage: Stage, error: MlpackError) -> Candidate:
+    return replace(
+        candidate,
+        choices=(*candidate.choices, _label(stage)),
+        lost=error.message,
+        facts={**candidate.facts, "error": error},
+    )
 
 
 def _label(stage: Stage) -> str:

@@ -17,7 +17,7 @@ _ABSENT = object()
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """One line for each ingredient that differs, nested keys dotted: `options.per_channel: true → false`."""
-    one, two = dict(_flat(old)), dict(_flat(new))
+    one, two = dict(_flat(_named(old, new))), dict(_flat(_named(new, old)))
     return [
         f"{key}: {_shown(one.get(key, _ABSENT))} → {_shown(two.get(key, _ABSENT))}"
         for key in dict.fromkeys([*one, *two])
@@ -52,6 +52,15 @@ def _read(record: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return content
+
+
+def _named(these: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """What has another name on the other side is told by its name alone: another target, not ten numbers."""
+
+    def name(value: Any) -> Any:
+        return value.get("name") if isinstance(value, dict) else None
+
+    return {key: name(value) if name(value) != name(others.get(key)) else value for key, value in these.items()}
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

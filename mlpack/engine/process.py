@@ -43,6 +43,7 @@ class Launched:
     """
 
     def __init__(self, reference: str, arguments: dict[str, Any], say: Say) -> None:
+        self.peak_rss_bytes = 0
         self._say = say
         self._folder = tempfile.TemporaryDirectory(prefix="mlpack-", ignore_cleanup_errors=True)
         folder = Path(self._folder.name)
@@ -74,8 +75,8 @@ class Launched:
                 return
             self._say(told["text"], told["done"], told["total"])
 
-    def finish(self) -> Finished:
-        """Let it go on, wait for its end, give what it gave back.
+    def finish(self) -> Any:
+        """Let it go on, wait for its end, give its value; `peak_rss_bytes` is known then.
 
         Raises:
             MlpackError: what the child raised, as it raised it.
@@ -89,7 +90,9 @@ class Launched:
             self.ready()
             _, status, usage = os.wait4(self._child.pid, 0)
             self._child.returncode = os.waitstatus_to_exitcode(status)
-            return _finished(Path(self._folder.name), self._child.returncode, usage)
+            finished = _finished(Path(self._folder.name), self._child.returncode, usage)
+            self.peak_rss_bytes = finished.peak_rss_bytes
+            return finished.value
         finally:
             self.end()
 
@@ -112,7 +115,8 @@ def call(reference: str, arguments: dict[str, Any], say: Say) -> Finished:
     Raises:
         MlpackError, ChildBug: as `Launched.finish`.
     """
-    return Launched(reference, arguments, say).finish()
+    child = Launched(reference, arguments, say)
+    return Finished(child.finish(), child.peak_rss_bytes)
 
 
 def _finished(folder: Path, returncode: int, usage: resource.struct_rusage) -> Finished:

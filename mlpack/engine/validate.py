@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from mlpack.core.model import Format
 from mlpack.core.recipe import Recipe, Step
 from mlpack.core.stage import Stage
 from mlpack.core.target import Target
@@ -26,19 +27,29 @@ def options_of(step: Step) -> Stage:
     try:
         return kind.model_validate(step.options)
     except ValidationError as error:
-        raise explained(error, f"step {step.stage!r}", list(kind.model_fields)) from error
+        raise explained(error, f"step {step.stage!r}", kind) from error
 
 
-def explained(error: ValidationError, where: str, known: list[str]) -> RecipeError:
+def explained(error: ValidationError, where: str, kind: type[BaseModel]) -> RecipeError:
     """The first complaint of pydantic in one line, with the nearest right spelling of an unknown key."""
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         wrong = str(first["loc"][-1])
+        known = _fields_at(kind, first["loc"][:-1])
         near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
         return RecipeError(f"{where} has an unknown key {wrong!r}", hint)
     return RecipeError(f"{where}, {place}: {first['msg']}", f"it got {first['input']!r}")
+
+
+def _fields_at(kind: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
+    """The keys that a recipe may have at this place: those of the model that the fields lead to."""
+    for part in place:
+        field = kind.model_fields.get(str(part))
+        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            kind = field.annotation
+    return list(kind.model_fields)
 
 
 def check(recipe: Recipe, target: Target) -> list[Stage]:
@@ -49,16 +60,29 @@ def check(recipe: Recipe, target: Target) -> list[Stage]:
         UnsupportedNumerics: the target lacks what a step asks for.
     """
     stages = [options_of(step) for step in recipe.steps]
+    if not any(stage.chooses_backend for stage in stages):
+        choosing = [name for name in STAGES.names() if STAGES[name].chooses_backend]
+        raise RecipeError("no step says which backend runs the model", f"end the steps with {' or '.join(choosing)}")
     for stage in (*stages, options_of(recipe.accuracy), options_of(recipe.latency)):
         reason = stage.refusal(target)
         if reason:
             raise UnsupportedNumerics(f"{stage.name}: {reason}", f"mlpack targets {target.name}")
-    given = None
-    for step, stage in zip(recipe.steps, stages, strict=True):
-        if given is not None and stage.accepts and given not in stage.accepts:
-            raise RecipeError(
-                f"step {step.stage!r} takes {' or '.join(stage.accepts)} and would be given {given}",
-                f"put a step that gives {stage.accepts[0]} before it",
-            )
+    given: Format | None = None
+    for stage in stages:
+        if given is not None:
+            check_takes(stage, given)
         given = stage.gives or given
     return stages
+
+
+def check_takes(stage: Stage, given: Format) -> None:
+    """Whether the stage takes models of this format.
+
+    Raises:
+        RecipeError: it does not.
+    """
+    if stage.accepts and given not in stage.accepts:
+        raise RecipeError(
+            f"step {stage.name!r} takes {' or '.join(stage.accepts)} and would be given {given}",
+            f"put a step that gives {stage.accepts[0]} before it",
+        )

@@ -33,17 +33,17 @@ class Limit:
     """The largest drop that is allowed: `1%` of the original's metric, or `0.8pt` absolute points."""
 
     amount: float
-    unit: Literal["%", "pt"]
+    unit: Literal["%", "pt", "% errors"]
     text: str
 
     @classmethod
     def parse(cls, text: str) -> Limit:
-        """Read `1%` or `0.8pt`.
+        """Read `1%`, `0.8pt`, or `10% errors`: so many more errors than the original makes.
 
         Raises:
             UsageError: anything else; a bare number is refused with both spellings.
         """
-        found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(%|pt)?\s*", text, re.ASCII)
+        found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(%\s*errors|%|pt)?\s*", text, re.ASCII)
         if found is None:
             raise UsageError(
                 f"limit {text!r} is not a number of percent or points, 0 or more",
@@ -57,10 +57,20 @@ class Limit:
             )
         if not math.isfinite(float(number)):
             raise UsageError(f"limit {text!r} is no limit", "--no-limit turns the limit off")
+        if unit.endswith("errors"):
+            return cls(float(number), "% errors", f"{number}% errors")
         return cls(float(number), "%" if unit == "%" else "pt", f"{number}{unit}")
 
     def absolute(self, baseline: float, metric: Metric | Comparison) -> float:
-        """The limit in the metric's unit; a point is 0.01 of a percent metric and 1 of any other."""
+        """The limit in the metric's unit; a point is 0.01 of a percent metric and 1 of any other.
+
+        Raises:
+            DataError: errors are counted only where 1 means no errors: top1, f1 and the like.
+        """
+        if self.unit == "% errors":
+            if not metric.percent:
+                raise DataError(f"a limit of {self.text} needs a metric with errors, such as top1", "--max-drop 1%")
+            return max(0.0, 1 - baseline) * self.amount / 100
         if self.unit == "%":
             return abs(baseline) * self.amount / 100
         return self.amount / 100 if metric.percent else self.amount
@@ -224,8 +234,11 @@ def points(drop: float, comparison: Comparison) -> str:
 def smallest_limit(comparison: Comparison) -> str:
     """The smallest limit that would pass on the same data, rounded up, in the spelling of the one given."""
     bad_end = max(0.0, comparison.drop_ci90[1])
-    points = (comparison.limit_text or "%").endswith("pt") or comparison.baseline == 0
-    if points:
+    text = comparison.limit_text or "%"
+    if text.endswith("errors") and comparison.baseline < 1:
+        return f"{math.ceil(bad_end / (1 - comparison.baseline) * 1000) / 10:g}% errors"
+    in_points = text.endswith(("pt", "errors")) or comparison.baseline == 0
+    if in_points:
         amount, unit = bad_end * (100 if comparison.percent else 1), "pt"
     else:
         amount, unit = bad_end / abs(comparison.baseline) * 100, "%"

@@ -94,6 +94,19 @@ def names() -> tuple[str, ...]:
     return (*_TABLE, "agreement")
 
 
+def check_name(name: str) -> None:
+    """Whether there can be a metric of this name; runs nothing of the user's.
+
+    Raises:
+        UsageError: no such name (the hint has the nearest right spelling).
+        DataError: the user's file is not there.
+    """
+    if user_metric.is_reference(name):
+        user_metric.user_code_digest(name)
+    elif name not in names():
+        raise unknown("metric", name, names())
+
+
 def metric(name: str | None, *, labels: bool, output: str | None) -> Metric:
     """The metric of this name, or `file.py:function`; without labels and name it is agreement.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mlpack.core.arrays import save_arrays
 from mlpack.core.dataset import Part
@@ -45,6 +45,14 @@ class CheckAccuracy(Stage):
     metric_sha256: str | None = Field(default=None, description="of the metric's file, for a user's own")
     output: str | None = Field(default=None, description="the output that the metric reads")
     batch: int = Field(default=32, ge=1, description="evaluation batch size")
+
+    @field_validator("metric")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        from mlpack.measure.metrics import check_name
+
+        check_name(name)
+        return name
 
     def reads(self) -> tuple[Part, ...]:
         """The part that is scored."""

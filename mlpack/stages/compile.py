@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mlpack.backends import BACKENDS, runs
 from mlpack.core.backend_options import BackendOptions
 from mlpack.core.report import Report
 from mlpack.core.stage import Outcome, Stage
-from mlpack.errors import StageFailed, UsageError
+from mlpack.errors import StageFailed, UsageError, unknown
 
 if TYPE_CHECKING:
     from mlpack.core.dataset import Part
@@ -31,11 +31,19 @@ class Compile(Stage):
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime", "openvino")
     code: ClassVar[tuple[str, ...]] = ("mlpack.stages.samples",)
     keyed_by_threads: ClassVar[bool] = True
+    chooses_backend: ClassVar[bool] = True
 
     backend: str = Field(default="auto", description="the backend that will serve the model")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="execution precision of the float parts; auto follows the graph's numerics"
     )
+
+    @field_validator("backend")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name != "auto" and name not in BACKENDS:
+            raise unknown("backend", name, ("auto", *runs("onnx")))
+        return name
 
     def reads(self) -> tuple[Part, ...]:
         """Rows to open the model on."""

@@ -1,0 +1,42 @@
+"""Runs every shipped recipe from nothing and writes what it measured into recipes/README.md."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import record
+import speed
+import tables
+import yaml
+
+FOLDER = record.ROOT / "recipes"
+
+
+def main() -> int:
+    names = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipes", nargs="+", default=names, choices=names)
+    parser.add_argument("--quick", action="store_true", help="short timing runs: is the script itself all right?")
+    given = parser.parse_args()
+    runs = []
+    for name in given.recipes:
+        print(name, flush=True)
+        path = FOLDER / f"{name}.yaml"
+        written = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with tempfile.TemporaryDirectory(prefix="recipe-") as folder:
+            place = Path(folder)
+            words = ["optimize", f"recipes/{path.name}", "--store", str(place / "artifacts")]
+            ended = record.mlpack_json([*words, *(record.QUICK if given.quick else ())], place / "cache")
+        gate = {"limit": written.get("limit"), "promise": written.get("promise")}
+        runs.append({"recipe": name, "target": written.get("target", "cpu"), **gate, **speed.outcome(ended)})
+        record.write("recipes", {"quick": given.quick, "runs": runs})
+        tables.render_all()
+    print(tables.recipes(record.read("recipes")))
+    return 0 if all(run["exit_code"] in speed.RESULTS for run in runs) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""Renders the results into Markdown: benchmarks/README.md, results/speed.md and recipes/README.md.
+
+`python benchmarks/tables.py` writes them again; a test holds that they say what the results say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import record
+
+Result = dict[str, Any]
+NONE_YET = "No result yet."
+
+
+def render_all() -> None:
+    """Write every table again from the results that there are."""
+    for path, text in rendered().items():
+        path.write_text(text, encoding="utf-8")
+
+
+def rendered() -> dict[Path, str]:
+    """The files that hold tables, and what they should say."""
+    readme, recipe_list = record.ROOT / "benchmarks" / "README.md", record.ROOT / "recipes" / "README.md"
+    texts = {
+        readme: readme.read_text(encoding="utf-8"),
+        recipe_list: recipe_list.read_text(encoding="utf-8"),
+    }
+    for name, draw in (("startup", startup), ("overhead", overhead), ("speed", speed)):
+        texts[readme] = between(texts[readme], name, shown(name, draw))
+    texts[recipe_list] = between(texts[recipe_list], "recipes", shown("recipes", recipes))
+    content = record.read("speed")
+    if content is not None:
+        title = "# Speed of what comes out\n\nRendered from speed.json by benchmarks/tables.py; see ../README.md.\n"
+        texts[record.RESULTS / "speed.md"] = f"{title}\n{shown('speed', speed)}\n"
+    return texts
+
+
+def between(text: str, name: str, content: str) -> str:
+    """The text with what lies between `<!-- NAME -->` and `<!-- /NAME -->` replaced."""
+    pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+    changed, count = re.subn(pattern, lambda found: f"{found[1]}{content}\n{found[2]}", text, flags=re.DOTALL)
+    assert count == 1, f"no place for {name}"
+    return changed
+
+
+def shown(name: str, draw: Callable[[Result], str]) -> str:
+    """A result's table under the line that says when and where it was measured."""
+    content = record.read(name)
+    if content is None:
+        return NONE_YET
+    return f"{where(content)}\n\n{draw(content)}"
+
+
+def where(content: Result) -> str:
+    """One line: date, machine, versions, and whether the machine was quiet."""
+    machine, libraries = content["machine"], content["libraries"]
+    versions = ", ".join(f"{name} {libraries[name]}" for name in ("torch", "onnxruntime", "openvino"))
+    short = " **Short timing runs: a trial of the script, not a measurement.**" if content.get("quick") else ""
+    return (
+        f"{content['date'][:10]}, {content['cpu']} ({machine['microarchitecture']}), {machine['threads']} threads, "
+        f"load average {machine['load_average'][0]} at the end; Python {content['python']}, {versions}, "
+        f"mlpack {content['mlpack']}.{short}"
+    )
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def startup(content: Result) -> str:
+    """Median and worst whole-process time of each command, and the heavy libraries that it imports."""
+    rows = [
+        [
+            f"`{row['command']}`",
+            f"{row['median_s']:.3f} s",
+            f"{row['worst_s']:.3f} s",
+            ", ".join(row["imported"]) or "none",
+        ]
+        for row in content["commands"]
+    ]
+    head = ["command", f"median of {content['runs']}", "worst", "of the heavy libraries it imports"]
+    return f"{table(head, rows)}\n\nAllowed: a median of {content['limit_s']} s."
+
+
+def overhead(content: Result) -> str:
+    """Mlpack beside the bare script, and the unchanged run."""
+    rows = [
+        [
+            f"{pair['mlpack_s']:.1f} s",
+            f"{pair['bare_s']:.1f} s",
+            f"{pair['mlpack_s'] / pair['bare_s']:.2f}",
+            f"{pair['timing_s']:.1f} s",
+            f"{pair['wall_s']:.1f} s",
+            f"{pair['quantizations']} and {pair['evaluations']}",
+            str(pair["exit_code"]),
+        ]
+        for pair in content["pairs"]
+    ]
+    head = [
+        "mlpack without timing runs", "bare script", "ratio", "timing runs", "mlpack in all",
+        "quantizations and evaluations", "exit code",
+    ]  # fmt: skip
+    again = content["unchanged_run"]
+    said = "says `unchanged`" if again["unchanged"] else "does not say `unchanged`"
+    return (
+        f"`{content['command']}`: {content['ratio']:.2f} × the bare script (aim: at most {content['ratio_limit']}).\n\n"
+        f"{table(head, rows)}\n\n"
+        f"The same command again {said} and takes {again['seconds']:.1f} s (aim: under {again['limit_s']:.0f} s)."
+    )
+
+
+def speed(content: Result) -> str:
+    """A row per model, request and batch size; a row with the reason where nothing was published."""
+    rows = []
+    for run in content["runs"]:
+        who = [run["model"], "auto" if run["asked"] == "auto" else f"`--{run['asked']}`"]
+        if "accuracy" not in run:
+            rows.append([*who, f"exit {run['exit_code']}", "–", "–", "–", "–", f"refused: {_cell(run['error'])}"])
+            continue
+        told = [*who, run["accuracy"]["verdict"], _runs_as(run)]
+        rows += [[*told, str(timed["batch"]), *_latency(timed), _drop(run)] for timed in run["latency"]]
+    head = ["model", "asked", "verdict", "runs as", "batch", "against PyTorch eager [95%]", "P50", "drop [90%], limit"]
+    return table(head, rows)
+
+
+def recipes(content: Result) -> str:
+    """A row per recipe: its gate and what came of it."""
+    rows = []
+    for run in content["runs"]:
+        gate = ", ".join(each for each in (run["promise"], f"at most {run['limit']}") if each)
+        name = f"[{run['recipe']}]({run['recipe']}.yaml)"
+        if "accuracy" not in run:
+            rows.append([name, gate, f"exit {run['exit_code']}: {_cell(run['error'])}", "–", "–", "–"])
+            continue
+        timings = [timed for timed in run["latency"] if timed["speedup"] is not None]
+        pace = "; ".join(f"{_latency(timed)[0]} at batch {timed['batch']}" for timed in timings)
+        reason = run["latency"][0]["reason"] or ""
+        before, after = run["baseline"]["size_bytes"], run["size_bytes"]
+        size = f"{before / 1e6:.3g} → {after / 1e6:.3g} MB"
+        rows.append([name, gate, f"{run['accuracy']['verdict']}: {_drop(run)}", _runs_as(run), pace or reason, size])
+    head = ["recipe", "gate", "verdict, drop [90%]", "runs as", "against PyTorch eager [95%]", "size"]
+    return table(head, rows)
+
+
+def _runs_as(run: Result) -> str:
+    how = f" {run['method']}" if run["method"] and run["method"] != "cast" else ""
+    share = f" ({run['numerics_share']:.0%})" if run["numerics"] != "fp32" else ""
+    return f"{run['numerics']}{how}{share} on {run['backend']}"
+
+
+def _latency(timed: Result) -> list[str]:
+    if timed["speedup"] is None:
+        return ["not measured", f"{timed['reason']}"]
+    low, high = timed["speedup_ci95"]
+    before, after = timed["baseline"]["p50"], timed["optimized"]["p50"]
+    return [f"{timed['speedup']:.2f} × [{low:.2f}, {high:.2f}]", f"{before:.3g} → {after:.3g} ms"]
+
+
+def _drop(run: Result) -> str:
+    told = run["accuracy"]
+    if told["drop"] is None or told["drop_ci90"] is None:
+        return "not judged"
+    low, high = (100 * end for end in told["drop_ci90"])
+    allowed = f", {told['limit_text']} = {100 * told['limit']:.2f}pt" if told["limit"] is not None else ""
+    return f"{100 * told['drop']:.2f}pt [{low:.2f}, {high:.2f}]{allowed} on {told['samples']:,} samples"
+
+
+def _cell(text: str | None) -> str:
+    return (text or "").replace("|", "\\|").replace("\n", " ")
+
+
+if __name__ == "__main__":
+    render_all()

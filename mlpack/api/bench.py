@@ -1,0 +1,335 @@
+"""`mlpack.bench()`: artifacts and models timed in turns, with intervals, and where the time goes."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlpack.api.contenders import EVERY, Contender, is_artifact, keyed, of_artifact, of_model
+from mlpack.api.shapes import rows_of
+from mlpack.core.artifact import ComponentRecord, Timing
+from mlpack.core.dataset import PARTS
+from mlpack.core.recipe import SourceSpec
+from mlpack.core.reporter import Reporter, Silent
+from mlpack.core.settings import load_settings
+from mlpack.engine.context import Context
+from mlpack.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mlpack.engine.cache import Done
+
+BATCHES = (1, 8)
+LAUNCHES = 5
+SECONDS = 0.4
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One contender at one batch size, in ms. `speedup`: how many times as fast as the first contender."""
+
+    batch: int
+    timing: Timing
+    speedup: float | None = None
+    speedup_ci95: Interval | None = None
+
+    def document(self) -> dict[str, Any]:
+        """As `--json` prints it."""
+        timing = self.timing.model_dump(mode="json")
+        return {"batch": self.batch, **timing, "speedup": self.speedup, "speedup_ci95": self.speedup_ci95}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was measured of one contender; components of the first contender alone, at the first batch size."""
+
+    label: str
+    backend: str
+    numerics: str
+    latency: tuple[Timed, ...]
+    components: tuple[ComponentRecord, ...] = ()
+
+    def document(self) -> dict[str, Any]:
+        """As `--json` prints it."""
+        return {
+            "label": self.label,
+            "backend": self.backend,
+            "numerics": self.numerics,
+            "latency": [each.document() for each in self.latency],
+            "components": [each.model_dump(mode="json") for each in self.components],
+        }
+
+
+@dataclass(frozen=True)
+class Against:
+    """How many times as fast as the artifact given with `against` the first contender is, at one batch size."""
+
+    label: str
+    batch: int
+    speedup: float
+    speedup_ci95: Interval | None
+
+
+@dataclass(frozen=True)
+class Benched:
+    """What `bench` measured. `rows` says what was run: real or synthetic rows; `steady`: the timings settled."""
+
+    threads: int
+    machine: dict[str, Any]
+    contenders: tuple[Result, ...]
+    against: tuple[Against, ...]
+    left_out: tuple[str, ...]
+    rows: str
+    launches: int
+    steady: bool
+
+    def document(self) -> dict[str, Any]:
+        """As `--json` prints it."""
+        return {
+            "threads": self.threads,
+            "machine": self.machine,
+            "unit": "ms",
+            "rows": self.rows,
+            "launches": self.launches,
+            "steady": self.steady,
+            "contenders": [each.document() for each in self.contenders],
+            "against": [asdict(each) for each in self.against],
+            "left_out": list(self.left_out),
+        }
+
+
+def bench(
+    models: str | Path | Sequence[str | Path] | None = None,
+    *,
+    backend: str | None = None,
+    batches: Sequence[int] | None = None,
+    shapes: Sequence[str] = (),
+    against: str | None = None,
+    threads: int | None = None,
+    data: str | Path | None = None,
+    inputs: Sequence[str] = (),
+    factory: str | None = None,
+    allow_pickle: bool = False,
+    launches: int = LAUNCHES,
+    seconds: float = SECONDS,
+    store: str | Path | None = None,
+    reporter: Reporter | None = None,
+) -> Benched:
+    """Time artifacts and models side by side: each launch a fresh process, in turns, equal rows and threads.
+
+    `models` are artifacts (`name@3`, a path) or models (a file, `module:function`); None: the only artifact.
+    `backend` is a name or `all`; None: an artifact's own, eager torch for a torch model. Rows are those of
+    `data`, else an artifact's golden inputs, else synthetic; `shapes` (`x=8,128`) are synthetic rows of one shape.
+    `seconds` is spent on one batch size in one launch.
+
+    Raises:
+        UsageError, ModelError, DataError: what was handed in cannot be used, or takes other inputs than the rest.
+        MissingHardware: an artifact for hardware that is not here.
+        StageFailed: a library refuses a model.
+    """
+    from mlpack.core.arrays import save_arrays
+    from mlpack.core.targets import this_machine
+    from mlpack.measure.machine import machine_fingerprint, usable_threads
+
+    known = load_settings(Path.cwd())
+    _check_backend(backend)
+    sizes = _checked(batches, launches, seconds)
+    context = Context(
+        cache=known.cache,
+        target=this_machine(),
+        threads=threads or known.threads or usable_threads(),
+        seed=0,
+        reporter=reporter or Silent(),
+    )
+    given = None if data is None else str(data)
+    if shapes and (given is not None or batches is not None):
+        raise UsageError("--shape says the batch and makes its own rows", "leave --data and --batch out")
+    if given is not None and not given.startswith("random:"):
+        context = _with_rows(context, given, None)
+    spec = SourceSpec(model="", factory=factory or known.factory, inputs=tuple(inputs), allow_pickle=allow_pickle)
+    words = _words(models)
+    there = {
+        word: of_artifact(word, store, backend, context)
+        for word in words
+        if word is None or is_artifact(word, store)
+    }
+    rivals, _ = of_artifact(against, store, None, context) if against is not None else ([], [])
+    context = _with_golden(context, given, [*(each for made, _ in there.values() for each in made), *rivals])
+    made = [there[word] if word in there else of_model(_spec(word, spec), backend, context) for word in words]
+    left_out = [reason for _, reasons in made for reason in reasons]
+    contenders = keyed([*(each for found, _ in made for each in found), *rivals])
+    _check_same_inputs(contenders)
+    with tempfile.TemporaryDirectory(prefix="mlpack-") as folder:
+        if shapes:
+            batch, arrays = rows_of(shapes, contenders[0].model.inputs)
+            sizes = (batch,)
+            save_arrays(Path(folder) / "rows.npz", arrays)
+            context = _with_rows(context, f"{folder}/rows.npz", None)
+        elif context.data is None and given is not None:
+            context = _with_rows(context, given, contenders[0])
+        sizes = _sizes(contenders, sizes, fixed=batches is not None or bool(shapes))
+        done = _time(contenders, context, sizes, launches, seconds)
+    results = tuple(_result(each, done, first=each is contenders[0]) for each in contenders)
+    metrics = done.report.metrics
+    return Benched(
+        threads=context.threads,
+        machine=machine_fingerprint(),
+        contenders=results,
+        against=_against(results[-1]) if against is not None else (),
+        left_out=tuple(left_out),
+        rows="synthetic" if shapes or (given or "").startswith("random:") else metrics["rows"],
+        launches=launches,
+        steady=metrics["steady"],
+    )
+
+
+def _words(models: str | Path | Sequence[str | Path] | None) -> list[str | None]:
+    if models is None or isinstance(models, str | Path):
+        return [None if models is None else str(models)]
+    return [str(each) for each in models] or [None]
+
+
+def _checked(batches: Sequence[int] | None, launches: int, seconds: float) -> tuple[int, ...]:
+    sizes = tuple(dict.fromkeys(BATCHES if batches is None else batches))
+    if not sizes or min(sizes) < 1:
+        raise UsageError(f"batch sizes are whole numbers from 1 on, not {list(sizes)}", "--batch 1,8")
+    if launches < 2:  # noqa: PLR2004 - an interval needs two
+        raise UsageError(f"{launches} launch has no interval", f"--launches {LAUNCHES}")
+    if not 0 < seconds < float("inf"):
+        raise UsageError(f"{seconds} seconds are no time to measure in", f"--seconds {SECONDS}")
+    return sizes
+
+
+def _check_backend(name: str | None) -> None:
+    from mlpack.backends import BACKENDS
+
+    if name is not None and name != EVERY and name not in BACKENDS:
+        raise unknown("backend", name, (*BACKENDS.names(), EVERY))
+
+
+def _spec(word: str | None, spec: SourceSpec) -> SourceSpec:
+    """The source of one model; a factory is for weights only, a whole model refuses it."""
+    assert word is not None
+    needs = word.endswith((".pt", ".pth", ".safetensors"))
+    return spec.model_copy(update={"model": word, "factory": spec.factory if needs else None})
+
+
+def _check_same_inputs(contenders: list[Contender]) -> None:
+    """All are timed on the same rows, so all have to take them."""
+    first, *others = contenders
+    for other in others:
+        one, two = _form(first), _form(other)
+        if one != two:
+            raise UsageError(
+                f"{first.label} takes {_inputs(first)} but {other.label} takes {_inputs(other)}: "
+                "they cannot be timed on the same rows",
+                "time them in runs of their own",
+            )
+
+
+def _form(contender: Contender) -> dict[str, tuple[str, int, tuple[int | None, ...]]]:
+    return {
+        spec.name: (spec.dtype, len(spec.dims), tuple(dim if isinstance(dim, int) else None for dim in spec.dims[1:]))
+        for spec in contender.model.inputs
+    }
+
+
+def _inputs(contender: Contender) -> str:
+    return ", ".join(str(spec) for spec in contender.model.inputs)
+
+
+def _sizes(contenders: list[Contender], wanted: tuple[int, ...], *, fixed: bool) -> tuple[int, ...]:
+    """The batch sizes that all can take: a model with a static batch takes one."""
+    from mlpack.stages.samples import static_batch
+
+    static = {static_batch(each.model): each.label for each in contenders if not each.model.dynamic_batch}
+    if not static:
+        return wanted
+    size = next(iter(static))
+    if len(static) > 1:
+        told = ", ".join(f"{label} {batch}" for batch, label in static.items())
+        raise UsageError(f"their batches are fixed at different sizes ({told})", "time them in runs of their own")
+    if fixed and wanted != (size,):
+        raise UsageError(f"{static[size]} has a fixed batch of {size}", f"--batch {size}")
+    return (size,)
+
+
+def _with_golden(context: Context, given: str | None, contenders: list[Contender]) -> Context:
+    """Without data, the rows that an artifact came with."""
+    golden = next((each.golden for each in contenders if each.golden is not None), None)
+    if context.data is not None or given is not None or golden is None:
+        return context
+    return _with_rows(context, str(golden), None)
+
+
+def _with_rows(context: Context, path: str, contender: Contender | None) -> Context:
+    """The context with this data, unsplit: nothing is judged on it. `random:N` needs a model's inputs."""
+    from mlpack.datasets import open_data
+    from mlpack.datasets.ref import make_ref
+
+    data = open_data(path, contender.model.inputs if contender else None)
+    return replace(context, data=make_ref(path, data), parts=dict.fromkeys(PARTS, data.fingerprint))
+
+
+def _time(
+    contenders: list[Contender], context: Context, sizes: tuple[int, ...], launches: int, seconds: float
+) -> Done:
+    from mlpack.engine.run import run
+    from mlpack.stages.profile_latency import ProfileLatency
+
+    first, *others = contenders
+    return run(
+        ProfileLatency(batches=sizes, launches=launches, seconds=seconds),
+        first.model,
+        context,
+        rivals={each.key: each.model for each in others},
+        label="timing" if not others else f"timing {len(contenders)} contenders in turns",
+    )
+
+
+def _result(contender: Contender, done: Done, *, first: bool) -> Result:
+    from mlpack.stages.profile_latency import OPTIMIZED
+
+    key = OPTIMIZED if first else contender.key
+    rows = [row for row in done.report.tables["latency"] if row["contender"] == key]
+    components = done.report.tables["components"] if first else []
+    return Result(
+        label=contender.label,
+        backend=contender.backend,
+        numerics=contender.model.numerics,
+        latency=tuple(_timed(row) for row in rows),
+        components=tuple(ComponentRecord.model_validate(row) for row in components),
+    )
+
+
+def _timed(row: dict[str, Any]) -> Timed:
+    """The stage says how much faster the first contender is than this one: turned round."""
+    timing = Timing.model_validate({name: row[name] for name in Timing.model_fields})
+    ratio, interval = row.get("speedup_over"), row.get("speedup_over_ci95")
+    return Timed(
+        batch=row["batch"],
+        timing=timing,
+        speedup=None if ratio is None else 1 / ratio,
+        speedup_ci95=None if interval is None else (1 / interval[1], 1 / interval[0]),
+    )
+
+
+def _against(rival: Result) -> tuple[Against, ...]:
+    """Turned back: how the first contender stands to the rival."""
+    found = []
+    for each in rival.latency:
+        assert each.speedup is not None
+        interval = each.speedup_ci95
+        found.append(
+            Against(
+                label=rival.label,
+                batch=each.batch,
+                speedup=1 / each.speedup,
+                speedup_ci95=None if interval is None else (1 / interval[1], 1 / interval[0]),
+            )
+        )
+    return tuple(found)

@@ -1,0 +1,344 @@
+"""`mlpack.plan()`: what `optimize` would run, what this machine lacks, whether the data can decide; runs nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlpack.api.flags import AGREEMENT_LIMIT, DEFAULT_LIMIT, NO_LIMIT
+from mlpack.api.optimize import recipe_from, settled
+from mlpack.core.reporter import Reporter, Silent
+from mlpack.core.settings import load_settings
+from mlpack.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mlpack.api.flags import Numerics
+    from mlpack.api.prepare import Opened, Prepared
+    from mlpack.core.model import Model
+    from mlpack.core.recipe import Recipe, Step
+    from mlpack.core.stage import Stage
+    from mlpack.datasets.rows import RowDataset
+    from mlpack.engine.context import Context
+    from mlpack.engine.plan import Leaf, Planned, Planner
+    from mlpack.measure.limits import Limit
+    from mlpack.measure.metrics import Metric
+
+ASSUMED_BASELINE = 0.9
+# A child that only imports torch and the exporter holds this much; a conversion holds the model several times.
+_CHILD_BYTES = 450_000_000
+_COPIES_IN_MEMORY = 4
+_FLAVOURS = 4
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether the confirming rows can decide the limit, for a model that is as right as the original.
+
+    `baseline` is the original's score, measured in an earlier run or assumed; `chance` that a harmless model is
+    proven, `samples_needed` for 80%. `reason` says why nothing can be told where they are None.
+    """
+
+    metric: str | None
+    limit_text: str | None
+    limit: float | None
+    baseline: float | None
+    baseline_measured: bool
+    samples: int | None
+    chance: float | None
+    samples_needed: int | None
+    reason: str | None = None
+
+    @property
+    def enough(self) -> bool:
+        """Whether a harmless model would be proven in at least 80% of cases."""
+        return self.samples is not None and self.samples_needed is not None and self.samples >= self.samples_needed
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do. `steps` make candidates, `measuring` says how they are judged; `disk_bytes` and
+    `memory_bytes` are rough upper estimates, None where the model's size is not known yet."""  # noqa: D205, D209
+
+    model: str
+    target: str
+    threads: int
+    steps: tuple[Planned, ...]
+    measuring: tuple[tuple[str, str], ...]
+    candidates: int | None
+    lacks: tuple[str, ...]
+    decision: Decision
+    disk_bytes: int | None
+    memory_bytes: int | None
+
+    def document(self) -> dict[str, Any]:
+        """As `--json` prints it."""
+        fields = ("stage", "options", "state", "depth", "optional")
+        return {
+            "model": self.model,
+            "target": self.target,
+            "threads": self.threads,
+            "steps": [
+                {**{name: getattr(each, name) for name in fields}, "why": list(each.why)} for each in self.steps
+            ],
+            "measuring": [{"what": what, "state": state} for what, state in self.measuring],
+            "candidates": self.candidates,
+            "lacks": list(self.lacks),
+            "decision": {**vars(self.decision), "enough": self.decision.enough},
+            "estimates": {"disk_bytes": self.disk_bytes, "memory_bytes": self.memory_bytes},
+        }
+
+
+def plan(
+    model: str | Path | None = None,
+    *,
+    data: str | Path | None = None,
+    calibration: str | Path | None = None,
+    numerics: Numerics | None = None,
+    target: str | None = None,
+    metric: str | None = None,
+    output: str | None = None,
+    max_drop: str | None = None,
+    factory: str | None = None,
+    inputs: Sequence[str] = (),
+    static_batch: bool = False,
+    allow_pickle: bool = False,
+    calibration_method: str | None = None,
+    backend: str | None = None,
+    threads: int | None = None,
+    seed: int = 0,
+    name: str | None = None,
+    settings: Sequence[str] = (),
+    fresh: bool = False,
+    reporter: Reporter | None = None,
+) -> Plan:
+    """What `optimize` with the same arguments would do. Runs no stage; what is lacking is listed, not raised.
+
+    Raises:
+        UsageError, ModelError, DataError: what was handed in cannot be used.
+        UnsupportedNumerics: the target lacks what a step asks for.
+    """
+    known = load_settings(Path.cwd())
+    given = str(model) if model is not None else known.model
+    if given is None:
+        raise UsageError("which model?", "mlpack plan model.pt2 --data data.npz")
+    recipe = recipe_from(
+        given,
+        data=_text(data) or known.data,
+        calibration=_text(calibration),
+        numerics=numerics,
+        target=target or known.target,
+        metric=metric or known.metric,
+        output=output,
+        max_drop=max_drop or known.limit,
+        factory=factory or known.factory,
+        inputs=tuple(inputs),
+        static_batch=static_batch,
+        allow_pickle=allow_pickle,
+        calibration_method=calibration_method,
+        backend=backend,
+        threads=threads or known.threads,
+        seed=seed,
+        name=name or known.name,
+        settings=settings,
+    )
+    return plan_recipe(recipe, known.cache, reporter or Silent(), fresh=fresh)
+
+
+def _text(path: str | Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def plan_recipe(recipe: Recipe, cache: Path, reporter: Reporter, *, fresh: bool = False) -> Plan:
+    """The plan of a recipe."""
+    from dataclasses import replace
+
+    from mlpack.api.prepare import open_recipe, with_source
+    from mlpack.core.targets import load_target
+    from mlpack.engine.plan import Planner
+    from mlpack.engine.validate import check, options_of
+    from mlpack.measure.limits import Limit
+
+    limit = None if recipe.limit in {None, NO_LIMIT} else Limit.parse(recipe.limit or "")
+    # The metric follows from the data, which is not open yet; whether the steps hold together does not depend on it.
+    stages = check(_with_metric(recipe, recipe.data.metric or "top1"), load_target(recipe.target))
+    opened = open_recipe(recipe, cache, reporter, fresh=fresh)
+    first = Planner(opened.context).look_up(opened.stage, None)
+    prepared = None if first.done is None else with_source(opened, recipe, first.done)
+    if prepared is not None:
+        recipe, limit = settled(recipe, limit, prepared)
+    context = opened.context if prepared is None else prepared.context
+    planner = Planner(context)
+    source = None if prepared is None else prepared.baseline
+    steps, leaves = planner.grow(recipe.steps, source)
+    later = [replace(each, depth=each.depth + 1) for each in steps]
+    planned = (first, *later)
+    size = source.size_bytes if source is not None else _size_given(recipe.source.model)
+    disk = None if size is None else size * _models_to_write(planned)
+    memory = None if size is None else _CHILD_BYTES + _COPIES_IN_MEMORY * size
+    if prepared is not None:
+        stages = [*stages, options_of(recipe.accuracy), options_of(recipe.latency), options_of(recipe.golden)]
+    return Plan(
+        model=recipe.source.model,
+        target=context.target.name,
+        threads=context.threads,
+        steps=planned,
+        measuring=tuple(_measuring(recipe, prepared, planner, leaves)),
+        candidates=None if any(leaf.model is None for leaf in leaves) else len(leaves),
+        lacks=tuple(_lacks([opened.stage, *stages], context, disk, memory)),
+        decision=_decision(recipe, limit, opened, prepared, planner),
+        disk_bytes=disk,
+        memory_bytes=memory,
+    )
+
+
+def _with_metric(recipe: Recipe, name: str) -> Recipe:
+    options = {**recipe.accuracy.options, "metric": recipe.accuracy.options.get("metric", name)}
+    return recipe.model_copy(update={"accuracy": recipe.accuracy.model_copy(update={"options": options})})
+
+
+def _measuring(
+    recipe: Recipe, prepared: Prepared | None, planner: Planner, leaves: list[Leaf]
+) -> list[tuple[str, str]]:
+    """What is measured once the candidates are there, and whether an earlier run's measure is kept."""
+    target = planner.context.target
+    timing = "runs: a timing is never kept" if target.here else "not measured here"
+    if prepared is None:
+        return [("accuracy of the original and of each candidate", "runs"), ("latency, in turns", timing)]
+    scores = [_score(recipe, planner, leaf.model) for leaf in leaves]
+    kept = scores.count("kept")
+    chosen = f"{kept} of {len(scores)} kept" if all(leaf.model is not None for leaf in leaves) else "runs"
+    return [
+        ("accuracy of the original, choosing rows", _score(recipe, planner, prepared.baseline)),
+        ("accuracy of each candidate, choosing rows", chosen),
+        ("accuracy of the original, confirming rows", _score(recipe, planner, prepared.baseline, "confirming")),
+        ("accuracy of the winner, confirming rows", "known once it is chosen"),
+        ("latency, in turns with the original", timing),
+    ]
+
+
+def _scored(recipe: Recipe, planner: Planner, model: Model | None, part: str = "choosing") -> Planned | None:
+    from mlpack.engine.validate import options_of
+
+    if model is None or model.backend is None:
+        return None
+    return planner.look_up(options_of(_part(recipe.accuracy, part)), model)
+
+
+def _score(recipe: Recipe, planner: Planner, model: Model | None, part: str = "choosing") -> str:
+    planned = _scored(recipe, planner, model, part)
+    return "runs" if planned is None else planned.state
+
+
+def _part(step: Step, part: str) -> Step:
+    return step.model_copy(update={"options": {**step.options, "part": part}})
+
+
+def _size_given(given: str) -> int | None:
+    path = Path(given).expanduser()
+    return path.stat().st_size if path.is_file() else None
+
+
+def _models_to_write(planned: Sequence[Planned]) -> int:
+    """How many more model folders there may be; a step whose ways are not known yet counts as several."""
+    sure = sum(each.state == "runs" and (each.writes_model or each.depth == 0) for each in planned)
+    waiting = [each for each in planned if each.state == "unknown" and each.writes_model]
+    return sure + sum(_FLAVOURS if each.optional else 1 for each in waiting)
+
+
+def _lacks(stages: list[Stage], context: Context, disk: int | None, memory: int | None) -> list[str]:
+    """What `optimize` would refuse or leave unmeasured here, one line each."""
+    found = []
+    wanted: dict[str, list[str]] = {}
+    for stage in stages:
+        for library in stage.libraries:
+            wanted.setdefault(library, []).append(stage.name)
+    for library, names in wanted.items():
+        if importlib.util.find_spec(library) is None:
+            users = ", ".join(dict.fromkeys(names))
+            found.append(f"{library} is not installed; {users} would use it: pip install {library}")
+    if not context.target.here:
+        found.append(f"this machine is not {context.target.title}: latency is not measured here")
+    if disk is not None:
+        free = shutil.disk_usage(_existing(context.cache)).free
+        if disk > free:
+            found.append(f"the cache may need {disk / 1e9:.1f} GB; {free / 1e9:.1f} GB are free: set MLPACK_CACHE")
+    if memory is not None:
+        import psutil
+
+        there = psutil.virtual_memory().available
+        if memory > there:
+            found.append(f"a stage may need {memory / 1e9:.1f} GB of memory; {there / 1e9:.1f} GB are free")
+    return found
+
+
+def _existing(path: Path) -> Path:
+    return next(each for each in (path, *path.parents) if each.exists())
+
+
+def _decision(
+    recipe: Recipe, limit: Limit | None, opened: Opened, prepared: Prepared | None, planner: Planner
+) -> Decision:
+    from mlpack.measure.limits import Limit as Parsed
+    from mlpack.measure.limits import can_decide
+    from mlpack.measure.metrics import metric
+
+    def undecided(reason: str, name: str | None = None, samples: int | None = None) -> Decision:
+        text = None if limit is None else limit.text
+        return Decision(name, text, None, None, False, samples, None, None, reason)
+
+    data = opened.data
+    if data is None:
+        return undecided("there is no data: the verdict will be none")
+    samples = _confirming(opened)
+    if recipe.limit == NO_LIMIT:
+        return undecided("there is no limit: the verdict will be none", samples=samples)
+    name = recipe.accuracy.options.get("metric") if prepared is not None else recipe.data.metric
+    if name is None and data.labelled:
+        name = "top1" if _has_classes(data) else None
+        if name is None:
+            return undecided("the metric follows from model and data once the model is loaded", samples=samples)
+    name = name or "agreement"
+    judged: Metric = metric(name, labels=data.labelled, output=recipe.data.output)
+    limit = limit or Parsed.parse(AGREEMENT_LIMIT if name == "agreement" else DEFAULT_LIMIT)
+    if judged.kind != "proportion":
+        return undecided(f"for {name} this can only be told once it is measured", name, samples)
+    measured = _known_score(recipe, prepared, planner, name)
+    baseline = ASSUMED_BASELINE if measured is None else measured
+    allowed = limit.absolute(baseline, judged)
+    found = can_decide(samples, allowed)
+    return Decision(
+        name, limit.text, allowed, baseline, measured is not None, samples, found.chance, found.samples_needed
+    )
+
+
+def _has_classes(data: RowDataset) -> bool:
+    """Whether the labels look like class numbers: what top1 is chosen for."""
+    labels = next(iter(data.batches(256))).labels
+    return labels is not None and labels.ndim == 1 and labels.dtype.kind in "iub"
+
+
+def _confirming(opened: Opened) -> int:
+    from mlpack.datasets.split import Split
+
+    assert opened.context.data is not None
+    assert opened.context.data.split is not None
+    return len(Split.load(Path(opened.context.data.split)).rows("confirming"))
+
+
+def _known_score(recipe: Recipe, prepared: Prepared | None, planner: Planner, name: str) -> float | None:
+    """The original's score where an earlier run kept one; with itself it always agrees."""
+    if name == "agreement":
+        return 1.0
+    if prepared is None:
+        return None
+    for part in ("confirming", "choosing"):
+        planned = _scored(recipe, planner, prepared.baseline, part)
+        if planned is not None and planned.done is not None:
+            value: float | None = planned.done.report.metrics["value"]
+            return value
+    return None

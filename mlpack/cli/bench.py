@@ -1,0 +1,150 @@
+"""`mlpack bench`: how fast is it, against what, and where does the time go?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mlpack.cli.options import Store
+from mlpack.cli.wording import count, interval, number, speed
+from mlpack.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mlpack.api.bench import Benched, Result
+    from mlpack.cli.screen import Screen
+
+Models = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[REF|MODEL…]",
+        show_default=False,
+        help="Artifacts (NAME, NAME@3, NAME@TAG, a path) or models (a file, module:function). Left out: the artifact "
+        "that mlpack.toml names, or the only one there is.",
+    ),
+]
+Backend = Annotated[
+    str | None,
+    typer.Option(metavar="NAME|all", help="Run on this backend, or on all that can. Default: its own; torch eager."),
+]
+Batch = Annotated[str | None, typer.Option(metavar="N,N", help="Batch sizes. Default: 1,8.")]
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option("--shape", metavar="NAME=N,N", help="Time this one shape on synthetic rows: x=8,128. Repeatable."),
+]
+Other = Annotated[str | None, typer.Option("--against", metavar="REF", help="Say how much faster it is than this.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads. Default: the CPUs this process may use.")]
+Data = Annotated[
+    str | None, typer.Option(metavar="PATH", help="Rows to time on. Default: the artifact's golden inputs.")
+]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option("--input", metavar="SPEC", help="An input of a model, as in image=float32:batch,3,224,224."),
+]
+Factory = Annotated[
+    str | None, typer.Option(metavar="REF", help="For a state dict: the function that makes its module.")
+]
+AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Load a pickled module, which may run any code.")]
+Launches = Annotated[int, typer.Option(min=2, help="Fresh processes per contender; intervals are over them.")]
+Seconds = Annotated[float, typer.Option(help="Time spent on one batch size in one launch.")]
+
+
+def command(
+    screen: Screen,
+    models: Models = None,
+    backend: Backend = None,
+    batch: Batch = None,
+    shapes: Shapes = None,
+    against: Shapes = Annotated[
+    list[str] | None,
+    typer.Option("--shape", metavar="NAME=N,N", help="Time this one shape on synthetic rows: x=8,128. Repeatable."),
+]
+Other = None,
+    threads: Threads = None,
+    data: Data = None,
+    inputs: Inputs = None,
+    factory: Factory = None,
+    launches: Launches = 5,
+    seconds: Seconds = 0.4,
+    store: Store = None,
+    *,
+    allow_pickle: AllowPickle = False,
+) -> None:
+    """Time models in turns, each launch in a fresh process, with intervals and a table of components."""
+    from mlpack.api.bench import bench
+
+    sizes = None if batch is None else _sizes(batch)
+    with screen.progress() as reporter:
+        done = bench(
+            models,
+            backend=backend,
+            batches=sizes,
+            shapes=shapes or (),
+            against=against,
+            threads=threads,
+            data=data,
+            inputs=inputs or (),
+            factory=factory,
+            allow_pickle=allow_pickle,
+            launches=launches,
+            seconds=seconds,
+            store=store,
+            reporter=reporter,
+        )
+    for reason in done.left_out:
+        screen.say(f"left out: {reason}")
+    if not done.steady:
+        screen.warn("calls did not settle to within 10%: something else is busy here, so trust these numbers less")
+
+    def human(screen: Screen) -> None:
+        _draw(screen, done)
+
+    screen.result(done.document(), human)
+
+
+def _sizes(text: str) -> list[int]:
+    words = text.split(",")
+    if not all(word.strip().isascii() and word.strip().isdigit() for word in words):
+        raise UsageError(f"--batch {text}: batch sizes are whole numbers with commas between", "--batch 1,8")
+    return [int(word) for word in words]
+
+
+def _draw(screen: Screen, done: Benched) -> None:
+    first, *others = done.contenders
+    columns = ("model", "runs as", "batch", "P50 ms", "95% interval", "P99 ms")
+    screen.print("")
+    screen.table(columns, [row for each in done.contenders for row in _latency(each)], right=columns[2:])
+    if any(row.timing.p99 is None for each in done.contenders for row in each.latency):
+        screen.print("P99 –: too few calls to carry it; --seconds raises their number")
+    if others and not done.against:
+        speeds = ("model", "runs as", "batch", "speed", "95% interval")
+        screen.print(f"\nspeed over {first.label} on {first.backend}, from the same rounds")
+        screen.table(speeds, [row for each in others for row in _speeds(each)], right=speeds[2:])
+    for each in done.against:
+        within = f" {interval(each.speedup_ci95)}" if each.speedup_ci95 else ""
+        screen.print(f"batch {each.batch}: {first.label} is {speed(each.speedup)}{within} as fast as {each.label}")
+    if first.components:
+        screen.print(f"\nwhere the time goes: {first.label} on {first.backend}, batch {first.latency[0].batch}")
+        parts = [(each.name, f"{each.p50:.3f}", f"{each.share:.1%}") for each in first.components]
+        screen.table(("component", "P50 ms", "share"), parts, right=("P50 ms", "share"))
+    screen.print(f"\n{count(done.threads, 'thread')}, {done.machine['cpu']}, {done.rows} rows")
+    screen.print(f"{done.launches} launches each, in turns; intervals are over launches")
+
+
+def _latency(result: Result) -> Iterator[tuple[str, ...]]:
+    for index, each in enumerate(result.latency):
+        timing = each.timing
+        p99 = "–" if timing.p99 is None else number(timing.p99, 3)
+        measured = (number(timing.p50, 3), interval(timing.p50_ci95), p99)
+        yield (*_named(result, index), str(each.batch), *measured)
+
+
+def _speeds(result: Result) -> Iterator[tuple[str, ...]]:
+    for index, each in enumerate(result.latency):
+        yield (*_named(result, index), str(each.batch), speed(each.speedup), interval(each.speedup_ci95))
+
+
+def _named(result: Result, index: int) -> tuple[str, str]:
+    return ("", "") if index else (result.label, f"{result.numerics} · {result.backend}")

@@ -1,0 +1,52 @@
+"""An artifact made by hand, and a reporter that remembers."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+# Test folders are no packages.
+sys.path.insert(0, str(Path(__file__).parent.parent / "runtimes"))
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    for name in list(os.environ):
+        if name.startswith("MLPACK_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLPACK_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture
+def store(place):
+    from tiny_artifacts import make
+
+    make(place / "artifacts")
+    return place / "artifacts"
+
+
+class Heard:
+    """A reporter that remembers."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.warnings: list[str] = []
+
+    def say(self, text, done=None, total=None):
+        pass
+
+    def stage_done(self, line):
+        self.lines.append(line)
+
+    def warn(self, text):
+        self.warnings.append(text)
+
+
+@pytest.fixture
+def heard():
+    return Heard()

@@ -1,0 +1,135 @@
+"""`plan`: what is kept and what would run, told without running a stage; what is lacking; can the data decide."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import mlpack
+from mlpack.errors import DataError, RecipeError, UnsupportedNumerics, UsageError
+
+TINY = Path(__file__).parents[2] / "sample_models" / "tiny-mlp"
+RECIPE = {
+    "source": {"model": f"{TINY}/model.py:model"},
+    "data": {"evaluation": f"{TINY}/eval.npz", "metric": "top1"},
+    "steps": ["export", {"compile": {"backend": "onnxruntime"}}],
+}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A cache in which the steps of the recipe are done and the original is scored on the choosing rows."""
+    from mlpack.api.flags import read_recipe
+    from mlpack.api.optimize import settled
+    from mlpack.api.prepare import prepare
+    from mlpack.core.reporter import Silent
+    from mlpack.engine.candidates import candidates
+    from mlpack.engine.run import run
+    from mlpack.engine.validate import options_of
+
+    folder = tmp_path_factory.mktemp("plan")
+    file = folder / "tiny.yaml"
+    file.write_text(yaml.safe_dump(RECIPE))
+    recipe = read_recipe(file, {})
+    prepared = prepare(recipe, folder / "cache", Silent())
+    candidates(recipe.steps, prepared.baseline, prepared.context)
+    recipe, _ = settled(recipe, None, prepared)
+    scoring = recipe.accuracy.model_copy(update={"options": {**recipe.accuracy.options, "part": "choosing"}})
+    run(options_of(scoring), prepared.baseline, prepared.context)
+    return folder
+
+
+@pytest.fixture
+def cache(place, done, monkeypatch):
+    monkeypatch.setenv("MLPACK_CACHE", str(done / "cache"))
+    return done
+
+
+def states(found):
+    return [(each.stage, each.state) for each in found.steps]
+
+
+def test_what_an_earlier_run_did_is_kept(cache):
+    found = mlpack.plan(cache / "tiny.yaml")
+    assert states(found) == [("load", "kept"), ("export", "kept"), ("compile", "kept")]
+    assert [each.depth for each in found.steps] == [0, 1, 2]
+    assert found.candidates == 1
+    assert dict(found.measuring)["accuracy of the original, choosing rows"] == "kept"
+    assert dict(found.measuring)["accuracy of each candidate, choosing rows"] == "0 of 1 kept"
+    assert found.lacks == ()
+    assert found.disk_bytes == 0
+
+
+def test_a_changed_option_runs_again_and_says_why(cache):
+    found = mlpack.plan(cache / "tiny.yaml", settings=["export.opset=19"])
+    assert states(found) == [("load", "kept"), ("export", "runs"), ("compile", "unknown")]
+    assert found.steps[1].why == ("options.opset: 20 → 19",)
+    assert found.candidates is None
+    assert found.disk_bytes > 0
+    assert json.loads(json.dumps(found.document()))["steps"][1]["why"] == ["options.opset: 20 → 19"]
+
+
+def test_without_a_loaded_model_all_would_run_and_nothing_is_written(place):
+    found = mlpack.plan(f"{TINY}/model.py:model", data=TINY / "eval.npz")
+    assert {each.state for each in found.steps[1:]} == {"unknown"}
+    assert found.steps[0].state == "runs"
+    assert not (place / "cache" / "stages").exists()
+    assert (found.disk_bytes, found.memory_bytes) == (None, None)
+    assert (found.decision.baseline, found.decision.baseline_measured) == (0.9, False)
+
+
+def test_fresh_is_as_if_the_cache_were_empty(cache):
+    assert mlpack.plan(cache / "tiny.yaml", fresh=True).steps[0].state == "runs"
+
+
+def test_every_way_that_a_step_proposes_is_shown(cache):
+    found = mlpack.plan(f"{TINY}/model.py:model", data=TINY / "eval.npz", settings=["simplify.tolerance=0.001"])
+    assert states(found)[:3] == [("load", "kept"), ("export", "kept"), ("simplify", "runs")]
+    recipe = {**RECIPE, "steps": ["export", {"quantize": {"numerics": "int8"}, "optional": True}, "compile"]}
+    (cache / "int8.yaml").write_text(yaml.safe_dump(recipe))
+    found = mlpack.plan(cache / "int8.yaml")
+    ways = [each.options.get("method") for each in found.steps if each.stage == "quantize"]
+    assert ways == ["dynamic", "static", "static"]
+    plain = [each.options["backend"] for each in found.steps if each.stage == "compile" and each.state != "unknown"]
+    assert plain == ["onnxruntime", "openvino"]
+
+
+def test_the_measured_baseline_decides_what_the_data_can_prove(cache):
+    found = mlpack.plan(cache / "tiny.yaml").decision
+    assert found.baseline_measured
+    assert found.baseline > 0.9
+    assert found.limit == pytest.approx(found.baseline / 100)
+    assert found.samples == 480
+    assert not found.enough
+    assert found.samples_needed > 1000
+    assert mlpack.plan(cache / "tiny.yaml", max_drop="5pt").decision.enough
+    assert mlpack.plan(cache / "tiny.yaml", max_drop="none").decision.reason
+
+
+def test_another_target_lacks_timing_and_what_it_cannot_do_is_refused(cache):
+    found = mlpack.plan(cache / "tiny.yaml", target="a100")
+    assert any("latency is not measured here" in each for each in found.lacks)
+    with pytest.raises(UnsupportedNumerics, match="has no fp8"):
+        mlpack.plan(f"{TINY}/model.py:model", numerics="fp8", data=TINY / "eval.npz", target="a100")
+
+
+def test_what_cannot_be_used_is_refused(cache, place):
+    np.savez(place / "few.npz", features=np.zeros((5, 64), np.float32))
+    with pytest.raises(DataError, match="5 samples"):
+        mlpack.plan(f"{TINY}/model.py:model", data=place / "few.npz")
+    with pytest.raises(UsageError, match="which model"):
+        mlpack.plan()
+    with pytest.raises(RecipeError, match="unknown key 'opsett'"):
+        mlpack.plan(cache / "tiny.yaml", settings=["export.opsett=19"])
+
+
+def test_it_loads_no_torch_where_the_model_is_known(cache):
+    code = f"import sys, mlpack; mlpack.plan({str(cache / 'tiny.yaml')!r}); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ, timeout=60)
