@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlpack.api.contenders import EVERY, Contender, is_artifact, keyed, of_artifact, of_model
 from mlpack.api.shapes import rows_of
-from mlpack.core.artifact import ComponentRecord, Timing
+from mlpack.api.timings import Benched, against_of, result_of
 from mlpack.core.dataset import PARTS
 from mlpack.core.recipe import SourceSpec
 from mlpack.core.reporter import Reporter, Silent
@@ -25,81 +25,6 @@ if TYPE_CHECKING:
 BATCHES = (1, 8)
 LAUNCHES = 5
 SECONDS = 0.4
-Interval = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Timed:
-    """One contender at one batch size, in ms. `speedup`: how many times as fast as the first contender."""
-
-    batch: int
-    timing: Timing
-    speedup: float | None = None
-    speedup_ci95: Interval | None = None
-
-    def document(self) -> dict[str, Any]:
-        """As `--json` prints it."""
-        timing = self.timing.model_dump(mode="json")
-        return {"batch": self.batch, **timing, "speedup": self.speedup, "speedup_ci95": self.speedup_ci95}
-
-
-@dataclass(frozen=True)
-class Result:
-    """What was measured of one contender; components of the first contender alone, at the first batch size."""
-
-    label: str
-    backend: str
-    numerics: str
-    latency: tuple[Timed, ...]
-    components: tuple[ComponentRecord, ...] = ()
-
-    def document(self) -> dict[str, Any]:
-        """As `--json` prints it."""
-        return {
-            "label": self.label,
-            "backend": self.backend,
-            "numerics": self.numerics,
-            "latency": [each.document() for each in self.latency],
-            "components": [each.model_dump(mode="json") for each in self.components],
-        }
-
-
-@dataclass(frozen=True)
-class Against:
-    """How many times as fast as the artifact given with `against` the first contender is, at one batch size."""
-
-    label: str
-    batch: int
-    speedup: float
-    speedup_ci95: Interval | None
-
-
-@dataclass(frozen=True)
-class Benched:
-    """What `bench` measured. `rows` says what was run: real or synthetic rows; `steady`: the timings settled."""
-
-    threads: int
-    machine: dict[str, Any]
-    contenders: tuple[Result, ...]
-    against: tuple[Against, ...]
-    left_out: tuple[str, ...]
-    rows: str
-    launches: int
-    steady: bool
-
-    def document(self) -> dict[str, Any]:
-        """As `--json` prints it."""
-        return {
-            "threads": self.threads,
-            "machine": self.machine,
-            "unit": "ms",
-            "rows": self.rows,
-            "launches": self.launches,
-            "steady": self.steady,
-            "contenders": [each.document() for each in self.contenders],
-            "against": [asdict(each) for each in self.against],
-            "left_out": list(self.left_out),
-        }
 
 
 def bench(
@@ -173,13 +98,13 @@ def bench(
             context = _with_rows(context, given, contenders[0])
         sizes = _sizes(contenders, sizes, fixed=batches is not None or bool(shapes))
         done = _time(contenders, context, sizes, launches, seconds)
-    results = tuple(_result(each, done, first=each is contenders[0]) for each in contenders)
+    results = tuple(result_of(each, done, first=each is contenders[0]) for each in contenders)
     metrics = done.report.metrics
     return Benched(
         threads=context.threads,
         machine=machine_fingerprint(),
         contenders=results,
-        against=_against(results[-1]) if against is not None else (),
+        against=against_of(results[-1]) if against is not None else (),
         left_out=tuple(left_out),
         rows="synthetic" if shapes or (given or "").startswith("random:") else metrics["rows"],
         launches=launches,
@@ -289,47 +214,3 @@ def _time(
         rivals={each.key: each.model for each in others},
         label="timing" if not others else f"timing {len(contenders)} contenders in turns",
     )
-
-
-def _result(contender: Contender, done: Done, *, first: bool) -> Result:
-    from mlpack.stages.profile_latency import OPTIMIZED
-
-    key = OPTIMIZED if first else contender.key
-    rows = [row for row in done.report.tables["latency"] if row["contender"] == key]
-    components = done.report.tables["components"] if first else []
-    return Result(
-        label=contender.label,
-        backend=contender.backend,
-        numerics=contender.model.numerics,
-        latency=tuple(_timed(row) for row in rows),
-        components=tuple(ComponentRecord.model_validate(row) for row in components),
-    )
-
-
-def _timed(row: dict[str, Any]) -> Timed:
-    """The stage says how much faster the first contender is than this one: turned round."""
-    timing = Timing.model_validate({name: row[name] for name in Timing.model_fields})
-    ratio, interval = row.get("speedup_over"), row.get("speedup_over_ci95")
-    return Timed(
-        batch=row["batch"],
-        timing=timing,
-        speedup=None if ratio is None else 1 / ratio,
-        speedup_ci95=None if interval is None else (1 / interval[1], 1 / interval[0]),
-    )
-
-
-def _against(rival: Result) -> tuple[Against, ...]:
-    """Turned back: how the first contender stands to the rival."""
-    found = []
-    for each in rival.latency:
-        assert each.speedup is not None
-        interval = each.speedup_ci95
-        found.append(
-            Against(
-                label=rival.label,
-                batch=each.batch,
-                speedup=1 / each.speedup,
-                speedup_ci95=None if interval is None else (1 / interval[1], 1 / interval[0]),
-            )
-        )
-    return tuple(found)

@@ -13,7 +13,7 @@ from mlpack.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mlpack.api.bench import Benched, Result
+    from mlpack.api.timings import Benched, Result
     from mlpack.cli.screen import Screen
 
 Models = Annotated[
@@ -57,11 +57,7 @@ def command(
     backend: Backend = None,
     batch: Batch = None,
     shapes: Shapes = None,
-    against: Shapes = Annotated[
-    list[str] | None,
-    typer.Option("--shape", metavar="NAME=N,N", help="Time this one shape on synthetic rows: x=8,128. Repeatable."),
-]
-Other = None,
+    against: Other = None,
     threads: Threads = None,
     data: Data = None,
     inputs: Inputs = None,

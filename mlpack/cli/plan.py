@@ -12,7 +12,8 @@ from mlpack.cli.wording import count, number, size
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mlpack.api.plan import Decision, Plan
+    from mlpack.api.decision import Decision
+    from mlpack.api.plan import Plan
     from mlpack.cli.screen import Screen
     from mlpack.engine.plan import Planned
 

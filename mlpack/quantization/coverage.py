@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import math
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper, shape_inference
+from onnx import TensorProto, numpy_helper
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
+    from collections.abc import Iterable, Mapping
 
-_INTEGER = {
-    "MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv", "DynamicQuantizeMatMul",
-    "MatMulIntegerToFloat", "DynamicQuantizeLSTM", "QAttention", "QGemm",
-}  # fmt: skip
+_INTEGER = {"MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv", "DynamicQuantizeLSTM", "QGemm"}
 _FLOAT = {"MatMul", "Gemm", "Conv", "ConvTranspose", "LSTM", "GRU", "RNN"}
+_RECURRENT = {"LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"}
 _HALF = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
-# A symbolic dim (batch, length) scales every node of a graph alike; any one number gives the same shares.
-_SYMBOLIC = 1
+Shapes = tuple[list[list[int]], list[list[int]]]
 
 
 @dataclass(frozen=True)
 class ComputeNode:
-    """A node that multiplies and accumulates: its name, type, numerics, and work at batch 1."""
+    """A node that multiplies and accumulates: its name, type, numerics, and the work of one run."""
 
     name: str
     operator: str
@@ -33,64 +33,80 @@ class ComputeNode:
     macs: float
 
 
-def compute_nodes(path: Path) -> list[ComputeNode]:
-    """All multiply-accumulate nodes of an ONNX file with the numerics that each runs in."""
-    proto = onnx.load(path, load_external_data=False)
-    graph = _Graph(proto)
-    found = []
-    for node in proto.graph.node:
-        if node.op_type in _INTEGER:
-            found.append(ComputeNode(node.name, node.op_type, "int8", graph.macs(node)))
-        elif node.op_type in _FLOAT:
-            found.append(ComputeNode(node.name, node.op_type, graph.numerics(node), graph.macs(node)))
-    return found
+def compute_nodes(path: Path, inputs: Mapping[str, np.ndarray]) -> list[ComputeNode]:
+    """All multiply-accumulate nodes of an ONNX file, with the numerics of each and its work on these inputs.
+
+    The graph is run once, unoptimized, under ONNX Runtime's profiler: shapes are those of a real run, also where
+    they cannot be inferred.
+    """
+    graph = onnx.load(path, load_external_data=False).graph
+    shapes = _executed_shapes(path, inputs)
+    types = {weight.name: weight.data_type for weight in graph.initializer}
+    producers = {output: node for node in graph.node for output in node.output}
+    return [
+        ComputeNode(node.name, node.op_type, _numerics(node, types, producers), _macs(node.op_type, shapes[node.name]))
+        for node in graph.node
+        if node.op_type in _INTEGER | _FLOAT and node.name in shapes
+    ]
 
 
-def share(path: Path, numerics: str) -> float:
-    """The share of the multiply-accumulates in these numerics, 0 to 1; 0 for a graph without any."""
-    nodes = compute_nodes(path)
+def share(path: Path, inputs: Mapping[str, np.ndarray], numerics: str) -> float:
+    """The share of the multiply-accumulates that run in these numerics, 0 to 1; 0 for a graph without any."""
+    nodes = compute_nodes(path, inputs)
     total = sum(node.macs for node in nodes)
     return sum(node.macs for node in nodes if node.numerics == numerics) / total if total else 0.0
 
 
-class _Graph:
-    def __init__(self, proto: onnx.ModelProto) -> None:
-        inferred = shape_inference.infer_shapes(proto, strict_mode=False)
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        self.types: dict[str, int] = {}
-        graph = inferred.graph
-        for value in (*graph.value_info, *graph.input, *graph.output):
-            tensor = value.type.tensor_type
-            self.types[value.name] = tensor.elem_type
-            if tensor.HasField("shape"):
-                self.shapes[value.name] = tuple(dim.dim_value or _SYMBOLIC for dim in tensor.shape.dim)
-        for weight in graph.initializer:
-            self.shapes[weight.name] = tuple(weight.dims)
-            self.types[weight.name] = weight.data_type
-        self.producers = {output: node for node in proto.graph.node for output in node.output}
+def _executed_shapes(path: Path, inputs: Mapping[str, np.ndarray]) -> dict[str, Shapes]:
+    """Input and output shapes by node name, from one profiled run."""
+    import onnxruntime as ort
 
-    def numerics(self, node: onnx.NodeProto) -> str:
-        """int8 where every operand was just dequantized, a half type where the weights are half, else fp32."""
-        operands = [self.producers.get(name) for name in node.input[:2]]
-        if all(producer is not None and producer.op_type == "DequantizeLinear" for producer in operands):
-            return "int8"
-        types = {self.types.get(name, 0) for name in node.input[:2]}
-        return next((_HALF[kind] for kind in types if kind in _HALF), "fp32")
+    settings = ort.SessionOptions()
+    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    settings.log_severity_level = 4
+    settings.enable_profiling = True
+    with tempfile.TemporaryDirectory() as folder:
+        settings.profile_file_prefix = f"{folder}/shapes"
+        session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+        session.run(None, dict(inputs))
+        events = json.loads(Path(session.end_profiling()).read_text())
+    kernels = (event for event in events if event["name"].endswith("_kernel_time"))
+    return {
+        event["name"].removesuffix("_kernel_time"): (
+            _dims(event["args"]["input_type_shape"]),
+            _dims(event["args"]["output_type_shape"]),
+        )
+        for event in kernels
+    }
 
-    def macs(self, node: onnx.NodeProto) -> float:
-        operands = list(node.input[:2])
-        if node.op_type.startswith("QLinear"):
-            operands = [node.input[0], node.input[3]]
-        left, right = (self.shapes.get(name, ()) for name in operands)
-        if "Conv" in node.op_type:
-            output = self.shapes.get(node.output[0]) or left
-            return float(np.prod(output or [1])) * float(np.prod(right[1:] or [1]))
-        if node.op_type in {"LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"}:
-            steps = left[0] if left else 1
-            return float(steps) * float(np.prod(right or [1])) * 2
-        rows = float(np.prod(left[:-1] or [1]))
-        inner_outer = float(np.prod(right[-2:] or [1]))
-        return rows * inner_outer
+
+def _dims(typed: list[dict[str, list[int]]]) -> list[list[int]]:
+    return [next(iter(each.values()), []) for each in typed]
+
+
+def _macs(operator: str, shapes: Shapes) -> float:
+    given, made = shapes
+    weight = given[3] if operator.startswith("QLinear") else given[1]
+    if operator == "ConvTranspose":
+        return math.prod(given[0]) * math.prod(weight[1:])
+    if "Conv" in operator:
+        return math.prod(made[0]) * math.prod(weight[1:])
+    if operator in _RECURRENT:
+        return math.prod(given[0][:2]) * (math.prod(weight) + math.prod(given[2]))
+    return math.prod(given[0]) * (made[0][-1] if made[0] else 1)
+
+
+def _numerics(node: onnx.NodeProto, types: Mapping[str, int], producers: Mapping[str, onnx.NodeProto]) -> str:
+    """int8 for integer kernels and where every operand was just dequantized, else what the weights are kept in."""
+    if node.op_type in _INTEGER:
+        return "int8"
+    operands = [producers.get(name) for name in node.input[:2]]
+    if all(producer is not None and producer.op_type == "DequantizeLinear" for producer in operands):
+        return "int8"
+    sources = set(node.input[:2]) | {
+        producer.input[0] for producer in operands if producer is not None and producer.op_type == "Cast"
+    }
+    return next((_HALF[types[name]] for name in sorted(sources) if types.get(name) in _HALF), "fp32")
 
 
 def operator_counts(path: Path) -> dict[str, int]:

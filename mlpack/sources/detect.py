@@ -123,11 +123,12 @@ def _recognise_zip(path: Path) -> tuple[Kind, Container, pickle_scan.Scan | None
         with zipfile.ZipFile(path) as archive:
             members = {name.partition("/")[2] or name for name in archive.namelist()}
             bare = set(archive.namelist())
-            # Archives hold archives: where the end is cut off, the directory that is found may be an inner one's.
-            if min((info.header_offset for info in archive.infolist()), default=0) > 0:
-                raise zipfile.BadZipFile("its own directory is missing")
+            start = min((info.header_offset for info in archive.infolist()), default=0)
     except zipfile.BadZipFile as error:
         raise ModelError(f"{path} is a zip that ends too early ({error})", "copy or download it again") from error
+    if start > 0:
+        # Archives hold archives: where the end is cut off, the directory that is found is an inner one's.
+        raise ModelError(f"{path} is a zip that ends too early (its directory is missing)", "copy or download it again")
     if any("aotinductor" in name for name in bare):
         raise ModelError(
             f"{path} is a compiled AOTInductor package, not an exported program",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -41,8 +42,9 @@ class Compile(Stage):
     @field_validator("backend")
     @classmethod
     def _known(cls, name: str) -> str:
-        if name != "auto" and name not in BACKENDS:
-            raise unknown("backend", name, ("auto", *runs("onnx")))
+        known = ("auto", *chain.from_iterable(runs(each) for each in cls.accepts))
+        if name not in known:
+            raise unknown("backend", name, known)
         return name
 
     def reads(self) -> tuple[Part, ...]:

@@ -56,8 +56,8 @@ class Quantize(Stage):
     batch: int = Field(default=16, ge=1, description="calibration batch size")
 
     def reads(self) -> tuple[Part, ...]:
-        """Calibration rows, where ranges are found on data."""
-        return ("calibration",) if self.method in {"auto", "static"} and self.numerics in {"auto", "int8"} else ()
+        """Calibration rows: to find ranges on, and to count the compute that changed."""
+        return ("calibration",)
 
     def refusal(self, target: Target) -> str | None:
         """The target's own list of numerics decides."""
@@ -102,31 +102,33 @@ class Quantize(Stage):
         """
         assert model is not None
         from mlpack.quantization.coverage import operator_counts, share
+        from mlpack.stages import samples
 
         rules = job.target.rules
         if self.numerics == "fp16":
             from mlpack.stages.quantize_cast import to_fp16
 
-            changed = to_fp16(model, job)
+            to_fp16(model, job)
         elif self.numerics == "bf16":
             from mlpack.stages.quantize_cast import to_bf16
 
-            changed = to_bf16(model, job)
+            to_bf16(model, job)
         elif self.method == "dynamic":
             from mlpack.stages.quantize_int8 import dynamic
 
             dynamic(model, job, per_channel=self.per_channel)
-            changed = share(job.out / model.entry, "int8")
         elif self.method == "static":
             from mlpack.stages.quantize_int8 import static
 
             static(model, job, self)
-            changed = share(job.out / model.entry, "int8")
         else:
             raise UsageError(
                 "this graph has no operator that int8 kernels exist for",
                 "leave the numerics flag out: mlpack then takes the fastest model that it finds",
             )
+        job.say("counting the compute that changed")
+        example, _ = samples.rows(model, job, "calibration", 1)
+        changed = share(job.out / model.entry, example, self.numerics)
         if changed == 0:
             raise StageFailed(
                 f"quantizing to {self.numerics} changed no node of this graph",

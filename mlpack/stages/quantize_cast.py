@@ -17,8 +17,8 @@ _FP16_MAX = 65504.0
 _SMALL_WEIGHT = 256
 
 
-def to_fp16(model: Model, job: Job) -> float:
-    """Write the graph in fp16 with its inputs and outputs left in their own types; the share of compute in it.
+def to_fp16(model: Model, job: Job) -> None:
+    """Write the graph in fp16 with its inputs and outputs left in their own types.
 
     Raises:
         StageFailed: a weight is beyond fp16's range.
@@ -26,18 +26,17 @@ def to_fp16(model: Model, job: Job) -> float:
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    from mlpack.quantization.coverage import share, weight_range
+    from mlpack.quantization.coverage import weight_range
 
     largest = weight_range(model.entry_path)
     if largest > _FP16_MAX:
         raise StageFailed(f"a weight of {largest:.3g} is beyond fp16's range of 65504", "use --bf16 on this model")
     proto = convert_float_to_float16(onnx.load(model.entry_path), keep_io_types=True, disable_shape_infer=False)
     _write(proto, model, job)
-    return share(job.out / model.entry, "fp16")
 
 
-def to_bf16(model: Model, job: Job) -> float:
-    """Store float weights in bf16 behind a Cast; the backend executes in bf16. The share of compute in it.
+def to_bf16(model: Model, job: Job) -> None:
+    """Store float weights in bf16 behind a Cast; the backend executes in bf16.
 
     ONNX Runtime's CPU kernels have no bf16 and OpenVINO decides precision by session, so the numerics of this
     model are the graph's weights *and* the session's precision.
@@ -46,8 +45,6 @@ def to_bf16(model: Model, job: Job) -> float:
     import numpy as np
     import onnx
     from onnx import TensorProto, helper, numpy_helper
-
-    from mlpack.quantization.coverage import compute_nodes
 
     proto = onnx.load(model.entry_path)
     casts: dict[str, onnx.NodeProto] = {}
@@ -65,10 +62,6 @@ def to_bf16(model: Model, job: Job) -> float:
     for node in reversed(list(casts.values())):
         proto.graph.node.insert(0, node)
     _write(proto, model, job)
-    weighted = {node.name for node in proto.graph.node if any(name in casts for name in node.input)}
-    nodes = compute_nodes(model.entry_path)
-    total = sum(node.macs for node in nodes)
-    return sum(node.macs for node in nodes if node.name in weighted) / total if total else 0.0
 
 
 def _write(proto: onnx.ModelProto, model: Model, job: Job) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def test_every_output_of_every_row_in_order_whatever_the_batch(store, rows, batc
         "logits": {"dtype": "float32", "shape": [ROWS, 3]},
         "score": {"dtype": "float32", "shape": [ROWS]},
     }
-    assert os.listdir(done.path.parent) == ["y.npz"]
+    assert [each.name for each in done.path.parent.iterdir()] == ["y.npz"]
 
 
 def test_a_static_batch_pads_the_last_one_and_cuts_it_again(store, rows):
@@ -81,11 +81,11 @@ def test_bad_data_leaves_nothing_behind(store, place):
     bad[17, 3] = np.nan
     np.savez(place / "nan.npz", features=bad)
     np.savez(place / "wide.npz", features=np.zeros((30, 9), np.float32))
-    before = sorted(os.listdir(place))
+    before = sorted(place.iterdir())
     for data, said in (("nan.npz", "row 17"), ("wide.npz", r"\[batch, 9\]"), ("none.npz", "no data at")):
         with pytest.raises(DataError, match=said):
             mlpack.predict("tiny-mlp", data=data, out="y.npz")
-    assert sorted(os.listdir(place)) == before
+    assert sorted(place.iterdir()) == before
 
 
 def test_answers_that_are_no_numbers_are_counted(store, place, heard):
@@ -105,21 +105,24 @@ def test_a_missing_model_file_is_told_before_anything_runs(store, rows):
 
 
 def test_a_full_disk_is_an_error_of_the_machine(store, place):
-    if not os.path.exists("/dev/full"):
+    if not Path("/dev/full").exists():
         pytest.skip("no /dev/full")
-    from mlpack.api import predict
-
-    growing = predict._Growing("y", place / "full.npy", np.zeros((1, 4), np.float32), 1)
-    growing.close()
-    growing._stream = open("/dev/full", "wb", buffering=0)
+    from mlpack.api.predict import _Growing
     from mlpack.core.filesystem import refused_by_machine
 
-    with pytest.raises(MachineError, match="disk is full"), refused_by_machine(place):
+    growing = _Growing("y", place / "full.npy", np.zeros((1, 4), np.float32), 1)
+    growing.close()
+    with (
+        Path("/dev/full").open("wb", buffering=0) as full,
+        pytest.raises(MachineError, match="disk is full"),
+        refused_by_machine(place),
+    ):
+        growing._stream = full
         growing.append(np.zeros((1, 4), np.float32), 1)
 
 
 def test_memory_holds_a_batch_not_the_data(store, place):
-    """A gigabyte of inputs, streamed: the child's peak stays far below it."""
+    """256 MB of inputs and 128 MB of outputs, streamed: the child's peak stays far below their sum."""
     big = np.lib.format.open_memmap(place / "features.npy", mode="w+", dtype=np.float32, shape=(8_000_000, 8))
     del big
     folder = place / "data"

@@ -6,10 +6,8 @@ import json
 import os
 import pickle
 import re
-import shutil
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -277,6 +275,7 @@ def _recipes(folder):
     (folder / "wrong-stage.yaml").write_text(RECIPE.replace("simplify", "simplfy"))
     (folder / "wrong-value.yaml").write_text(RECIPE.replace("int8", "int9"))
     (folder / "wrong-order.yaml").write_text(RECIPE.replace("[export, simplify", "[simplify"))
+    (folder / "no-backend.yaml").write_text(RECIPE.replace(", {compile: {backend: onnxruntime}}", ""))
     (folder / "no-steps.yaml").write_text("source: {model: models.py:net}\nsteps: []\n")
     (folder / "no-source.yaml").write_text("steps: [export]\n")
     (folder / "text-source.yaml").write_text(RECIPE.replace("{model: models.py:net}", "models.py:net"))
@@ -298,7 +297,7 @@ MODEL_CASES = {
     "a checkpoint cut off": ("cut-weights.pt --factory models.py:net", 2, "ends too early", "again"),
     "safetensors cut off": ("cut-weights.safetensors --factory models.py:net", 2, "ends too early", "again"),
     "a .pt2 cut off": ("cut.pt2 --data good.npz", 2, "ends too early", "again"),
-    "a .pt2 with a hole": ("flipped.pt2 --data good.npz", 2, "flipped.pt2", ""),
+    "a .pt2 with a hole": ("flipped.pt2 --data good.npz", 2, " .pt2", "export it again"),
     "a pickle that runs code": ("evil.pkl --data good.npz", 2, "system", ""),
     "a checkpoint that runs code": ("evil.pt --data good.npz", 2, "can run any code", "--allow-pickle"),
     "a checkpoint that runs code, with factory": (
@@ -316,7 +315,7 @@ MODEL_CASES = {
     "a factory not in its file": ("models.py:nett --data good.npz", 2, "'nett'", "models.py:net"),
     "a factory in no file": ("weights.pt --factory modelz.py:net", 2, "modelz.py", "models.py"),
     "a factory in no module": ("nowhere.models:net", 2, "nowhere.models", "path/file.py"),
-    "a factory that gives a number": ("models.py:number --data good.npz", 2, "int", "nn.Module"),
+    "a factory that gives a number": ("models.py:number --data good.npz", 2, "not an nn.Module", "return"),
     "a factory for a whole model": ("net.pt2 --factory models.py:net", 2, "needs no factory", "--factory"),
     "a model that is not deterministic": ("models.py:noisy --data good.npz", 2, "not deterministic", "random"),
     "a model that keeps state": ("models.py:counting --data good.npz", 4, "'seen'", "input and an output"),
@@ -338,7 +337,7 @@ DATA_CASES = {
     "labels alone": ("models.py:net --data only-labels.npz", 2, "no input array", "np.savez"),
     "too few samples": ("models.py:net --data few.npz", 2, "12 samples", "20"),
     "no samples": ("models.py:net --data none.npz", 2, "no samples", "20"),
-    "one sample, repeated": ("models.py:net --data equal.npz", 2, "", "different samples"),
+    "one sample, repeated": ("models.py:net --data equal.npz", 2, "repeats", "different samples"),
     "sample counts that differ": ("models.py:net --data uneven.npz", 2, "59", "equally long"),
     "other names": ("models.py:net --data other-names.npz", 2, "forward() takes x", "rename"),
     "other names, two inputs": ("models.py:two --data two-lacks.npz", 2, "takes x, y", "rename 'z'"),
@@ -392,7 +391,6 @@ FLAG_CASES = {
     "a setting that is no YAML": ("net.pt2 --data good.npz --set quantize.samples=[", 2, "quantize.samples", "--set"),
     "no model": ("", 2, "which model", "mlpack optimize"),
     "an unknown flag": ("net.pt2 --data good.npz --int9", 2, "--int9", "--int8"),
-    "a flag without its value": ("net.pt2 --data", 2, "--data", "--help"),
     "no threads": ("net.pt2 --data good.npz --threads 0", 2, "threads", "--help"),
     "an input spelt wrong": ("models.py:net --input x:float32", 2, "x:float32", "--input"),
     "an input of no dtype": ("models.py:net --input x=float31:batch,4", 2, "float31", "float32"),
@@ -414,7 +412,8 @@ FLAG_CASES = {
     "an unknown option in a recipe": ("wrong-option.yaml", 2, "per_chanel", "per_channel"),
     "an unknown stage in a recipe": ("wrong-stage.yaml", 2, "simplfy", "simplify"),
     "a value that is not allowed": ("wrong-value.yaml", 2, "numerics", "int9"),
-    "stages that do not follow": ("wrong-order.yaml", 2, "", ""),
+    "stages that do not follow": ("wrong-order.yaml", 2, "'simplify' takes onnx", "put a step"),
+    "stages that choose no backend": ("no-backend.yaml", 2, "no step says which backend", "compile"),
     "a recipe with a bare limit": ("bad-limit.yaml", 2, "limit", ""),
     "a recipe with an unknown metric": ("bad-metric.yaml", 2, "topp1", "top1"),
     "a recipe and a numerics flag": ("good.yaml --int8", 2, "recipe", "--set"),

@@ -1,0 +1,133 @@
+"""What `bench` measured, as records: contenders, batch sizes, components."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from mlpack.core.artifact import ComponentRecord, Timing
+
+if TYPE_CHECKING:
+    from mlpack.api.contenders import Contender
+    from mlpack.engine.cache import Done
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One contender at one batch size, in ms. `speedup`: how many times as fast as the first contender."""
+
+    batch: int
+    timing: Timing
+    speedup: float | None = None
+    speedup_ci95: Interval | None = None
+
+    def document(self) -> dict[str, Any]:
+        """As `--json` prints it."""
+        timing = self.timing.model_dump(mode="json")
+        return {"batch": self.batch, **timing, "speedup": self.speedup, "speedup_ci95": self.speedup_ci95}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was measured of one contender; components of the first contender alone, at the first batch size."""
+
+    label: str
+    backend: str
+    numerics: str
+    latency: tuple[Timed, ...]
+    components: tuple[ComponentRecord, ...] = ()
+
+    def document(self) -> dict[str, Any]:
+        """As `--json` prints it."""
+        return {
+            "label": self.label,
+            "backend": self.backend,
+            "numerics": self.numerics,
+            "latency": [each.document() for each in self.latency],
+            "components": [each.model_dump(mode="json") for each in self.components],
+        }
+
+
+@dataclass(frozen=True)
+class Against:
+    """How many times as fast as the artifact given with `against` the first contender is, at one batch size."""
+
+    label: str
+    batch: int
+    speedup: float
+    speedup_ci95: Interval | None
+
+
+@dataclass(frozen=True)
+class Benched:
+    """What `bench` measured. `rows` says what was run: real or synthetic rows; `steady`: the timings settled."""
+
+    threads: int
+    machine: dict[str, Any]
+    contenders: tuple[Result, ...]
+    against: tuple[Against, ...]
+    left_out: tuple[str, ...]
+    rows: str
+    launches: int
+    steady: bool
+
+    def document(self) -> dict[str, Any]:
+        """As `--json` prints it."""
+        return {
+            "threads": self.threads,
+            "machine": self.machine,
+            "unit": "ms",
+            "rows": self.rows,
+            "launches": self.launches,
+            "steady": self.steady,
+            "contenders": [each.document() for each in self.contenders],
+            "against": [asdict(each) for each in self.against],
+            "left_out": list(self.left_out),
+        }
+
+
+def result_of(contender: Contender, done: Done, *, first: bool) -> Result:
+    """The rows of one contender in the report of profile_latency."""
+    from mlpack.stages.profile_latency import OPTIMIZED
+
+    key = OPTIMIZED if first else contender.key
+    rows = [row for row in done.report.tables["latency"] if row["contender"] == key]
+    components = done.report.tables["components"] if first else []
+    return Result(
+        label=contender.label,
+        backend=contender.backend,
+        numerics=contender.model.numerics,
+        latency=tuple(_timed(row) for row in rows),
+        components=tuple(ComponentRecord.model_validate(row) for row in components),
+    )
+
+
+def _timed(row: dict[str, Any]) -> Timed:
+    """The stage says how much faster the first contender is than this one: turned round."""
+    timing = Timing.model_validate({name: row[name] for name in Timing.model_fields})
+    ratio, interval = row.get("speedup_over"), row.get("speedup_over_ci95")
+    return Timed(
+        batch=row["batch"],
+        timing=timing,
+        speedup=None if ratio is None else 1 / ratio,
+        speedup_ci95=None if interval is None else (1 / interval[1], 1 / interval[0]),
+    )
+
+
+def against_of(rival: Result) -> tuple[Against, ...]:
+    """The speeds over a rival, turned back: how the first contender stands to the rival."""
+    found = []
+    for each in rival.latency:
+        assert each.speedup is not None
+        interval = each.speedup_ci95
+        found.append(
+            Against(
+                label=rival.label,
+                batch=each.batch,
+                speedup=1 / each.speedup,
+                speedup_ci95=None if interval is None else (1 / interval[1], 1 / interval[0]),
+            )
+        )
+    return tuple(found)

@@ -1,0 +1,56 @@
+"""Functions that the tests start in children: each ends in its own way."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+
+from mlpack import errors
+
+
+def answer(say, number):
+    say("counting", 1, 2)
+    return {"number": number + 1}
+
+
+def segfault(say):
+    print("last words", flush=True)
+    ctypes.string_at(0)
+
+
+def abort(say):
+    os.abort()
+
+
+def killed(say):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leaves(say):
+    os._exit(9)
+
+
+def bug(say):
+    raise RuntimeError("something that nobody foresaw")
+
+
+def refuses(say, kind):
+    raise errors.KINDS[kind](f"{kind} says no", "try something else")
+
+
+def takes_memory(say, megabytes):
+    block = bytearray(megabytes * 1_000_000)
+    block[:: 4096] = b"x" * len(block[:: 4096])
+    return len(block)
+
+
+def says_no_json(say):
+    return sys.stdout
+
+
+def waits(say):
+    say("ready")
+    time.sleep(300)

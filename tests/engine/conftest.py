@@ -1,0 +1,6 @@
+"""Makes the functions of children.py importable here and in the children."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
