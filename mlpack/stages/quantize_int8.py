@@ -39,7 +39,8 @@ _METHODS = {
 # ONNX Runtime keeps every activation of every sample until the histogram is made (31 MB a sample on ResNet-18).
 _HISTOGRAM_SAMPLES = 64
 _WEIGHTED = ["Conv", "ConvTranspose", "MatMul", "Gemm"]
-_DYNAMIC = ["MatMul", "Gemm", "LSTM", "GRU", "Attention"]
+# Gather: embeddings, often most of a language model's bytes.
+_DYNAMIC = ["MatMul", "Gemm", "Gather", "LSTM", "GRU", "Attention"]
 _TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
 
 

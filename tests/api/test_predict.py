@@ -112,13 +112,10 @@ def test_a_full_disk_is_an_error_of_the_machine(store, place):
 
     growing = _Growing("y", place / "full.npy", np.zeros((1, 4), np.float32), 1)
     growing.close()
-    with (
-        Path("/dev/full").open("wb", buffering=0) as full,
-        pytest.raises(MachineError, match="disk is full"),
-        refused_by_machine(place),
-    ):
+    with Path("/dev/full").open("wb", buffering=0) as full:
         growing._stream = full
-        growing.append(np.zeros((1, 4), np.float32), 1)
+        with pytest.raises(MachineError, match="disk is full"), refused_by_machine(place):
+            growing.append(np.zeros((1, 4), np.float32), 1)
 
 
 def test_memory_holds_a_batch_not_the_data(store, place):
