@@ -117,16 +117,17 @@ def _refuse_elsewhere(stored: Stored) -> None:
 def _on_backends(made: Contender, backend: str, context: Context) -> tuple[list[Contender], list[str]]:
     from mlpack.backends import BACKENDS, runs
 
-    names = runs(made.model.format) if backend == EVERY else (backend,)
+    able = runs(made.model.format)
+    if backend != EVERY and backend not in able:
+        raise UsageError(
+            f"{made.label} is {made.model.format}, which {backend} does not run",
+            " or ".join(f"--backend {name}" for name in (*able, EVERY)),
+        )
     found, left_out = [], []
-    for name in names:
-        reason = None
+    for name in able if backend == EVERY else (backend,):
+        options = _options(made.model, name, context)
         try:
-            options = _options(made.model, name, context)
-            if made.model.format not in BACKENDS[name].formats:
-                reason = f"it does not run {made.model.format} models"
-            else:
-                reason = BACKENDS[name].refusal(made.model, context.target, options)
+            reason = BACKENDS[name].refusal(made.model, context.target, options)
         except MissingLibrary as error:
             if backend != EVERY:
                 raise
@@ -142,9 +143,12 @@ def _on_backends(made: Contender, backend: str, context: Context) -> tuple[list[
 
 
 def _options(model: Model, backend: str, context: Context) -> BackendOptions:
+    """As the artifact has them on its own backend, else as `compile` would choose them."""
     from mlpack.stages.compile import Compile
 
-    if model.backend == backend and model.backend_options.graph_optimizations == "all":
+    if model.format == "torch" or (
+        model.backend == backend and model.backend_options.graph_optimizations == "all"
+    ):
         return model.backend_options
     return Compile(backend=backend).options(model, context.target, context.threads)
 

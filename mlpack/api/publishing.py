@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlpack
@@ -20,12 +18,16 @@ from mlpack.api.records import (
     model_of,
 )
 from mlpack.core.artifact import Artifact, SourceRecord
+from mlpack.core.filesystem import refused_by_machine, remove, sweep, temporary_sibling
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mlpack.api.prepare import Prepared
     from mlpack.core.artifact import Stored
     from mlpack.core.recipe import Recipe
     from mlpack.engine.cache import Done
+    from mlpack.engine.context import Context
     from mlpack.engine.search import Found
 
 
@@ -82,9 +84,19 @@ def publish_found(
             "golden": golden.report.metrics,
         }
     )
-    context.cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=context.cache, prefix="publishing-") as name:
-        folder = Path(name)
+    sweep(context.cache)
+    folder = temporary_sibling(context.cache / "publishing")
+    try:
+        _fill(folder, context, golden, found, timed, recipe)
+        return publish(store, folder, finished)
+    finally:
+        remove(folder)
+
+
+def _fill(
+    folder: Path, context: Context, golden: Done, found: Found, timed: Done | None, recipe: Recipe
+) -> None:
+    with refused_by_machine(folder):
         shutil.copytree(found.winner.model.path, folder / "model", copy_function=shutil.copyfile)
         (folder / "golden").mkdir()
         for file in golden.report.files:
@@ -93,7 +105,6 @@ def publish_found(
         (folder / "recipe.yaml").write_text(_recipe_text(recipe), encoding="utf-8")
         if not context.target.here and context.target.kind == "cuda":
             (folder / "build-engine.sh").write_text(engine_script(found, context.target.title), encoding="utf-8")
-        return publish(store, folder, finished)
 
 
 def _write_reports(folder: Path, found: Found, timed: Done | None) -> None:

@@ -163,7 +163,7 @@ def _candidate(candidate: Candidate, *, chosen: bool) -> CandidateRecord:
         latency=None if p50 is None else {"p50_ms": p50, "geometric_mean_ms": pace(candidate)},
         size_bytes=candidate.model.size_bytes if made else None,
         chosen=chosen,
-        why="the fastest inside the limit" if chosen else candidate.lost or "",
+        why=("drops least" if p50 is None else "the fastest inside the limit") if chosen else candidate.lost or "",
     )
 
 

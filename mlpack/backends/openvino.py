@@ -63,8 +63,8 @@ class OpenVino:
 
     def refusal(self, model: Model, target: Target, options: BackendOptions) -> str | None:
         """The CPU alone, Q/DQ only as it fuses it, and only precisions that the CPU reports."""
-        del model, target
-        if options.device != "cpu":
+        del model
+        if options.device != "cpu" or target.kind == "cuda":
             return "only its CPU plug-in is driven here"
         if options.graph_optimizations == "off":
             return "it cannot run Q/DQ literally"

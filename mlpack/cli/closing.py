@@ -57,7 +57,9 @@ def _facts(this: Artifact) -> Iterator[tuple[str, list[str]]]:
         yield "speed", [f"not measured: {this.latency[0].reason}"]
     before = this.baseline.get("size_bytes")
     share = f"{this.model.numerics_share:.0%} of the compute" if this.model.numerics != "fp32" else "all of it"
-    yield "size", [f"{size(before)} → {size(this.model.size_bytes)}"]
+    explicit = this.target.get("kind") == "cuda" and this.model.quantization is not None
+    later = "; the graph keeps float weights behind Q/DQ, the engine will not" if explicit else ""
+    yield "size", [f"{size(before)} → {size(this.model.size_bytes)}{later}"]
     how = f" {this.model.quantization.method}" if this.model.quantization else ""
     version = this.environment["libraries"].get(this.model.backend, "")
     yield "runs as", [f"{this.model.numerics}{how} ({share}) on {this.model.backend} {version}"]

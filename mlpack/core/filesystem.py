@@ -38,17 +38,22 @@ def refused_by_machine(path: Path) -> Iterator[None]:
     except OSError as error:
         where = error.filename2 or error.filename or path
         if error.errno in _FULL:
-            raise MachineError(
-                f"cannot write {where}: {_FULL[error.errno]}",
-                "free some space (`mlpack gc` removes what nothing refers to), or set MLPACK_STORE and "
-                "MLPACK_CACHE to folders on another disk",
-            ) from error
+            raise MachineError(*disk_full(where, _FULL[error.errno])) from error
         if error.errno in _CLOSED:
             raise MachineError(
                 f"no access to {where}: {_CLOSED[error.errno]}",
                 "get access to it, or set MLPACK_STORE and MLPACK_CACHE to folders of your own",
             ) from error
         raise
+
+
+def disk_full(where: object, what: str = "the disk is full") -> tuple[str, str]:
+    """Message and hint of a MachineError."""
+    return (
+        f"cannot write {where}: {what}",
+        "free some space (`mlpack gc` removes what nothing refers to), or set MLPACK_STORE and "
+        "MLPACK_CACHE to folders on another disk",
+    )
 
 
 def temporary_name(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -93,7 +94,18 @@ class Model(Frozen):
 
     def digests(self) -> dict[str, str]:
         """Sha256 of each file, by its path relative to the folder."""
-        return {path.relative_to(self.path).as_posix(): sha256_of(path) for path in self.files()}
+        return {path.relative_to(self.path).as_posix(): _known_sha256(path) for path in self.files()}
+
+
+def _known_sha256(path: Path) -> str:
+    """Sha256 of a file that this process may have read before: model files are asked for again and again."""
+    status = path.stat()
+    return _sha256_at(path, status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+@functools.lru_cache(maxsize=4096)
+def _sha256_at(path: Path, *_unchanged: int) -> str:
+    return sha256_of(path)
 
 
 def sha256_of(path: Path) -> str:

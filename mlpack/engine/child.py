@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlpack.core.filesystem import refused_by_machine
 from mlpack.errors import MlpackError
 from mlpack.measure.machine import peak_rss_bytes
 
@@ -31,7 +32,8 @@ def main() -> None:
     say = _say_into(pipe)
     try:
         module, _, function = job["call"].partition(":")
-        value = getattr(importlib.import_module(module), function)(say, **job["arguments"])
+        with refused_by_machine(folder):
+            value = getattr(importlib.import_module(module), function)(say, **job["arguments"])
         result: dict[str, Any] = {"value": value, "peak_rss_bytes": peak_rss_bytes()}
     except MlpackError as error:
         result = {"error": {"kind": error.kind, "message": error.message, "hint": error.hint}}
@@ -40,7 +42,10 @@ def main() -> None:
     except BaseException:  # noqa: BLE001 - the parent raises it again as a bug, with this traceback
         result = {"bug": traceback.format_exc()}
     temporary = folder / "result.tmp"
-    temporary.write_text(json.dumps(result))
+    try:
+        temporary.write_text(json.dumps(result))
+    except OSError:
+        os._exit(os.EX_IOERR)
     temporary.rename(folder / "result.json")
     sys.stdout.flush()
     sys.stderr.flush()

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlpack.errors import KINDS, StageFailed
+from mlpack.core.filesystem import disk_full, refused_by_machine
+from mlpack.errors import KINDS, MachineError, StageFailed
 
 if TYPE_CHECKING:
     from mlpack.core.stage import Say
@@ -42,12 +43,14 @@ class Launched:
     alone: that is how contenders are timed.
     """
 
-    def __init__(self, reference: str, arguments: dict[str, Any], say: Say) -> None:
+    def __init__(self, reference: str, arguments: dict[str, Any], say: Say, place: Path | None = None) -> None:
+        """Start it. Its temporary files lie in a folder inside `place`: who sweeps that sweeps what a kill left."""
         self.peak_rss_bytes = 0
         self._say = say
-        self._folder = tempfile.TemporaryDirectory(prefix="mlpack-", ignore_cleanup_errors=True)
-        folder = Path(self._folder.name)
-        (folder / "job.json").write_text(json.dumps({"call": reference, "arguments": arguments}))
+        with refused_by_machine(place or Path(tempfile.gettempdir())):
+            self._folder = tempfile.TemporaryDirectory(prefix="mlpack-", dir=place, ignore_cleanup_errors=True)
+            folder = Path(self._folder.name)
+            (folder / "job.json").write_text(json.dumps({"call": reference, "arguments": arguments}))
         reader, writer = os.pipe()
         with (folder / "output.txt").open("wb") as output:
             self._child = subprocess.Popen(
@@ -57,7 +60,11 @@ class Launched:
                 stderr=output,
                 pass_fds=(writer,),
                 start_new_session=True,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+                env={
+                    **os.environ,
+                    "TMPDIR": str(folder),
+                    "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+                },
             )
         os.close(writer)
         self._lines = os.fdopen(reader)
@@ -109,13 +116,13 @@ class Launched:
         self._folder.cleanup()
 
 
-def call(reference: str, arguments: dict[str, Any], say: Say) -> Finished:
+def call(reference: str, arguments: dict[str, Any], say: Say, place: Path | None = None) -> Finished:
     """Run `package.module:function(say, **arguments)` in a fresh process; arguments and result are JSON.
 
     Raises:
         MlpackError, ChildBug: as `Launched.finish`.
     """
-    child = Launched(reference, arguments, say)
+    child = Launched(reference, arguments, say, place)
     return Finished(child.finish(), child.peak_rss_bytes)
 
 
@@ -129,6 +136,8 @@ def _finished(folder: Path, returncode: int, usage: resource.struct_rusage) -> F
             error = content["error"]
             raise KINDS[error["kind"]](error["message"], error["hint"])
         raise ChildBug(content["bug"])
+    if returncode == os.EX_IOERR:
+        raise MachineError(*disk_full(folder))
     peak_gb = usage.ru_maxrss * 1024 / 1e9
     tail = (folder / "output.txt").read_text(errors="replace").strip().splitlines()[-_TAIL_LINES:]
     said = f": {' | '.join(tail)}" if tail else ""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from mlpack.core.filesystem import refused_by_machine, remove, sync, temporary_sibling, write_atomic
+from mlpack.core.filesystem import refused_by_machine, remove, sweep, sync, temporary_sibling, write_atomic
 from mlpack.core.model import Model
 from mlpack.core.report import Report
 from mlpack.engine import process
@@ -40,9 +41,10 @@ def run(
     content = ingredients(name, stage, model, context, rivals or {})
     key = key_of(content)
     folder = context.cache / "stages" / key[:2] / key
-    with refused_by_machine(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
+    with ExitStack() as held:
+        with refused_by_machine(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(FileLock(folder.with_suffix(".lock")))
         kept = None if stage.timing or context.fresh else find(folder)
         done = kept or _run(name, stage, model, context, rivals or {}, content, key)
     spent = "kept from an earlier run" if done.reused else f"{done.seconds:.1f} s"
@@ -60,6 +62,7 @@ def _run(
     key: str,
 ) -> Done:
     folder = context.cache / "stages" / key[:2] / key
+    sweep(folder.parent)
     work = temporary_sibling(folder)
     started = time.monotonic()
     try:
@@ -80,7 +83,7 @@ def _run(
             "model": with_path(model) if model else None,
             "spec": spec.model_dump(mode="json"),
         }
-        finished = process.call("mlpack.engine.job:run_stage", arguments, context.reporter.say)
+        finished = process.call("mlpack.engine.job:run_stage", arguments, context.reporter.say, place=work)
         made = Model.model_validate(finished.value["model"])
         done = Done(
             stage=name,

@@ -92,7 +92,7 @@ def test_what_cannot_be_timed_is_refused_before_anything_is(store, place):
     with pytest.raises(UsageError) as wrong:
         mlpack.bench("tiny-mlp", backend="openvin", **quick)
     assert wrong.value.hint == "did you mean 'openvino'?"
-    with pytest.raises(UsageError, match="does not run onnx"):
+    with pytest.raises(UsageError, match="is onnx, which torch does not run"):
         mlpack.bench("tiny-mlp", backend="torch", **quick)
     with pytest.raises(UsageError, match="unknown artifact"):
         mlpack.bench("tiny-mpl", **quick)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,8 +35,7 @@ def installed(tmp_path_factory):
         [str(python), "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
-    with open(f"{told.stdout.strip()}/libraries.pth", "w", encoding="utf-8") as stream:
-        stream.write(f"{libraries}\n")
+    (Path(told.stdout.strip()) / "libraries.pth").write_text(f"{libraries}\n", encoding="utf-8")
     return place / "env" / "bin"
 
 
