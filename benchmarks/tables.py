@@ -172,7 +172,9 @@ def _drop(run: Result) -> str:
 
 
 def _cell(text: str | None) -> str:
-    return (text or "").replace("|", "\\|").replace("\n", " ")
+    """The first of an error's reasons; the result file has all of them."""
+    first, more, _ = (text or "").partition("; ")
+    return first.replace("|", "\\|").replace("\n", " ") + (" …" if more else "")
 
 
 if __name__ == "__main__":

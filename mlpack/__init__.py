@@ -6,9 +6,13 @@ Each command of the command line is one function here: `mlpack.optimize(...)`, `
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 __version__ = "0.1.0"
+
+# Since 1.29 onnxruntime reports sessions and models to its makers unless this is set before it is loaded.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 _VERBS = ("bench", "diff", "doctor", "gc", "list_artifacts", "optimize", "package", "plan", "predict", "recipes",
           "rm", "show", "tag", "targets", "verify")  # fmt: skip

@@ -159,11 +159,12 @@ def run_recipe(recipe: Recipe, store: Path, cache: Path, reporter: Reporter, *, 
     from mlpack.engine.search import search
     from mlpack.engine.validate import check
     from mlpack.store.names import check_name
-    from mlpack.store.publish import same_as_latest
+    from mlpack.store.publish import check_store, same_as_latest
 
     limit = _parsed(recipe.limit)
     check(_with_metric(recipe, recipe.data.metric or "top1"), load_target(recipe.target))
     name = check_name(recipe.name or name_for(recipe.source.model))
+    check_store(store)
     prepared = prepare(recipe, cache, reporter, fresh=fresh)
     recipe, limit = settled(recipe, limit, prepared)
     found = search(recipe, None if prepared.synthetic else limit, prepared.context)

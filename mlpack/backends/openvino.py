@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
-import openvino as ov
 
-from mlpack.errors import MissingHardware, StageFailed
+# Its import makes a client id and reports to Google Analytics, unless this package of Intel's cannot be had.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # None: "there is no such module"
+
+import openvino as ov  # noqa: E402 - after the line above
+
+from mlpack.errors import MissingHardware, StageFailed  # noqa: E402 - likewise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

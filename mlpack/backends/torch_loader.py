@@ -137,7 +137,10 @@ def load_module(model: Model) -> Flat:
     """
     loader = Loader.read(model.path)
     inner = load_inner(model.path, loader)
-    return Flat(inner, [spec.name for spec in model.inputs], [spec.name for spec in model.outputs])
+    flat = Flat(inner, [spec.name for spec in model.inputs], [spec.name for spec in model.outputs])
+    # Not flat.eval(): that would ask `inner` again, which a frozen module refuses.
+    flat.training = False
+    return flat
 
 
 def load_exported(model: Model) -> torch.export.ExportedProgram | None:

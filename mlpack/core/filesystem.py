@@ -49,11 +49,39 @@ def refused_by_machine(path: Path) -> Iterator[None]:
 
 def disk_full(where: object, what: str = "the disk is full") -> tuple[str, str]:
     """Message and hint of a MachineError."""
-    return (
-        f"cannot write {where}: {what}",
+    hint = (
         "free some space (`mlpack gc` removes what nothing refers to), or set MLPACK_STORE and "
-        "MLPACK_CACHE to folders on another disk",
+        "MLPACK_CACHE to folders on another disk"
     )
+    return f"cannot write {where}: {what}", hint
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder and those around it, where they are not there yet.
+
+    Raises:
+        MachineError: the place cannot be written, or something else is in the way.
+    """
+    with refused_by_machine(path):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except (FileNotFoundError, NotADirectoryError, FileExistsError) as error:
+            raise MachineError(
+                f"cannot make the folder {path}: {error.strerror}",
+                "set MLPACK_STORE and MLPACK_CACHE to folders of your own",
+            ) from error
+
+
+def check_can_write(path: Path) -> None:
+    """Try whether a folder could be made at `path`, and leave nothing behind.
+
+    Raises:
+        MachineError: it could not.
+    """
+    there = next(each for each in (path.absolute(), *path.absolute().parents) if each.exists())
+    probe = temporary_name(there / "probe")
+    make_folder(probe)
+    probe.rmdir()
 
 
 def temporary_name(path: Path) -> Path:
@@ -68,8 +96,7 @@ def temporary_sibling(path: Path) -> Path:
         MachineError: the disk is full or the place cannot be written.
     """
     folder = temporary_name(path)
-    with refused_by_machine(path):
-        folder.mkdir(parents=True)
+    make_folder(folder)
     return folder
 
 
@@ -81,8 +108,8 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     """
     raw = content.encode() if isinstance(content, str) else content
     temporary = temporary_name(path)
+    make_folder(path.parent)
     with refused_by_machine(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
                 file.write(raw)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from mlpack.core.filesystem import alive, refused_by_machine
+from mlpack.core.filesystem import alive, make_folder, refused_by_machine
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,8 +42,8 @@ class RunLog:
             MachineError: the cache folder cannot be written.
         """
         folder = cache / "logs"
+        make_folder(folder)
         with refused_by_machine(folder):
-            folder.mkdir(parents=True, exist_ok=True)
             sweep_logs(folder)
             now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
             self.path = folder / f"{now}-{command}-{os.getpid()}.log"

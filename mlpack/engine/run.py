@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from mlpack.core.filesystem import refused_by_machine, remove, sweep, sync, temporary_sibling, write_atomic
+from mlpack.core.filesystem import make_folder, refused_by_machine, remove, sweep, sync, temporary_sibling, write_atomic
 from mlpack.core.model import Model
 from mlpack.core.report import Report
 from mlpack.engine import process
@@ -42,8 +42,8 @@ def run(
     key = key_of(content)
     folder = context.cache / "stages" / key[:2] / key
     with ExitStack() as held:
+        make_folder(folder.parent)
         with refused_by_machine(folder):
-            folder.parent.mkdir(parents=True, exist_ok=True)
             held.enter_context(FileLock(folder.with_suffix(".lock")))
         kept = None if stage.timing or context.fresh else find(folder)
         done = kept or _run(name, stage, model, context, rivals or {}, content, key)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 # The same samples alone and batched: rounding stays far below, one scale for a whole batch lies far above.
 BATCH_DEPENDENT = 1e-3
 MOSTLY = 0.5
+# Two launches resolve no less than this; what is nearer is decided by the final comparison and its interval.
+_DOUBT = 1.1
 _SCREENING = {"launches": 2, "seconds": 0.25, "components": False}
 
 
@@ -204,7 +206,7 @@ def _held_to(candidate: Candidate, promise: str, parent: Candidate | None) -> Ca
         return candidate.out(f"is not {promise}")
     if candidate.model.numerics_share < MOSTLY:
         return candidate.out(f"only {candidate.model.numerics_share:.0%} of its compute is {promise}")
-    if parent is not None and pace(candidate) > pace(parent):
+    if parent is not None and pace(candidate) > _DOUBT * pace(parent):
         return candidate.out(f"is slower than {parent.label} ({pace(candidate) / pace(parent):.2f} × its time)")
     return candidate
 
@@ -232,10 +234,8 @@ def _nothing_left(tried: list[Candidate], recipe: Recipe) -> GateFailed:
     """Exit 5: what each attempt at the promise failed on, and the best model that there is."""
     promised = [each for each in tried if recipe.promise is None or each.model.numerics == recipe.promise]
     reasons = "; ".join(f"{each.label}: {each.lost}" for each in promised) or "no candidate could be made"
-    others = [
-        each for each in tried if each.lost == f"is not {recipe.promise}" and _safe(each)
-    ]
-    best = _fastest(others)
+    others = [each for each in tried if each.lost == f"is not {recipe.promise}"]
+    best = _fastest([each for each in others if _safe(each)] or others)
     if recipe.promise is None or best is None:
         return GateFailed(f"no candidate holds the limit: {reasons}", _smallest(promised))
     offer = f"the fastest that does is {best.label}"

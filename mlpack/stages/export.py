@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _INLINE_BYTES = 1_500_000_000
 _VERIFIED_ROWS = 64
 _LEGACY_OPSET = 18
+# What torch.export writes in place of a module where it made the node itself.
+_NO_MODULE = "_empty_nn_module_stack"
 
 
 class Export(Stage):
@@ -66,8 +68,6 @@ class Export(Stage):
         job.say("exporting to ONNX")
         proto = _export(model, example, self.opset)
         _name_nodes_by_module(proto)
-        path = job.out / "model.onnx"
-        _save(proto, path)
         exported = model.model_copy(
             update={
                 "path": job.out,
@@ -78,6 +78,7 @@ class Export(Stage):
                 "outputs": _specs(proto.graph.output, model.outputs),
             }
         )
+        _save(proto, exported.entry_path)
         job.say("verifying the ONNX file against the original")
         worst = _verify(model, exported, example, job, self.tolerance)
         return Outcome(
@@ -89,9 +90,9 @@ class Export(Stage):
 def _export(model: Model, example: dict[str, np.ndarray], opset: int) -> onnx.ModelProto:
     import torch
 
-    from mlpack.backends.torch import load_exported, load_module
+    from mlpack.backends.torch import load_exported, load_module, to_tensor
 
-    arguments = tuple(torch.from_numpy(example[spec.name]) for spec in model.inputs)
+    arguments = tuple(to_tensor(example[spec.name]) for spec in model.inputs)
     inputs = [spec.name for spec in model.inputs]
     outputs = [spec.name for spec in model.outputs]
     shapes = tuple(
@@ -100,7 +101,7 @@ def _export(model: Model, example: dict[str, np.ndarray], opset: int) -> onnx.Mo
     program = load_exported(model)
     module = program if program is not None else load_module(model)
     if isinstance(getattr(module, "inner", module), torch.jit.ScriptModule):
-        return _export_torchscript(module, arguments, inputs, outputs, shapes)
+        return _export_torchscript(module, arguments, model)
     try:
         with contextlib.redirect_stdout(None):
             exported = torch.onnx.export(
@@ -120,33 +121,28 @@ def _export(model: Model, example: dict[str, np.ndarray], opset: int) -> onnx.Mo
     return exported.model_proto
 
 
-def _export_torchscript(
-    module: Any,
-    arguments: tuple[torch.Tensor, ...],
-    inputs: list[str],
-    outputs: list[str],
-    shapes: tuple[dict[int, str] | None, ...],
-) -> onnx.ModelProto:
+def _export_torchscript(module: Any, arguments: tuple[torch.Tensor, ...], model: Model) -> onnx.ModelProto:
     import io
 
     import onnx
     import torch
 
-    named = dict(zip(inputs, shapes, strict=True))
-    batch = next((shape[0] for shape in shapes if shape and 0 in shape), None)
-    if batch:
-        named |= {name: {0: batch} for name in outputs}
+    shapes = {
+        spec.name: {axis: dim for axis, dim in enumerate(spec.dims) if isinstance(dim, str)}
+        for spec in (*model.inputs, *model.outputs)
+    }
     buffer = io.BytesIO()
     try:
         torch.onnx.export(
-            module,
+            # The exporter cannot enter a script module inside a plain one; a trace holds it, loops and all.
+            torch.jit.trace(module, arguments, check_trace=False),
             arguments,
             buffer,
             dynamo=False,
             opset_version=_LEGACY_OPSET,
-            input_names=inputs,
-            output_names=outputs,
-            dynamic_axes={name: shape for name, shape in named.items() if shape},
+            input_names=[spec.name for spec in model.inputs],
+            output_names=[spec.name for spec in model.outputs],
+            dynamic_axes={name: shape for name, shape in shapes.items() if shape},
         )
     except (torch.onnx.OnnxExporterError, RuntimeError) as error:
         raise _refused(error) from error
@@ -168,16 +164,28 @@ def _refused(error: Exception) -> ModelError:
 
 def _name_nodes_by_module(proto: onnx.ModelProto) -> None:
     """Lead each node's name by its module's path: simplifiers drop metadata and keep names."""
-    import ast
-
     for node in proto.graph.node:
-        scopes = next((item.value for item in node.metadata_props if item.key == "pkg.torch.onnx.name_scopes"), "[]")
-        modules = [scope for scope in ast.literal_eval(scopes)[:-1] if scope and scope != "inner"]
-        path = modules[-1].removeprefix("inner.") if modules else ""
-        node.name = f"{path}/{node.name}" if path else node.name
+        path, name = _module_path(node)
+        node.name = f"{path}/{name}" if path else name
         del node.metadata_props[:]
     # Stale shapes of initializers make ONNX Runtime's quantizer fail ("inferred and existing shape differ").
     del proto.graph.value_info[:]
+
+
+def _module_path(node: onnx.NodeProto) -> tuple[str, str]:
+    """The dotted path of the module that a node came from, empty where none is known, and the node's own name."""
+    import ast
+
+    if node.name.startswith("/inner/"):  # the TorchScript exporter has the path in the name
+        *modules, name = node.name.removeprefix("/inner/").split("/")
+        return ".".join(modules), name
+    scopes = next((item.value for item in node.metadata_props if item.key == "pkg.torch.onnx.name_scopes"), "[]")
+    modules = [
+        scope
+        for scope in ast.literal_eval(scopes)[:-1]
+        if scope and scope != "inner" and not scope.startswith(_NO_MODULE)
+    ]
+    return (modules[-1].removeprefix("inner.") if modules else ""), node.name
 
 
 def _save(proto: onnx.ModelProto, path: Path) -> None:
@@ -190,7 +198,7 @@ def _save(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def _specs(values: Any, originals: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
-    """The file's own dims, but the original's symbols where the exporter lost or renamed them."""
+    """The file's own dims, but the original's where the exporter lost or renamed them, then so in the file too."""
     import onnx
 
     by_name = {spec.name: spec for spec in originals}
@@ -202,6 +210,11 @@ def _specs(values: Any, originals: tuple[TensorSpec, ...]) -> tuple[TensorSpec, 
         known = by_name.get(value.name)
         if known is not None and len(known.dims) == len(dims):
             dims = list(known.dims)
+            for written, dim in zip(tensor.shape.dim, dims, strict=True):
+                if isinstance(dim, str):
+                    written.dim_param = dim
+                else:
+                    written.dim_value = dim
         specs.append(TensorSpec(name=value.name, dtype=dtype, dims=tuple(dims)))
     return tuple(specs)
 

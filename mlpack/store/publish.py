@@ -8,7 +8,16 @@ import os
 from typing import TYPE_CHECKING
 
 from mlpack.core.artifact import Stored
-from mlpack.core.filesystem import link_or_copy, refused_by_machine, remove, sweep, sync, temporary_sibling
+from mlpack.core.filesystem import (
+    check_can_write,
+    link_or_copy,
+    make_folder,
+    refused_by_machine,
+    remove,
+    sweep,
+    sync,
+    temporary_sibling,
+)
 from mlpack.core.model import sha256_of
 from mlpack.errors import UsageError
 from mlpack.store.names import check_name
@@ -34,11 +43,10 @@ def publish(store: Path, draft: Path, artifact: Artifact) -> Stored:
         UsageError: the name cannot be used, or the store is a file.
         MachineError: the disk is full or the store cannot be written.
     """
-    if store.exists() and not store.is_dir():
-        raise UsageError(f"the store {store} is no folder", "choose another one: --store DIR")
+    _check_is_folder(store)
     home = store / check_name(artifact.name)
+    make_folder(home)
     with refused_by_machine(home):
-        home.mkdir(parents=True, exist_ok=True)
         sweep(home)
     folder = temporary_sibling(home / "version")
     try:
@@ -55,6 +63,22 @@ def publish(store: Path, draft: Path, artifact: Artifact) -> Stored:
     except BaseException:
         remove(folder)
         raise
+
+
+def check_store(store: Path) -> None:
+    """Whether there can be published into this store: asked before work that would be in vain.
+
+    Raises:
+        UsageError: the store is a file.
+        MachineError: it cannot be written.
+    """
+    _check_is_folder(store)
+    check_can_write(store)
+
+
+def _check_is_folder(store: Path) -> None:
+    if store.exists() and not store.is_dir():
+        raise UsageError(f"the store {store} is no folder", "choose another one: --store DIR")
 
 
 def next_version(home: Path) -> int:

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,16 @@ class Net(nn.Module):
 
     def forward(self, x):
         return self.fc(x)
+
+
+class Wider(nn.Module):
+    """256 kB of weights."""
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(256, 240), nn.Linear(240, 3)
+
+    def forward(self, x):
+        return self.two(torch.relu(self.one(x)))
 
 
 class Log(Net):
@@ -103,6 +114,7 @@ def embedding(): return made(Embedding)
 def fixed(): return made(Fixed)
 def two(): return made(Two)
 def strange(): return made(Strange)
+def wider(): return made(Wider)
 def raises(): raise ValueError("the checkpoint is on another planet")
 def number(): return 3
 def lacks(): import nowhere_to_be_found
@@ -199,7 +211,7 @@ def made(tmp_path_factory):
 
 def _models(folder, torch, save_file):
     namespace: dict = {}
-    exec(compile(MODELS, "models.py", "exec"), namespace)
+    exec(compile(MODELS, "models.py", "exec"), namespace)  # noqa: S102 - the text above
     net = namespace["net"]()
     state = net.state_dict()
     torch.save(state, folder / "weights.pt")
@@ -403,7 +415,7 @@ FLAG_CASES = {
     "a recipe of bytes": ("binary.yaml", 2, "not YAML", "binary.yaml"),
     "a recipe that is a list": ("list.yaml", 2, "no recipe", "steps"),
     "an empty recipe": ("empty.yaml", 2, "no recipe", "steps"),
-    "a recipe without steps": ("no-steps.yaml", 2, "steps", ""),
+    "a recipe without steps": ("no-steps.yaml", 2, "no step", "compile"),
     "a recipe without source": ("no-source.yaml", 2, "source", ""),
     "a recipe with a text as source": ("text-source.yaml", 2, "source", ""),
     "a recipe with a text as data": ("text-data.yaml", 2, "data", ""),
@@ -436,6 +448,7 @@ CASES = {**MODEL_CASES, **DATA_CASES, **FLAG_CASES}
 
 def mlpack(folder, *words, **variables):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLPACK_")}
+    environment["XDG_CACHE_HOME"] = str(folder / "user-cache")
     return subprocess.run(
         [*MLPACK, *words],
         cwd=folder,
@@ -482,3 +495,104 @@ def test_bad_input_is_refused(made, line, code, message, hint):
 @pytest.mark.parametrize(("line", "code", "message", "hint"), list(LATE_CASES.values()), ids=list(LATE_CASES))
 def test_bad_input_that_shows_late_is_refused(made, line, code, message, hint):
     refused(made, line, code, message, hint)
+
+
+def test_an_unknown_command_is_refused(made):
+    check_refusal(mlpack(made, "optimise", "net.pt2", "--json"), 2, "optimise", "optimize")
+
+
+def test_a_store_that_is_a_file_is_refused_before_any_work(made):
+    done = mlpack(made, "optimize", "net.pt2", "--data", "good.npz", "--store", "good.npz", "--json")
+    check_refusal(done, 2, "no folder", "--store")
+    assert "load" not in done.stderr
+
+
+def test_a_store_that_cannot_be_written_is_refused_before_any_work(made):
+    """/proc takes no folders, not even from root."""
+    if not Path("/proc/self").is_dir():
+        pytest.skip("no /proc on this system")
+    done = mlpack(made, "optimize", "net.pt2", "--data", "good.npz", "--store", "/proc/mlpack-store", "--json")
+    check_refusal(done, 3, "/proc/mlpack-store", "MLPACK_STORE")
+    assert "load" not in done.stderr
+
+
+def test_a_cache_that_cannot_be_written_is_refused(made):
+    if not Path("/proc/self").is_dir():
+        pytest.skip("no /proc on this system")
+    done = mlpack(made, "optimize", "net.pt2", "--data", "good.npz", "--json", MLPACK_CACHE="/proc/mlpack-cache")
+    check_refusal(done, 3, "/proc/mlpack-cache", "MLPACK_CACHE")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """`mount(kilobytes)` gives a folder on a file system of that size; skipped where nothing can be mounted."""
+    mounted = []
+
+    def mount(kilobytes: int, *flags: str) -> Path:
+        folder = tmp_path / f"disk-{len(mounted)}"
+        folder.mkdir()
+        words = ["mount", "-t", "tmpfs", "-o", ",".join([f"size={kilobytes}k", *flags]), "tmpfs", str(folder)]
+        if shutil.which("mount") is None:
+            pytest.skip("this system has no mount command")
+        done = subprocess.run(words, check=False, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"only root may mount a small file system: {done.stderr.strip()}")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_read_only_store_is_refused_before_any_work(made, small_disk):
+    disk = small_disk(64, "ro")
+    done = mlpack(made, "optimize", "net.pt2", "--data", "good.npz", "--store", str(disk / "store"), "--json")
+    check_refusal(done, 3, "read-only", "MLPACK_STORE")
+    assert "load" not in done.stderr
+
+
+RECIPE_ON_A_DISK = """
+source: {model: models.py:wider}
+data: {evaluation: wider.npz}
+limit: none
+steps:
+- export
+- simplify
+- quantize: {numerics: int8, method: static, operators: weighted}
+- compile: {backend: onnxruntime}
+target: a100
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kilobytes", [4, 64, 300, 700, 1100, 1600, 2100])
+def test_a_full_disk_under_the_cache(made, small_disk, kilobytes):
+    """A model of 256 kB on disks on which another stage each runs out of room."""
+    disk = small_disk(kilobytes)
+    wider(made)
+    done = mlpack(made, "optimize", "disk.yaml", "--store", "full-store", "--json", MLPACK_CACHE=str(disk))
+    check_refusal(done, 3, "disk is full", "mlpack gc")
+    assert leftovers(disk) == []
+    assert not (made / "full-store").exists()
+
+
+@pytest.mark.slow
+def test_a_full_disk_under_the_store(made, small_disk):
+    disk = small_disk(60)
+    wider(made)
+    done = mlpack(made, "optimize", "disk.yaml", "--store", str(disk / "store"), "--json")
+    check_refusal(done, 3, "disk is full", "MLPACK_STORE")
+    assert [path for path in (disk / "store").rglob("*") if path.is_file()] == []
+    good = mlpack(made, "optimize", "disk.yaml", "--store", "roomy-store", "--json")
+    assert good.returncode == 0, good.stderr
+    assert good.stderr.count("kept from an earlier run") >= 5
+    assert leftovers(made / "cache") == []
+    shutil.rmtree(made / "roomy-store")
+
+
+def wider(folder):
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((60, 256)).astype("float32")
+    np.savez(folder / "wider.npz", x=x, labels=np.arange(60) % 3)
+    (folder / "disk.yaml").write_text(RECIPE_ON_A_DISK)

@@ -116,7 +116,7 @@ class Unrolled(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.cell = nn.Linear(6, 4)
+        self.cell = nn.Linear(9, 4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         state = torch.zeros(x.shape[0], 4)
