@@ -16,8 +16,9 @@ import psutil
 
 import mlpack
 from mlpack.api.records import environment
-from mlpack.core.machine import cpu_microarchitecture, usable_threads
+from mlpack.core.machine import cpu_microarchitecture
 from mlpack.core.stage import Stage
+from mlpack.core.threads import usable_threads
 from mlpack.stages import STAGES
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -58,7 +58,8 @@ def bench(
     """
     from mlpack.core.arrays import save_arrays
     from mlpack.core.targets import this_machine
-    from mlpack.measure.machine import machine_fingerprint, usable_threads
+    from mlpack.core.threads import usable_threads
+    from mlpack.measure.machine import machine_fingerprint
 
     known = load_settings(Path.cwd())
     _check_backend(backend)

@@ -13,6 +13,7 @@ from packaging.version import Version
 
 from mlpack.core import installation, machine
 from mlpack.core.settings import load_settings
+from mlpack.core.threads import usable_threads
 from mlpack.core.words import Frozen
 
 # The newest versions that the tests ran with; what is newer most likely works, and has not been tried.
@@ -114,7 +115,7 @@ def _machine() -> list[Check]:
         ),
         Check(area="machine", name="CPU", status="ok", found=machine.cpu_name()),
         Check(area="machine", name="ISA", status="ok", found=" ".join(machine.isa()) or platform.machine()),
-        Check(area="machine", name="threads", status="ok", found=f"{machine.usable_threads()} usable"),
+        Check(area="machine", name="threads", status="ok", found=f"{usable_threads()} usable"),
         Check(area="machine", name="NVIDIA", status="ok", found=said),
         Check(
             area="machine", name="torch build", status="warning" if is_odd else "ok", found=build, hint=hint

@@ -109,8 +109,8 @@ def _set_one(recipe: Recipe, stage: str, option: str, value: Any) -> Recipe:
     )
 
 
-def read_recipe(path: Path, overrides: Mapping[str, Any]) -> Recipe:
-    """A recipe file, what it leaves out filled in as flags would; `overrides` are flags, and win.
+def read_recipe(path: Path, flags: Mapping[str, Any], usual: Mapping[str, Any]) -> Recipe:
+    """A recipe file. `flags` win over what it says; `usual` settings and defaults fill in what it leaves out.
 
     Paths in a recipe are relative to the folder that mlpack is run from, unless they only exist beside the file.
 
@@ -131,24 +131,26 @@ def read_recipe(path: Path, overrides: Mapping[str, Any]) -> Recipe:
         "accuracy": {"check_accuracy": {"batch": _EVALUATION_BATCH}},
         "latency": "profile_latency",
         "golden": "golden",
-        **content,
     }
-    for key, value in overrides.items():
-        if value is None:
-            continue
-        if isinstance(value, dict):
-            table = filled.get(key) or {}
-            # What is no table is left as it is, for the recipe's own check to refuse.
-            if isinstance(table, dict):
-                filled[key] = {**table, **{name: each for name, each in value.items() if each}}
-        else:
-            filled[key] = value
+    for layer in (usual, content, flags):
+        filled = _over(filled, layer)
     filled["source"] = _beside(filled.get("source"), path, ("model", "factory"))
     filled["data"] = _beside(filled.get("data") or {}, path, ("evaluation", "calibration", "metric"))
     try:
         return Recipe.model_validate(filled)
     except ValidationError as error:
         raise explained(error, str(path), Recipe) from error
+
+
+def _over(below: dict[str, Any], layer: Mapping[Any, Any]) -> dict[str, Any]:
+    """`below` with what the layer gives; in `source` and `data` key by key. What is empty was not given."""
+    merged = dict(below)
+    for key, value in layer.items():
+        if key in {"source", "data"} and isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = {**merged[key], **{name: each for name, each in value.items() if each}}
+        elif value is not None and value != 0:
+            merged[key] = value
+    return merged
 
 
 def _beside(table: Any, recipe: Path, keys: tuple[str, ...]) -> Any:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mlpack.api.flags import Numerics
     from mlpack.api.prepare import Prepared
     from mlpack.core.artifact import Stored
+    from mlpack.core.settings import Settings
     from mlpack.engine.cache import Done
     from mlpack.engine.search import Found
     from mlpack.measure.limits import Limit
@@ -71,27 +72,25 @@ def optimize(
         GateFailed: the limit or the promise cannot be held; nothing is published.
     """
     known = load_settings(Path.cwd())
-    given = str(model) if model is not None else known.model
-    if given is None:
-        raise UsageError("which model?", "mlpack optimize model.pt2 --data data.npz")
     recipe = recipe_from(
-        given,
-        data=_text(data) or known.data,
+        known,
+        _text(model),
+        data=_text(data),
         calibration=_text(calibration),
         numerics=numerics,
-        target=target or known.target,
-        metric=metric or known.metric,
+        target=target,
+        metric=metric,
         output=output,
-        max_drop=max_drop or known.limit,
-        factory=factory or known.factory,
+        max_drop=max_drop,
+        factory=factory,
         inputs=tuple(inputs),
         static_batch=static_batch,
         allow_pickle=allow_pickle,
         calibration_method=calibration_method,
         backend=backend,
-        threads=threads or known.threads,
+        threads=threads,
         seed=seed,
-        name=name or known.name,
+        name=name,
         settings=settings,
     )
     place = Path(store).absolute() if store else known.store
@@ -99,7 +98,8 @@ def optimize(
 
 
 def recipe_from(
-    model: str,
+    known: Settings,
+    model: str | None,
     *,
     data: str | None,
     calibration: str | None,
@@ -119,34 +119,54 @@ def recipe_from(
     name: str | None,
     settings: Sequence[str],
 ) -> Recipe:
-    """The recipe of these flags, or the recipe file with these flags over it.
+    """The recipe of these flags, or the recipe file with these flags over it; settings stand in for what is missing.
 
     Raises:
-        RecipeError, UsageError: it does not hold together.
+        RecipeError, UsageError: it does not hold together, or no model is named.
     """
-    spec = {"evaluation": data, "calibration": calibration, "metric": metric, "output": output}
+    model = model or known.model
+    if model is None:
+        raise UsageError("which model?", "mlpack optimize model.pt2 --data data.npz")
     if Path(model).suffix in {".yaml", ".yml"}:
         if numerics or backend or calibration_method:
             raise UsageError(
                 "a recipe says what its stages do: numerics, backend and calibration flags do not go with it",
                 "change the recipe, or set one option: --set quantize.numerics=int8",
             )
-        over = {"data": spec, "target": target, "limit": max_drop, "threads": threads, "name": name}
-        return with_set(read_recipe(Path(model), over), settings)
+        flags = {
+            "source": {
+                "factory": factory, "inputs": inputs, "static_batch": static_batch, "allow_pickle": allow_pickle,
+            },
+            "data": {"evaluation": data, "calibration": calibration, "metric": metric, "output": output},
+            "target": target,
+            "limit": max_drop,
+            "threads": threads,
+            "seed": seed,
+            "name": name,
+        }  # fmt: skip
+        usual = {"data": {"evaluation": known.data, "metric": known.metric}, "target": known.target,
+                 "limit": known.limit, "threads": known.threads, "name": known.name}  # fmt: skip
+        return with_set(read_recipe(Path(model), flags, usual), settings)
     source = SourceSpec(
-        model=model, factory=factory, inputs=inputs, static_batch=static_batch, allow_pickle=allow_pickle
+        model=model,
+        factory=factory or known.factory,
+        inputs=inputs,
+        static_batch=static_batch,
+        allow_pickle=allow_pickle,
     )
     recipe = recipe_of(
         source,
-        DataSpec(**spec),
+        DataSpec(
+            evaluation=data or known.data, calibration=calibration, metric=metric or known.metric, output=output
+        ),
         numerics=numerics,
-        target=target or "cpu",
-        limit=max_drop,
+        target=target or known.target or "cpu",
+        limit=max_drop or known.limit,
         calibration_method=calibration_method,
         backend=backend,
-        threads=threads,
+        threads=threads or known.threads,
         seed=seed,
-        name=name,
+        name=name or known.name,
     )
     return with_set(recipe, settings)
 

@@ -13,7 +13,6 @@ from mlpack.api.flags import NO_LIMIT
 from mlpack.api.optimize import recipe_from, settled
 from mlpack.core.reporter import Reporter, Silent
 from mlpack.core.settings import load_settings
-from mlpack.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,27 +95,25 @@ def plan(
         UnsupportedNumerics: the target lacks what a step asks for.
     """
     known = load_settings(Path.cwd())
-    given = str(model) if model is not None else known.model
-    if given is None:
-        raise UsageError("which model?", "mlpack plan model.pt2 --data data.npz")
     recipe = recipe_from(
-        given,
-        data=_text(data) or known.data,
+        known,
+        _text(model),
+        data=_text(data),
         calibration=_text(calibration),
         numerics=numerics,
-        target=target or known.target,
-        metric=metric or known.metric,
+        target=target,
+        metric=metric,
         output=output,
-        max_drop=max_drop or known.limit,
-        factory=factory or known.factory,
+        max_drop=max_drop,
+        factory=factory,
         inputs=tuple(inputs),
         static_batch=static_batch,
         allow_pickle=allow_pickle,
         calibration_method=calibration_method,
         backend=backend,
-        threads=threads or known.threads,
+        threads=threads,
         seed=seed,
-        name=name or known.name,
+        name=name,
         settings=settings,
     )
     return plan_recipe(recipe, known.cache, reporter or Silent(), fresh=fresh)

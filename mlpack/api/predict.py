@@ -63,9 +63,9 @@ def predict(
         StageFailed: the backend refuses the model or these inputs.
         MachineError: the disk is full or the place cannot be written.
     """
+    from mlpack.core.threads import usable_threads
     from mlpack.engine import process
     from mlpack.engine.job import with_path
-    from mlpack.measure.machine import usable_threads
 
     telling = reporter or Silent()
     if batch is not None and batch < 1:

@@ -71,7 +71,7 @@ def open_recipe(recipe: Recipe, cache: Path, reporter: Reporter, *, fresh: bool 
         ModelError: the source cannot be used.
         DataError: the data cannot be used.
     """
-    from mlpack.measure.machine import usable_threads
+    from mlpack.core.threads import usable_threads
     from mlpack.stages.load import Load
 
     context = Context(

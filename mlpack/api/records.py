@@ -111,19 +111,20 @@ def latency_of(timed: Done | None, model: Model, target: Target, threads: int) -
     rows = timed.report.tables["latency"]
     batches = sorted({row["batch"] for row in rows})
     return tuple(
-        _latency_at(batch, {row["contender"]: row for row in rows if row["batch"] == batch}, model, threads)
+        _latency_at(batch, {row["contender"]: row for row in rows if row["batch"] == batch}, model, timed)
         for batch in batches
     )
 
 
-def _latency_at(batch: int, rows: dict[str, dict[str, Any]], model: Model, threads: int) -> LatencyRecord:
+def _latency_at(batch: int, rows: dict[str, dict[str, Any]], model: Model, timed: Done) -> LatencyRecord:
     baseline = rows["baseline"]
     assert model.backend is not None
     return LatencyRecord(
         batch=batch,
-        threads=threads,
+        threads=timed.report.metrics["threads"],
         device=model.backend_options.device,
         backend=model.backend,
+        steady=timed.report.metrics["steady"],
         baseline=timing_of(baseline),
         optimized=timing_of(rows["optimized"]),
         speedup=baseline["speedup_over"],

@@ -30,9 +30,12 @@ _REFUSALS: tuple[type[Exception], ...] = (
     refusals.InvalidProtobuf,
     refusals.NotImplemented,
     refusals.RuntimeException,
+    RuntimeError,  # what a bound run raises, as for a wrong shape
 )
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _PROFILED_RUNS = 5
+_NO_BF16 = "its CPU kernels have no bfloat16"
+_NO_PRECISION = "it executes a graph in the graph's own types, never in bfloat16 instead"
 
 
 class _SessionRunner:
@@ -76,8 +79,10 @@ class OnnxRuntime:
     def refusal(self, model: Model, target: Target, options: BackendOptions) -> str | None:
         """Bfloat16 has no CPU kernels here; a device that is absent is never replaced by another."""
         del target
-        if options.device == "cpu" and "bf16" in {model.numerics, options.precision}:
-            return "its CPU kernels have no bfloat16"
+        if options.device == "cpu" and model.numerics == "bf16":
+            return _NO_BF16
+        if options.precision != "float32":
+            return _NO_PRECISION
         if _PROVIDERS[options.device] not in ort.get_available_providers():
             return f"this build of onnxruntime has no {_PROVIDERS[options.device]}"
         return None
@@ -91,6 +96,8 @@ class OnnxRuntime:
             StageFailed: the library refuses the model.
         """
         del target
+        if options.precision != "float32":
+            raise _refused(ValueError(_NO_PRECISION))
         yield _SessionRunner(_session(model, options, profile_prefix=None), options.device)
 
     def operators(
@@ -143,8 +150,9 @@ def _session(model: Model, options: BackendOptions, profile_prefix: str | None) 
 
 
 def _refused(error: Exception) -> StageFailed:
-    first_line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return StageFailed(f"onnxruntime refuses this model: {first_line}", "try another backend: --backend openvino")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = " ".join(lines[:2]) or type(error).__name__
+    return StageFailed(f"onnxruntime refuses this model: {reason}", "try another backend: --backend openvino")
 
 
 BACKEND: Backend = OnnxRuntime()

@@ -46,8 +46,11 @@ class _RequestRunner:
         self._tensors = {
             name: ov.Tensor(np.ascontiguousarray(array), shared_memory=False) for name, array in inputs.items()
         }
-        for name, tensor in self._tensors.items():
-            self._request.set_tensor(name, tensor)
+        try:
+            for name, tensor in self._tensors.items():
+                self._request.set_tensor(name, tensor)
+        except RuntimeError as error:
+            raise _refused(error) from error
 
     def compute(self) -> None:
         try:

@@ -99,6 +99,7 @@ class LatencyRecord(Frozen):
     optimized: Timing | None
     speedup: float | None
     speedup_ci95: tuple[float, float] | None
+    steady: bool = Field(default=True, description="false: some launch never became steady; the machine was busy")
     reason: str | None = None
 
 

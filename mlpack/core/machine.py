@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
-import os
 import platform
 import shutil
 import subprocess
@@ -26,37 +24,6 @@ class Device:
     name: str
     memory_mib: int | None
     compute_capability: str | None
-
-
-def usable_threads() -> int:
-    """The CPUs that this process may really use: affinity and the cgroup's quota, at least 1."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _cgroup_quota()
-    return max(1, affinity if quota is None else min(affinity, math.ceil(quota)))
-
-
-def _cgroup_quota() -> float | None:
-    """CPUs allowed by the tightest cgroup (v2, then v1) above this process; None: no limit."""
-    limits: list[float] = []
-    with suppress(OSError, StopIteration):
-        relative = next(
-            line.split("::", 1)[1].strip()
-            for line in Path("/proc/self/cgroup").read_text().splitlines()
-            if line.startswith("0::")
-        )
-        here = Path("/sys/fs/cgroup") / relative.lstrip("/")
-        for folder in (here, *here.parents):
-            with suppress(OSError, ValueError):
-                quota, period = (folder / "cpu.max").read_text().split()
-                limits.append(float(quota) / float(period))
-            if folder == Path("/sys/fs/cgroup"):
-                break
-    with suppress(OSError, ValueError):
-        first = Path("/sys/fs/cgroup/cpu")
-        quota_us = float((first / "cpu.cfs_quota_us").read_text())
-        if quota_us > 0:
-            limits.append(quota_us / float((first / "cpu.cfs_period_us").read_text()))
-    return min(limits) if limits else None
 
 
 def cpu_name() -> str:

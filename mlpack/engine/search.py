@@ -246,7 +246,7 @@ def _nothing_left(tried: list[Candidate], recipe: Recipe) -> GateFailed:
 
 
 def _smallest(those: list[Candidate]) -> str:
-    measured = [each for each in those if "comparison" in each.facts]
+    measured = [each for each in those if "comparison" in each.facts and "over the limit" in (each.lost or "")]
     if not measured:
         return ""
     nearest = min(measured, key=_drop)

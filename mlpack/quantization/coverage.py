@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _INTEGER = {"MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv", "DynamicQuantizeLSTM", "QGemm"}
 _FLOAT = {"MatMul", "Gemm", "Conv", "ConvTranspose", "LSTM", "GRU", "RNN"}
 _RECURRENT = {"LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"}
+_GEMM = {"Gemm", "QGemm"}
 _HALF = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
 Shapes = tuple[list[list[int]], list[list[int]]]
 
@@ -37,16 +38,22 @@ def compute_nodes(path: Path, inputs: Mapping[str, np.ndarray]) -> list[ComputeN
     """All multiply-accumulate nodes of an ONNX file, with the numerics of each and its work on these inputs.
 
     The graph is run once, unoptimized, under ONNX Runtime's profiler: shapes are those of a real run, also where
-    they cannot be inferred.
+    they cannot be inferred, and a node inside a loop counts as often as it ran.
     """
-    graph = onnx.load(path, load_external_data=False).graph
-    shapes = _executed_shapes(path, inputs)
-    types = {weight.name: weight.data_type for weight in graph.initializer}
-    producers = {output: node for node in graph.node for output in node.output}
+    graphs = list(_graphs(onnx.load(path, load_external_data=False).graph))
+    runs = _executed_shapes(path, inputs)
+    types = {weight.name: weight.data_type for graph in graphs for weight in graph.initializer}
+    nodes = [node for graph in graphs for node in graph.node]
+    producers = {output: node for node in nodes for output in node.output}
     return [
-        ComputeNode(node.name, node.op_type, _numerics(node, types, producers), _macs(node.op_type, shapes[node.name]))
-        for node in graph.node
-        if node.op_type in _INTEGER | _FLOAT and node.name in shapes
+        ComputeNode(
+            node.name,
+            node.op_type,
+            _numerics(node, types, producers),
+            sum(_macs(node.op_type, shapes) for shapes in runs[node.name]),
+        )
+        for node in nodes
+        if node.op_type in _INTEGER | _FLOAT and node.name in runs
     ]
 
 
@@ -57,27 +64,27 @@ def share(path: Path, inputs: Mapping[str, np.ndarray], numerics: str) -> float:
     return sum(node.macs for node in nodes if node.numerics == numerics) / total if total else 0.0
 
 
-def _executed_shapes(path: Path, inputs: Mapping[str, np.ndarray]) -> dict[str, Shapes]:
-    """Input and output shapes by node name, from one profiled run."""
+def _executed_shapes(path: Path, inputs: Mapping[str, np.ndarray]) -> dict[str, list[Shapes]]:
+    """Input and output shapes of each execution by node name, from one profiled run."""
     import onnxruntime as ort
 
     settings = ort.SessionOptions()
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     settings.log_severity_level = 4
     settings.enable_profiling = True
+    # A weight that was packed is missing among the inputs that the profiler writes down.
+    settings.add_session_config_entry("session.disable_prepacking", "1")
     with tempfile.TemporaryDirectory() as folder:
         settings.profile_file_prefix = f"{folder}/shapes"
         session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
         session.run(None, dict(inputs))
         events = json.loads(Path(session.end_profiling()).read_text())
-    kernels = (event for event in events if event["name"].endswith("_kernel_time"))
-    return {
-        event["name"].removesuffix("_kernel_time"): (
-            _dims(event["args"]["input_type_shape"]),
-            _dims(event["args"]["output_type_shape"]),
-        )
-        for event in kernels
-    }
+    runs: dict[str, list[Shapes]] = {}
+    for event in events:
+        if event["name"].endswith("_kernel_time"):
+            shapes = _dims(event["args"]["input_type_shape"]), _dims(event["args"]["output_type_shape"])
+            runs.setdefault(event["name"].removesuffix("_kernel_time"), []).append(shapes)
+    return runs
 
 
 def _dims(typed: list[dict[str, list[int]]]) -> list[list[int]]:
@@ -86,14 +93,16 @@ def _dims(typed: list[dict[str, list[int]]]) -> list[list[int]]:
 
 def _macs(operator: str, shapes: Shapes) -> float:
     given, made = shapes
+    if operator in _GEMM:
+        return math.prod(given[0]) * made[0][-1]
+    if "MatMul" in operator:
+        return math.prod(made[0]) * given[0][-1]
     weight = given[3] if operator.startswith("QLinear") else given[1]
     if operator == "ConvTranspose":
         return math.prod(given[0]) * math.prod(weight[1:])
-    if "Conv" in operator:
-        return math.prod(made[0]) * math.prod(weight[1:])
     if operator in _RECURRENT:
         return math.prod(given[0][:2]) * (math.prod(weight) + math.prod(given[2]))
-    return math.prod(given[0]) * (made[0][-1] if made[0] else 1)
+    return math.prod(made[0]) * math.prod(weight[1:])
 
 
 def _numerics(node: onnx.NodeProto, types: Mapping[str, int], producers: Mapping[str, onnx.NodeProto]) -> str:
@@ -111,19 +120,20 @@ def _numerics(node: onnx.NodeProto, types: Mapping[str, int], producers: Mapping
 
 def operator_counts(path: Path) -> dict[str, int]:
     """How many nodes of each type a graph has, subgraphs included."""
-    proto = onnx.load(path, load_external_data=False)
     counts: dict[str, int] = {}
-    for node in _walk(proto.graph.node):
-        counts[node.op_type] = counts.get(node.op_type, 0) + 1
+    for graph in _graphs(onnx.load(path, load_external_data=False).graph):
+        for node in graph.node:
+            counts[node.op_type] = counts.get(node.op_type, 0) + 1
     return counts
 
 
-def _walk(nodes: Iterable[onnx.NodeProto]) -> Iterable[onnx.NodeProto]:
-    for node in nodes:
-        yield node
+def _graphs(graph: onnx.GraphProto) -> Iterable[onnx.GraphProto]:
+    """A graph and all graphs inside its nodes."""
+    yield graph
+    for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                yield from _walk(attribute.g.node)
+                yield from _graphs(attribute.g)
 
 
 def weight_range(path: Path) -> float:

@@ -140,7 +140,8 @@ def _prepared(model: Model, folder: Path) -> Path:
         quant_pre_process,
         model.entry_path,
         prepared,
-        skip_symbolic_shape=False,
+        # It would import torch, for six seconds, and finds no shape that the quantizers miss.
+        skip_symbolic_shape=True,
         save_as_external_data=_external(model),
     )
     return prepared

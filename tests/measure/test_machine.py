@@ -11,13 +11,12 @@ import time
 
 import pytest
 
+from mlpack.core.threads import cgroup_quota, usable_threads
 from mlpack.errors import MachineError
 from mlpack.measure.machine import (
-    cgroup_quota,
     machine_fingerprint,
     peak_rss_bytes,
     timing_lock,
-    usable_threads,
     wait_until_idle,
 )
 
@@ -58,7 +57,7 @@ def test_usable_threads_follow_the_affinity():
         [sys.executable, "-c", textwrap.dedent("""
             import os
             os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-            from mlpack.measure.machine import usable_threads
+            from mlpack.core.threads import usable_threads
             print(usable_threads())""")],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
