@@ -80,8 +80,26 @@ def check_can_write(path: Path) -> None:
     """
     there = next(each for each in (path.absolute(), *path.absolute().parents) if each.exists())
     probe = temporary_name(there / "probe")
-    make_folder(probe)
-    probe.rmdir()
+    try:
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        raise MachineError(
+            f"cannot write {path}: {(error.strerror or str(error)).lower()}",
+            "get access to it, or set MLPACK_STORE and MLPACK_CACHE to folders of your own",
+        ) from error
+
+
+def check_room(path: Path, needed_bytes: int) -> None:
+    """Whether the disk has this much room; libraries that run out of it fail in ways that do not say so.
+
+    Raises:
+        MachineError: it has not.
+    """
+    free = shutil.disk_usage(path).free
+    if free < needed_bytes:
+        what = f"the disk is nearly full ({free / 1e6:.0f} MB left, {needed_bytes / 1e6:.0f} MB may be needed)"
+        raise MachineError(*disk_full(path, what))
 
 
 def temporary_name(path: Path) -> Path:

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from mlpack.core.filesystem import make_folder, refused_by_machine, remove, sweep, sync, temporary_sibling, write_atomic
+from mlpack.core.filesystem import (
+    check_room,
+    make_folder,
+    refused_by_machine,
+    remove,
+    sweep,
+    sync,
+    temporary_sibling,
+    write_atomic,
+)
 from mlpack.core.model import Model
 from mlpack.core.report import Report
 from mlpack.engine import process
@@ -20,7 +29,9 @@ if TYPE_CHECKING:
     from mlpack.core.stage import Stage
     from mlpack.engine.context import Context
 
-
+# What a stage may write: its model several times over while libraries pass it on through files, and small change.
+_ROOM_BYTES = 16_000_000
+_ROOM_FOR_COPIES = 4
 
 
 def run(
@@ -63,6 +74,8 @@ def _run(
 ) -> Done:
     folder = context.cache / "stages" / key[:2] / key
     sweep(folder.parent)
+    room = _ROOM_BYTES + _ROOM_FOR_COPIES * (model.size_bytes if model else 0)
+    check_room(folder.parent, room)
     work = temporary_sibling(folder)
     started = time.monotonic()
     try:
@@ -102,8 +115,11 @@ def _run(
             remove(folder)
             work.rename(folder)
             sync(folder.parent)
-    except MlpackError as error:
+    except (MlpackError, process.ChildBug) as error:
         remove(work)
+        check_room(folder.parent, room)
+        if not isinstance(error, MlpackError):
+            raise
         raise type(error)(f"{name}: {error.message}", error.hint) from error
     except BaseException:
         remove(work)

@@ -49,7 +49,8 @@ def difference(reference: np.ndarray, other: np.ndarray) -> tuple[float, float]:
         return float("inf"), float("inf")
     one, two = reference.astype(np.float64), other.astype(np.float64)
     finite = np.isfinite(one)
-    if not np.array_equal(finite, np.isfinite(two)):
+    same = np.array_equal(finite, np.isfinite(two)) and np.array_equal(one[~finite], two[~finite], equal_nan=True)
+    if not same:
         return float("inf"), float("inf")
     one, two = one[finite], two[finite]
     if one.size == 0:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
@@ -118,7 +121,8 @@ def test_the_ingredients_are_kept_beside_the_key(model, context, tmp_path):
     again = find(tmp_path)
     assert again is not None
     assert again == done.model_copy(update={"reused": True})
-    assert key_of(again.ingredients) == again.key == key_of(json.loads((tmp_path / "stage.json").read_text())["ingredients"])
+    written = json.loads((tmp_path / "stage.json").read_text())
+    assert key_of(again.ingredients) == again.key == key_of(written["ingredients"])
 
 
 def test_a_child_gives_its_value_back_and_says_how_far_it_is():
@@ -189,11 +193,7 @@ def test_children_die_with_their_parent():
         "launched = process.Launched('children:waits', {}, print)\n"
         "launched.ready()\nprint(launched.pid, flush=True)\nlaunched.finish()\n"
     )
-    import subprocess
-    import sys
-
-    folder = os.path.dirname(__file__)
-    environment = {**os.environ, "PYTHONPATH": folder}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment) as parent:
         assert parent.stdout is not None
         child = psutil.Process(int(parent.stdout.readline()))

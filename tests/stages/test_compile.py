@@ -1,0 +1,71 @@
+"""Who may run a model here, and with which options it will be served."""
+
+import pytest
+from doors import A100, VNNI, rows_for
+from pydantic import ValidationError
+
+from mlpack.backends import BACKENDS
+from mlpack.core.backend_options import BackendOptions
+from mlpack.core.targets import this_machine
+from mlpack.errors import StageFailed, UsageError
+from mlpack.stages.compile import Compile
+from mlpack.stages.quantize import Quantize
+
+
+def proposed(model, target, **options):
+    return [stage.backend for stage in Compile(**options).propose(model, target)]
+
+
+def test_both_backends_are_proposed_for_fp32_on_this_machine(kept):
+    assert proposed(kept.ready("mlp"), this_machine()) == ["onnxruntime", "openvino"]
+    assert proposed(kept.ready("mlp"), this_machine(), backend="openvino") == ["openvino"]
+
+
+def test_only_openvino_is_proposed_for_bf16(kept):
+    model = kept.ready("mlp").model_copy(update={"numerics": "bf16"})
+    told = Compile().options(model, this_machine(), 1)
+    assert told.precision == "bfloat16"
+    if BACKENDS["openvino"].refusal(model, this_machine(), told):
+        assert proposed(model, this_machine()) == []
+    else:
+        assert proposed(model, this_machine()) == ["openvino"]
+    with pytest.raises(UsageError, match="onnxruntime cannot run this bf16 model"):
+        Compile(backend="onnxruntime").propose(model, this_machine())
+
+
+def test_the_graph_of_an_absent_card_is_opened_literally(bench, kept):
+    stage = Quantize(numerics="int8", method="static", operators="weighted")
+    job = bench.job(parts={"calibration": bench.data(**rows_for("mlp", 32))}, target=A100)
+    model = stage.run(kept.ready("mlp"), job).model
+    assert proposed(model, A100) == ["onnxruntime"]
+    compiled = Compile(backend="onnxruntime").run(model, bench.job(target=A100)).model
+    assert compiled.backend == "onnxruntime"
+    assert compiled.backend_options == BackendOptions(threads=1, graph_optimizations="off")
+    x = rows_for("mlp", 2)
+    spent = BACKENDS["onnxruntime"].operators(compiled, A100, compiled.backend_options, x)
+    assert {"QuantizeLinear", "DequantizeLinear", "Gemm"} <= set(spent), "nothing was fused into integer kernels"
+
+
+def test_what_will_serve_is_written_down_and_was_run(bench, kept):
+    outcome = Compile(backend="openvino").run(kept.ready("mlp"), bench.job(threads=1))
+    assert outcome.model.backend == "openvino"
+    assert outcome.model.backend_options == BackendOptions(threads=1)
+    assert outcome.report.metrics["outputs"] == {"output": [1, 3]}
+    assert outcome.model.entry_path == kept.ready("mlp").entry_path
+
+
+def test_a_damaged_graph_is_a_failed_stage(bench, kept):
+    out = bench.job().out
+    (out / "model.onnx").write_bytes(b"damaged")
+    with pytest.raises(StageFailed):
+        Compile(backend="onnxruntime").run(kept.ready("mlp").model_copy(update={"path": out}), bench.job())
+
+
+def test_no_backend_at_all_is_a_failed_stage(bench, kept):
+    with pytest.raises(StageFailed, match="no backend"):
+        Compile().run(kept.ready("mlp"), bench.job(target=VNNI))
+
+
+def test_a_misspelt_backend_gets_the_nearest_name():
+    with pytest.raises((UsageError, ValidationError), match="onnxruntim"):
+        Compile(backend="onnxruntim")

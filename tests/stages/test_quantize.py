@@ -1,0 +1,275 @@
+"""Int8 by the rules of the target, casts, what is refused, and what the calibration looks at."""
+
+import numpy as np
+import onnx
+import pytest
+from doors import A100, AVX2, VNNI, answers, relative, rows_for
+from onnx import TensorProto, numpy_helper
+
+from mlpack.backends import BACKENDS
+from mlpack.core.backend_options import BackendOptions
+from mlpack.core.dataset import Batch
+from mlpack.core.targets import load_target
+from mlpack.errors import MlpackError, StageFailed, UsageError
+from mlpack.stages.quantize import Quantize
+
+
+class Graph:
+    """A quantized file, taken apart."""
+
+    def __init__(self, model):
+        self.graph = onnx.load(model.entry_path).graph
+        self.weights = {each.name: each for each in self.graph.initializer}
+        self.made_by = {output: node for node in self.graph.node for output in node.output}
+        self.pairs = [node for node in self.graph.node if node.op_type in {"QuantizeLinear", "DequantizeLinear"}]
+
+    def of(self, operator):
+        return [node for node in self.graph.node if node.op_type == operator]
+
+    def value(self, name):
+        return numpy_helper.to_array(self.weights[name])
+
+    def zero_points(self):
+        return [self.value(node.input[2]) for node in self.pairs]
+
+
+def run(bench, model, target, rows, **options):
+    parts = {} if rows is None else {"calibration": bench.data(**rows)}
+    return Quantize(**{"numerics": "int8", **options}).run(model, bench.job(parts=parts, target=target))
+
+
+@pytest.fixture(scope="module")
+def static(kept):
+    """Static int8 of a tiny model for a target, made once."""
+    made = {}
+
+    def make(name, target):
+        if (name, target.name) not in made:
+            rows = rows_for(name, 64)
+            made[name, target.name] = run(kept, kept.ready(name), target, rows, method="static", operators="weighted")
+        return made[name, target.name]
+
+    return make
+
+
+def test_tensorrt_graphs_are_symmetric_with_weights_behind_their_own_pairs(static):
+    graph = Graph(static("conv_net", A100).model)
+    zero_points = graph.zero_points()
+    assert zero_points
+    assert all(each.dtype == np.int8 and not each.any() for each in zero_points)
+    for node in [*graph.of("Conv"), *graph.of("Gemm")]:
+        dequantize = graph.made_by[node.input[1]]
+        quantize = graph.made_by[dequantize.input[0]]
+        assert (dequantize.op_type, quantize.op_type) == ("DequantizeLinear", "QuantizeLinear")
+        assert graph.weights[quantize.input[0]].data_type == TensorProto.FLOAT
+        assert graph.value(quantize.input[1]).size == graph.weights[quantize.input[0]].dims[0], "one scale a channel"
+        assert graph.weights[node.input[2]].data_type == TensorProto.FLOAT, "the bias stays float"
+
+
+def test_vnni_graphs_have_unsigned_activations_and_signed_weights(static):
+    graph = Graph(static("conv_net", VNNI).model)
+    for node in graph.of("QuantizeLinear"):
+        assert graph.value(node.input[2]).dtype == np.uint8
+    for node in graph.of("Conv"):
+        assert graph.value(graph.made_by[node.input[1]].input[0]).dtype == np.int8
+    assert max(np.abs(graph.value(graph.made_by[node.input[1]].input[0])).max() for node in graph.of("Conv")) > 64
+
+
+def test_avx2_graphs_keep_weights_to_seven_bits(static):
+    graph = Graph(static("conv_net", AVX2).model)
+    weights = [graph.value(graph.made_by[node.input[1]].input[0]) for node in [*graph.of("Conv"), *graph.of("Gemm")]]
+    assert weights
+    assert all(weight.dtype == np.int8 and np.abs(weight.astype(int)).max() <= 64 for weight in weights)
+
+
+@pytest.mark.parametrize("target", [VNNI, AVX2, A100], ids=lambda target: target.name)
+def test_static_int8_answers_nearly_the_same(kept, static, target):
+    outcome = static("conv_net", target)
+    rows = rows_for("conv_net", 16, seed=5)
+    expected, got = answers(kept.ready("conv_net"), rows), answers(outcome.model, rows)
+    assert 0 < relative(expected["output"], got["output"]) < 0.15
+    assert outcome.model.numerics == "int8"
+    assert outcome.model.numerics_share == 1.0
+    assert outcome.model.quantization.rules == target.rules
+    assert outcome.model.quantization.method == "static"
+
+
+def test_surviving_nodes_keep_their_module_paths(kept, static):
+    before = {node.name for node in onnx.load(kept.ready("transformer").entry_path).graph.node}
+    graph = Graph(static("transformer", A100).model)
+    products = [*graph.of("MatMul"), *graph.of("Gemm")]
+    assert products
+    assert {node.name for node in products} <= before
+    assert any(node.name.startswith("layers.1.attention.query/") for node in products)
+
+
+def test_dynamic_int8_has_integer_products_and_an_embedding_of_bytes(bench, kept):
+    outcome = run(bench, kept.ready("transformer"), VNNI, None, method="dynamic")
+    graph = Graph(outcome.model)
+    assert graph.of("MatMulInteger")
+    gathered = {node.input[0] for node in graph.of("Gather") if node.input[0] in graph.weights}
+    assert {graph.weights[name].data_type for name in gathered} <= {TensorProto.INT8, TensorProto.UINT8}
+    assert gathered
+    assert any(node.name.startswith("layers.1.attention.query/") for node in graph.of("MatMulInteger"))
+    rows = rows_for("transformer", 8)
+    expected, got = answers(kept.ready("transformer"), rows), answers(outcome.model, rows)
+    assert relative(expected["output"], got["output"]) < 0.1
+    # Of 12 tokens, 32 wide, in each of 2 layers: 4 projections, up and down; scores and mixing stay in float.
+    weighted = 2 * (4 * 12 * 32 * 32 + 2 * 12 * 32 * 64) + 32 * 3
+    between_activations = 2 * (2 * 12 * 12 * 32)
+    assert outcome.model.numerics_share == round(weighted / (weighted + between_activations), 4)
+
+
+def test_dynamic_int8_of_a_recurrent_net(bench, kept):
+    outcome = run(bench, kept.ready("tagger"), VNNI, None, method="dynamic")
+    assert Graph(outcome.model).of("DynamicQuantizeLSTM")
+    recurrent, head = 5 * 4 * (16 * 6 + 16 * 16), 16 * 3
+    assert outcome.model.numerics_share >= round(recurrent / (recurrent + head), 4)
+    rows = rows_for("tagger", 8)
+    expected, got = answers(kept.ready("tagger"), rows), answers(outcome.model, rows)
+    assert relative(expected["output"], got["output"]) < 0.1
+
+
+def test_fp16_keeps_the_types_of_inputs_and_outputs(bench, kept):
+    outcome = run(bench, kept.ready("conv_net"), VNNI, None, numerics="fp16", method="cast")
+    graph = Graph(outcome.model)
+    kinds = {each.data_type for each in graph.weights.values() if np.prod(each.dims) > 8}
+    assert kinds == {TensorProto.FLOAT16}
+    assert [value.type.tensor_type.elem_type for value in graph.graph.input] == [TensorProto.FLOAT]
+    assert [value.type.tensor_type.elem_type for value in graph.graph.output] == [TensorProto.FLOAT]
+    assert outcome.model.numerics_share == 1.0
+    rows = rows_for("conv_net", 8)
+    expected, got = answers(kept.ready("conv_net"), rows), answers(outcome.model, rows)
+    assert 0 < relative(expected["output"], got["output"]) < 5e-3
+
+
+def test_a_weight_beyond_fp16_is_refused(bench, kept):
+    with pytest.raises(StageFailed, match=r"7e\+04 is beyond fp16") as caught:
+        run(bench, kept.ready("wide"), VNNI, None, numerics="fp16", method="cast")
+    assert caught.value.exit_code == 4
+    assert "--bf16" in caught.value.hint
+
+
+def test_bf16_weights_run_in_openvino_alone(bench, kept):
+    outcome = run(bench, kept.ready("conv_net"), VNNI, None, numerics="bf16", method="cast")
+    model = outcome.model
+    assert TensorProto.BFLOAT16 in {each.data_type for each in Graph(model).weights.values()}
+    assert model.size_bytes < kept.ready("conv_net").size_bytes
+    told = BackendOptions(threads=1, precision="bfloat16")
+    assert BACKENDS["onnxruntime"].refusal(model, VNNI, told)
+    if BACKENDS["openvino"].refusal(model, VNNI, told):
+        pytest.skip("this CPU executes no bf16")
+    rows = rows_for("conv_net", 8)
+    expected = answers(kept.ready("conv_net"), rows)["output"]
+    assert relative(expected, answers(model, rows, "openvino", precision="bfloat16")["output"]) < 2e-2
+
+
+@pytest.mark.parametrize("numerics", ["int8", "fp16", "bf16"])
+def test_nothing_to_quantize_is_an_error(bench, kept, numerics):
+    model = kept.exported("elementwise")
+    rows = rows_for("elementwise", 8)
+    for stage in Quantize(numerics=numerics).propose(model, VNNI):
+        with pytest.raises(MlpackError) as caught:
+            run(bench, model, VNNI, rows, **stage.model_dump())
+        assert caught.value.exit_code in {2, 4}
+
+
+def test_static_int8_without_rows_is_refused(bench, kept):
+    with pytest.raises(UsageError) as caught:
+        run(bench, kept.ready("mlp"), VNNI, None, method="static")
+    assert "--calibration random:64" in caught.value.hint
+
+
+class Watched:
+    """Rows that count how many of them were given out."""
+
+    def __init__(self, rows):
+        self.rows = rows
+        self.given = 0
+
+    def __len__(self):
+        return len(self.rows["x"])
+
+    def batches(self, size):
+        for start in range(0, len(self), size):
+            at = np.arange(start, min(start + size, len(self)))
+            self.given = max(self.given, int(at[-1]) + 1)
+            yield Batch({name: array[at] for name, array in self.rows.items()}, None, at)
+
+
+def input_scale(model):
+    graph = Graph(model)
+    (first,) = [node for node in graph.of("QuantizeLinear") if node.input[0] == "x"]
+    return float(graph.value(first.input[1]))
+
+
+@pytest.mark.parametrize("samples", [5, 20, 32])
+def test_calibration_looks_at_its_own_rows_and_stops_at_samples(bench, kept, samples):
+    x = np.random.default_rng(0).uniform(-1, 1, (64, 8)).astype(np.float32)
+    x[0, 0] = 1.0
+    x[samples:] *= 1000  # not to be seen
+    calibration, other = Watched({"x": x}), Watched({"x": x * 1000})
+    job = bench.job(
+        parts={"calibration": calibration, "choosing": other, "confirming": other}, target=load_target("a100")
+    )
+    stage = Quantize(numerics="int8", method="static", operators="weighted", samples=samples, batch=8)
+    model = stage.run(kept.ready("mlp"), job).model
+    assert input_scale(model) == pytest.approx(1 / 127, rel=0.02)
+    assert calibration.given <= -(-samples // 8) * 8
+    assert other.given == 0
+
+
+@pytest.mark.parametrize("method", ["percentile", "entropy"])
+def test_other_calibration_methods(bench, kept, method):
+    outcome = run(
+        bench, kept.ready("mlp"), VNNI, rows_for("mlp", 64), method="static", operators="all",
+        calibration_method=method,
+    )  # fmt: skip
+    rows = rows_for("mlp", 16, seed=3)
+    assert relative(answers(kept.ready("mlp"), rows)["output"], answers(outcome.model, rows)["output"]) < 0.3
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "static", "operators": "all"},
+        {"method": "dynamic"},
+        {"numerics": "fp16", "method": "cast"},
+        {"numerics": "bf16", "method": "cast"},
+    ],
+    ids=["static", "dynamic", "fp16", "bf16"],
+)
+def test_two_runs_give_the_same_bytes(bench, kept, options):
+    one, two = (run(bench, kept.ready("mlp"), VNNI, rows_for("mlp", 32), **options).model for _ in range(2))
+    assert one.entry_path.read_bytes() == two.entry_path.read_bytes()
+    assert list(one.digests().values()) == list(two.digests().values())
+
+
+def flavours(model, target, **options):
+    stages = Quantize(**{"numerics": "int8", **options}).propose(model, target)
+    return [(stage.numerics, stage.method, stage.operators) for stage in stages]
+
+
+def test_proposals_fit_graph_and_target(kept):
+    static_ones = [("int8", "static", "all"), ("int8", "static", "weighted")]
+    dynamic = [("int8", "dynamic", "weighted")]
+    assert flavours(kept.ready("conv_net"), VNNI) == dynamic + static_ones, "its head is a Gemm"
+    assert flavours(kept.ready("transformer"), VNNI) == dynamic + static_ones
+    assert flavours(kept.ready("transformer"), A100) == static_ones
+    assert flavours(kept.ready("transformer"), VNNI, method="static", operators="weighted") == static_ones[1:]
+    assert flavours(kept.ready("tagger"), VNNI)[0] == dynamic[0]
+    assert flavours(kept.exported("elementwise"), VNNI) == [("int8", "auto", "auto")]
+    assert {one[0] for one in flavours(kept.ready("mlp"), VNNI, numerics="auto")} == {"bf16", "int8"}
+    assert {one[0] for one in flavours(kept.ready("mlp"), AVX2, numerics="auto")} == {"int8"}
+    assert {one[0] for one in flavours(kept.ready("mlp"), A100, numerics="auto")} == {"fp16", "int8"}
+
+
+def test_refusals_before_anything_runs():
+    assert "has no fp8" in Quantize(numerics="fp8").refusal(A100)
+    assert "dynamic int8" in Quantize(numerics="int8", method="dynamic").refusal(A100)
+    assert "dynamic int8" in Quantize(numerics="int8", method="dynamic").refusal(load_target("t4"))
+    assert "has no bf16" in Quantize(numerics="bf16").refusal(AVX2)
+    assert "no int8" in Quantize(numerics="int8").refusal(load_target("v100"))
+    for fine in (Quantize(numerics="int8"), Quantize(numerics="fp16"), Quantize(numerics="auto")):
+        assert fine.refusal(A100) is None
+        assert fine.refusal(VNNI) is None
