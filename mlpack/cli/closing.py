@@ -33,8 +33,9 @@ def closing(screen: Screen, stored: Stored) -> None:
             screen.print(f"  {name if index == 0 else '':<10}{line}")
     if this.components:
         rows = [(each.name, f"{each.p50:.3f}", f"{each.share:.1%}") for each in this.components]
-        where = f"where the time goes, batch {this.latency[0].batch}"
-        screen.table(("component", "P50 ms", "share"), rows, title=where, right=("P50 ms", "share"))
+        screen.print("")
+        screen.print(f"Where the time goes, at batch {this.latency[0].batch}:")
+        screen.table(("component", "P50 ms", "share"), rows, right=("P50 ms", "share"))
     if this.candidates:
         tried = [(each.numerics, each.why) for each in this.candidates]
         screen.table(("tried", "why it won or lost"), tried)

@@ -37,7 +37,7 @@ def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plan")
     file = folder / "tiny.yaml"
     file.write_text(yaml.safe_dump(RECIPE))
-    recipe = read_recipe(file, {})
+    recipe = read_recipe(file, {}, {})
     prepared = prepare(recipe, folder / "cache", Silent())
     candidates(recipe.steps, prepared.baseline, prepared.context)
     recipe, _ = settled(recipe, None, prepared)
