@@ -32,6 +32,7 @@ latency: {{profile_latency: {{launches: 2, seconds: 0.05, batches: [1], componen
 """
 STAGES = ("load", "export", "simplify", "quantize", "compile", "check_accuracy", "profile_latency", "golden")
 POINTS = 3
+TIMING = {"profile_latency"}
 _WORK = re.compile(r"^\.(?P<key>[0-9a-f]{64})\.tmp-")
 
 pytestmark = pytest.mark.slow
@@ -160,8 +161,9 @@ def assert_nothing_redone(before: dict[str, int], place: Place, reference: Refer
     assert redone == []
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("stage", ["export", "profile_latency"])
+@pytest.mark.parametrize(
+    ("number", "code", "stage"), [(signal.SIGINT, 130, "export"), (signal.SIGTERM, 143, "profile_latency")]
+)
 def test_a_signal_ends_it_at_once_and_it_goes_on_later(place, reference, number, code, stage):
     process = place.start()
     assert wait_for_stage(place, process, reference, stage)
@@ -187,51 +189,58 @@ def test_a_signal_ends_it_at_once_and_it_goes_on_later(place, reference, number,
     assert place.leftovers() == []
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_kill_9_in_the_middle_of_a_stage(place, reference, stage):
-    """Three seeded points in the stage, one after the other; then the command runs to its end."""
-    order = random.Random(f"kill in {stage}")
-    for _ in range(POINTS):
-        before = place.finished()
-        process = place.start()
-        key = wait_for_stage(place, process, reference, stage)
-        assert key, ended(process)
-        time.sleep(order.random() * reference.seconds[key])
-        children = kill_outright(process)
-        assert_gone(children)
-        assert_nothing_redone(before, place, reference)
+def killed_in(place: Place, reference: Reference, stage: str, share: float) -> None:
+    """kill -9 once this share of the time that the stage takes has gone by."""
+    process = place.start()
+    key = wait_for_stage(place, process, reference, stage)
+    assert key, ended(process)
+    time.sleep(share * reference.seconds[key])
+    assert_gone(kill_outright(process))
+
+
+def killed_before_rename(place: Place, reference: Reference, stage: str) -> None:
+    """kill -9 when all is written and the folder has not taken its place yet.
+
+    The moment is short; what a crash may have left in that place has to be removed in it, which takes long when
+    that is many files.
+    """
+    wanted = {key for key, name in reference.stages.items() if name == stage} - place.finished().keys()
+    wanted |= {key for key, name in reference.stages.items() if name == stage == "profile_latency"}
+    for key in wanted:
+        in_the_way = place.cache / "stages" / key[:2] / key / "out"
+        in_the_way.mkdir(parents=True, exist_ok=True)
+        for number in range(20_000):
+            (in_the_way / str(number)).touch()
+    process = place.start()
+    struck: list[str] = []
+    while process.poll() is None and not struck:
+        struck = [
+            key for key, folder in place.working_on().items() if key in wanted and (folder / "stage.json").exists()
+        ]
+    children = kill_outright(process)
+    assert struck, "the command went through without this stage"
+    assert_gone(children)
+    assert (place.working_on()[struck[0]] / "stage.json").exists(), "the rename was quicker than the kill"
+    assert struck[0] not in place.finished() or stage == "profile_latency"
+
+
+def test_kill_9_anywhere(place, reference):
+    """In each stage at three seeded points, and between its last write and the rename; each run goes on from there."""
+    order = random.Random(2)
+    for stage in STAGES:
+        for share in (*(order.random() for _ in range(POINTS)), None):
+            before = place.finished()
+            if share is None:
+                killed_before_rename(place, reference, stage)
+            elif stage in {reference.stages[key] for key in reference.stages.keys() - before.keys()} | TIMING:
+                killed_in(place, reference, stage, share)
+            assert_nothing_redone(before, place, reference)
     before = place.finished()
     code, out, err = ended(place.start())
     assert code == 0, err
     assert_nothing_redone(before, place, reference)
     assert json.loads(out)["model"]["digest"] == reference.model_digest
-    assert place.leftovers() == []
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_kill_9_between_the_last_write_and_the_rename(place, reference, stage):
-    """The moment is short; what a crash may have left where the stage goes has to be removed in it, which takes long
-    when that is many files."""
-    for key in (key for key, name in reference.stages.items() if name == stage):
-        in_the_way = place.cache / "stages" / key[:2] / key / "out"
-        in_the_way.mkdir(parents=True)
-        for number in range(20_000):
-            (in_the_way / str(number)).touch()
-    process = place.start()
-    struck = False
-    while process.poll() is None and not struck:
-        for key, folder in place.working_on().items():
-            if reference.stages.get(key) == stage and (folder / "stage.json").exists():
-                process.kill()
-                struck = True
-    process.communicate()
-    assert struck
-    killed_over = [key for key, folder in place.working_on().items() if (folder / "stage.json").exists()]
-    assert killed_over, "the rename was quicker: more files are needed in its way"
-    assert not place.finished().keys() & set(killed_over)
-    code, out, err = ended(place.start())
-    assert code == 0, err
-    assert json.loads(out)["model"]["digest"] == reference.model_digest
+    assert place.finished().keys() == reference.stages.keys()
     assert place.leftovers() == []
 
 
