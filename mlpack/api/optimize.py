@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mlpack.measure.limits import Limit
 
 _SUFFIXES = {".pt", ".pth", ".pt2", ".onnx", ".safetensors", ".yaml", ".yml", ".py"}
-_SHORT = {"launches": 2, "seconds": 0.2, "components": False}
+_SHORT = {"batches": (1,), "launches": 2, "seconds": 0.2, "components": False}
 
 
 @dataclass(frozen=True)

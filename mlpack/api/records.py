@@ -156,7 +156,8 @@ def _candidate(candidate: Candidate, *, chosen: bool) -> CandidateRecord:
     told = {"metric", "optimized", "drop", "drop_ci90", "verdict", "samples"}
     return CandidateRecord(
         recipe=" → ".join([*(done.stage for done in candidate.steps), *candidate.choices]),
-        numerics=candidate.label,
+        label=candidate.label,
+        numerics=candidate.model.numerics,
         backend=candidate.model.backend or "–",
         accuracy=None
         if comparison is None

@@ -37,7 +37,7 @@ def closing(screen: Screen, stored: Stored) -> None:
         screen.print(f"Where the time goes, at batch {this.latency[0].batch}:")
         screen.table(("component", "P50 ms", "share"), rows, right=("P50 ms", "share"))
     if this.candidates:
-        tried = [(each.numerics, each.why) for each in this.candidates]
+        tried = [(each.label or each.recipe, each.why) for each in this.candidates]
         screen.table(("tried", "why it won or lost"), tried)
     screen.print(f"It lies in {_near(stored.path)}")
     screen.print("Next:")

@@ -114,6 +114,7 @@ class ComponentRecord(Frozen):
 class CandidateRecord(Frozen):
     """What was tried, what it measured, and why it was or was not chosen."""
 
+    label: str = Field(default="", description="numerics, how they were made, backend: as tables name it")
     recipe: str
     numerics: str
     backend: str

@@ -79,7 +79,10 @@ class CheckAccuracy(Stage):
         beside: dict[str, list[np.ndarray]] = {"rows": [], "cluster": []}
         nonfinite = 0
         done = 0
-        with job.backend(model.backend).open(model, job.target, model.backend_options) as runner:
+        # The original says nothing of threads: it gets as many as every candidate.
+        threads = model.backend_options.threads or job.threads
+        options = model.backend_options.model_copy(update={"threads": threads})
+        with job.backend(model.backend).open(model, job.target, options) as runner:
             spread = _batch_spread(model, runner, dataset, self.batch)
             for batch, outputs in run_over(model, runner, dataset, self.batch):
                 nonfinite += sum(int(_nonfinite_rows(array)) for array in outputs.values())

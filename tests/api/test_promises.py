@@ -125,7 +125,7 @@ def test_a_repeat_reproduces_the_model_to_the_bit_and_an_unchanged_run_publishes
             model, data=data, backend="onnxruntime", max_drop="90%", store=tmp_path / turn, settings=QUICK, name="net"
         )
         assert not done.unchanged
-        digests.append({each.numerics: each for each in done.stored.artifact.candidates})
+        digests.append({each.label: each for each in done.stored.artifact.candidates})
         again = mlpack.optimize(
             model, data=data, backend="onnxruntime", max_drop="90%", store=tmp_path / turn, settings=QUICK, name="net"
         )
