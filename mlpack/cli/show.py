@@ -45,7 +45,7 @@ def _draw(screen: Screen, stored: Stored, tags: list[str]) -> None:
     rows = [(each.stage, _options(each.options), f"{each.seconds:.1f}") for each in this.lineage]
     screen.table(("stage", "options", "seconds"), rows, title="lineage", right=("seconds",))
     if this.candidates:
-        tried = [(each.recipe, "chosen" if each.chosen else "", each.why) for each in this.candidates]
+        tried = [(each.label or each.recipe, "chosen" if each.chosen else "", each.why) for each in this.candidates]
         screen.table(("tried", "", "why"), tried)
 
 
