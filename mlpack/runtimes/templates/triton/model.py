@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino as ov
-import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found] # exists inside Triton only
+
+# Its import reports to Google Analytics, unless this package of Intel's cannot be had.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # None: "there is no such module"
+
+import openvino as ov  # noqa: E402 - after the line above
+import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found] # noqa: E402 - exists inside Triton only
 
 
 class TritonPythonModel:

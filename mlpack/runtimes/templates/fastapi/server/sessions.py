@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,8 @@ def open_session(package: Path, description: Description) -> Session:
 
 
 def _open_onnxruntime(model: Path, description: Description) -> Session:
+    # Since 1.29 it reports sessions to its makers unless this is set before it is loaded.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime as ort
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
@@ -61,6 +65,8 @@ def _open_onnxruntime(model: Path, description: Description) -> Session:
 
 
 def _open_openvino(model: Path, description: Description) -> Session:
+    # Its import reports to Google Analytics, unless this package of Intel's cannot be had.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # None: "there is no such module"
     import openvino as ov
 
     # On CPUs with bfloat16 OpenVINO would run float graphs in bfloat16 unless it is told the precision.
