@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from tiny_net import Net
 
 from mlpack.core.recipe import SourceSpec
 from mlpack.core.target import Target
@@ -75,18 +75,6 @@ class OneJob:
 
     def backend(self, name):
         raise AssertionError(name)
-
-
-class Net(nn.Module):
-    """What the state dicts and archives here are of: the module of NET."""
-
-    def __init__(self):
-        super().__init__()
-        self.first = nn.Linear(4, 8)
-        self.last = nn.Linear(8, 3)
-
-    def forward(self, features):
-        return self.last(torch.relu(self.first(features)) * 2)
 
 
 @pytest.fixture
