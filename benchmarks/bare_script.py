@@ -30,7 +30,7 @@ Arrays = dict[str, np.ndarray]
 Run = Callable[[Arrays], np.ndarray]
 SIDE_BY_SIDE = 32
 WEIGHTED = ["Conv", "ConvTranspose", "MatMul", "Gemm"]
-RECURRENT_TOO = ["MatMul", "Gemm", "LSTM", "GRU", "Attention"]
+RECURRENT_TOO = ["MatMul", "Gemm", "Gather", "LSTM", "GRU", "Attention"]
 TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
 SECONDS: dict[str, float] = {}
 

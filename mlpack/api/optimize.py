@@ -10,6 +10,7 @@ from mlpack.api.flags import AGREEMENT_LIMIT, DEFAULT_LIMIT, NO_LIMIT, read_reci
 from mlpack.core.recipe import DataSpec, Recipe, SourceSpec
 from mlpack.core.reporter import Reporter, Silent
 from mlpack.core.settings import load_settings
+from mlpack.engine.search import pace
 from mlpack.errors import DataError, GateFailed, UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from mlpack.measure.limits import Limit
 
 _SUFFIXES = {".pt", ".pth", ".pt2", ".onnx", ".safetensors", ".yaml", ".yml", ".py"}
-_SHORT = {"batches": (1,), "launches": 2, "seconds": 0.2, "components": False}
+# Two launches tell a contender that takes less than this share of the other's time.
+_CLEARLY = 0.75
+_SHORT = {"batches": (1,), "launches": 1, "seconds": 0.2, "components": False}
 
 
 @dataclass(frozen=True)
@@ -247,10 +250,16 @@ def final_timing(recipe: Recipe, prepared: Prepared, found: Found, shorter: dict
 
     step = recipe.latency.model_copy(update={"options": {**recipe.latency.options, **shorter}})
     rivals = {"baseline": prepared.baseline}
-    if found.parent is not None and found.parent is not found.winner and not shorter:
+    if found.parent is not None and found.parent is not found.winner and not shorter and _in_doubt(found):
         rivals["parent"] = found.parent.model
     label = "timing the winner and the original in turns"
     return run(options_of(step), found.winner.model, prepared.context, rivals=rivals, label=label)
+
+
+def _in_doubt(found: Found) -> bool:
+    """Whether the screening left it open which of winner and parent is faster."""
+    assert found.parent is not None
+    return pace(found.winner) > _CLEARLY * pace(found.parent)
 
 
 def _refuse_failed(found: Found, cache: Path) -> None:

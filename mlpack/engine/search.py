@@ -31,7 +31,7 @@ BATCH_DEPENDENT = 1e-3
 MOSTLY = 0.5
 # Two launches resolve no less than this; what is nearer is decided by the final comparison and its interval.
 _DOUBT = 1.1
-_SCREENING = {"launches": 2, "seconds": 0.25, "components": False}
+_SCREENING = {"launches": 2, "seconds": 0.2, "components": False}
 
 
 @dataclass(frozen=True)

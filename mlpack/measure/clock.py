@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _AGREEMENT = 0.10
 _CALLS_PER_WINDOW = 3
-_LONGEST_WARMUP = 10
+_LONGEST_WARMUP = 5
 
 
 def time_calls(
@@ -38,7 +38,7 @@ def time_calls(
 def warm_up(call: Callable[[], object], seconds: float = 0.3) -> bool:
     """Call until the medians of two windows in a row agree within 10%; False where they never did.
 
-    A window lasts half of `seconds` and has at least 3 calls; the longest warm-up is 10 times `seconds`,
+    A window lasts half of `seconds` and has at least 3 calls; the longest warm-up is 5 times `seconds`,
     or two windows where calls are that slow.
     """
     before = _window(call, seconds / 2)

@@ -29,7 +29,7 @@ OPTIMIZED = "optimized"
 _ROWS = "rows.npz"
 _TOP_OPERATORS = 6
 # Processes that are loaded side by side, and how many times its files a loaded model takes.
-_ABREAST = 6
+_ABREAST = 10
 _LOADED = 3
 
 
@@ -48,7 +48,7 @@ class ProfileLatency(Stage):
     keyed_by_threads: ClassVar[bool] = True
 
     batches: tuple[int, ...] = Field(default=(1, 8), min_length=1, description="batch sizes")
-    launches: int = Field(default=5, ge=2, description="fresh processes per contender")
+    launches: int = Field(default=5, ge=1, description="fresh processes per contender; 1 gives no interval")
     seconds: float = Field(default=0.4, gt=0, description="time spent on one batch size in one launch")
     components: bool = Field(default=True, description="split one request into its components")
 
