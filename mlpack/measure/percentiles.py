@@ -23,7 +23,8 @@ class Percentile:
 def percentile(samples: np.ndarray, q: float) -> Percentile:
     """The q-quantile (0 < q < 1) of `samples` [n] with the interval between two of its order statistics.
 
-    The number of values below the true quantile is binomial(n, q); an end is the order statistic that it
+    The value is an order statistic too (nearest rank), so that it always lies inside its interval. The number of
+    values below the true quantile is binomial(n, q); an end is the order statistic that it
     passes with at most 2.5%, so the interval covers at least 95% for any distribution of independent
     values.
 
@@ -39,7 +40,7 @@ def percentile(samples: np.ndarray, q: float) -> Percentile:
     lower = int(np.count_nonzero(at_most <= _TAIL))
     upper = int(np.count_nonzero(at_most < 1 - _TAIL)) + 1
     return Percentile(
-        value=float(np.quantile(values, q)),
+        value=float(np.quantile(values, q, method="inverted_cdf")),
         low=float(values[lower - 1]) if lower >= 1 else None,
         high=float(values[upper - 1]) if upper <= n else None,
         n=n,

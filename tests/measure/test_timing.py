@@ -48,7 +48,7 @@ def test_p99_needs_enough_calls():
     assert value is None
     assert "367 calls" in reason
     assert "368" in reason
-    assert p99_or_reason(np.arange(1000)) == (pytest.approx(989.01), None)
+    assert p99_or_reason(np.arange(1000)) == (989.0, None)
     with pytest.raises(ValueError, match="0 values"):
         percentile(np.array([]), 0.5)
 
