@@ -73,4 +73,3 @@ class Recipe(Frozen):
     promise: str | None = Field(default=None, description="numerics that the result must really be in")
     threads: int | None = Field(default=None, ge=1)
     seed: int = 0
-    time_limit_s: float | None = Field(default=None, gt=0)

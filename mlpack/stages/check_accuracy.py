@@ -37,7 +37,9 @@ class CheckAccuracy(Stage):
     name: ClassVar[str] = "check_accuracy"
     accepts: ClassVar[tuple[Format, ...]] = ("torch", "onnx", "openvino")
     libraries: ClassVar[tuple[str, ...]] = ("torch", "onnxruntime", "openvino")
-    code: ClassVar[tuple[str, ...]] = ("mlpack.stages.samples", "mlpack.measure.metrics")
+    code: ClassVar[tuple[str, ...]] = (
+        "mlpack.stages.samples", "mlpack.measure.metrics", "mlpack.measure.scores", "mlpack.measure.user_metric",
+    )  # fmt: skip
     keyed_by_threads: ClassVar[bool] = True
 
     part: Part = Field(default="confirming", description="which part of the data to score on")

@@ -42,7 +42,9 @@ class Export(Stage):
     accepts: ClassVar[tuple[Format, ...]] = ("torch", "onnx")
     gives: ClassVar[Format | None] = "onnx"
     libraries: ClassVar[tuple[str, ...]] = ("torch", "onnx", "onnxscript", "onnxruntime")
-    code: ClassVar[tuple[str, ...]] = ("mlpack.stages.samples", "mlpack.backends.torch")
+    code: ClassVar[tuple[str, ...]] = (
+        "mlpack.stages.samples", "mlpack.backends.torch", "mlpack.backends.torch_loader",
+    )  # fmt: skip
     keyed_by_target: ClassVar[bool] = False
 
     opset: int = Field(default=20, ge=17, le=23, description="ONNX opset")

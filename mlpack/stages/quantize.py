@@ -38,7 +38,9 @@ class Quantize(Stage):
     accepts: ClassVar[tuple[Format, ...]] = ("onnx",)
     gives: ClassVar[Format | None] = "onnx"
     libraries: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "ml_dtypes")
-    code: ClassVar[tuple[str, ...]] = ("mlpack.quantization", "mlpack.stages.samples")
+    code: ClassVar[tuple[str, ...]] = (
+        "mlpack.quantization", "mlpack.stages.samples", "mlpack.stages.quantize_cast", "mlpack.stages.quantize_int8",
+    )  # fmt: skip
 
     numerics: Literal["auto", "fp16", "bf16", "int8", "int4", "fp8"] = Field(
         description="what the compute is to run in; auto tries all that the target gains from"
