@@ -7,6 +7,7 @@ import difflib
 import json
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,7 +125,7 @@ def _recognise_zip(path: Path) -> tuple[Kind, Container, pickle_scan.Scan | None
             members = {name.partition("/")[2] or name for name in archive.namelist()}
             bare = set(archive.namelist())
             start = min((info.header_offset for info in archive.infolist()), default=0)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise ModelError(f"{path} is a zip that ends too early ({error})", "copy or download it again") from error
     if start > 0:
         # Archives hold archives: where the end is cut off, the directory that is found is an inner one's.
@@ -142,7 +143,7 @@ def _recognise_zip(path: Path) -> tuple[Kind, Container, pickle_scan.Scan | None
     if "data.pkl" in members or "data.pkl" in bare:
         try:
             return _by_pickle(pickle_scan.scan_zip(path), "torch_zip")
-        except (zipfile.BadZipFile, EOFError) as error:
+        except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError, zlib.error) as error:
             raise ModelError(f"{path} is damaged ({error})", "copy or download it again") from error
     if any(name.endswith(".npy") for name in bare):
         raise ModelError(f"{path} holds arrays, not a model", f"give the model first and the arrays as --data {path}")
@@ -174,20 +175,22 @@ def _is_safetensors(path: Path, head: bytes) -> bool:
         raise cut_off
     try:
         header = read_safetensors_header(path)
-        end = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        end = max((int(tensor["data_offsets"][1]) for tensor in header.values()), default=0)
+        complete = all(isinstance(tensor["shape"], list) for tensor in header.values())
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError):
         return False
     if 8 + length + end > size:
         raise cut_off
-    return True
+    return complete
 
 
 def _is_onnx(path: Path) -> bool:
     """Walk the top-level fields of the protobuf message; bodies are skipped, not read."""
     size = path.stat().st_size
     seen: set[int] = set()
+    complete = False
     with path.open("rb") as stream:
-        while (at := stream.tell()) < size:
+        while stream.tell() < size:
             tag = _varint(stream)
             field, wire = (tag or 0) >> 3, (tag or 0) & 7
             if tag is None or field not in _ONNX_FIELDS or wire not in {0, 2}:
@@ -198,8 +201,11 @@ def _is_onnx(path: Path) -> bool:
             seen.add(field)
             if wire == 2:  # noqa: PLR2004 - protobuf's number for "length-delimited"
                 at = stream.tell() + value
+                if at > size:
+                    break
                 stream.seek(at)
-        complete = at == size or stream.tell() == size
+        else:
+            complete = True
     if {1, _ONNX_GRAPH} <= seen and not complete:
         raise ModelError(f"{path} looks like an ONNX file that ends too early", "copy or download it again")
     return complete and _ONNX_GRAPH in seen

@@ -123,6 +123,7 @@ def _scan(stream: io.BufferedReader | io.BytesIO) -> Scan:
         RecursionError,
         NotImplementedError,
         EOFError,
+        MemoryError,
     ):
         pickled, followed, readable = None, set(), False
     named, surely = _named_globals(stream, start, pickled)
@@ -150,7 +151,7 @@ def _named_globals(
                 surely = surely and len(strings.seen) > 1
             surely = surely and not opcode.name.startswith("EXT")
             strings.follow(opcode.name, argument)
-    except ValueError:
+    except (ValueError, MemoryError):  # MemoryError: a string that says it is longer than any memory
         surely = False
     return list(dict.fromkeys(found)), surely
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import pickle
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -107,16 +106,19 @@ def _load(found: Detected, device: str) -> Any:
     import torch
 
     if found.container == "safetensors":
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        return load_file(found.file)
+        try:
+            return load_file(found.file)
+        except SafetensorError as error:
+            raise ModelError(f"safetensors cannot read {found.file}: {error}", "copy or download it again") from error
     try:
         with _plain_numpy_allowed():
             return torch.load(found.file, map_location=device, weights_only=True, mmap=found.container == "torch_zip")
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise ModelError(
-            f"torch cannot read {found.file}: {str(error).splitlines()[0]}", "copy, download or save it again"
-        ) from error
+    except Exception as error:  # on damaged bytes torch.load raises anything, AssertionError included
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"torch cannot read {found.file}: {said}", "copy, download or save it again") from error
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from safetensors.torch import save_file
@@ -216,6 +216,8 @@ def test_factory_references(code, tmp_path, net, monkeypatch):
     content=st.binary(min_size=1, max_size=200),
     start=st.sampled_from([b"", b"PK\x03\x04", b"\x80\x02", b"\x80\x04", b"\x08\x07"]),
 )
+@example(content=b"\x8d\x00\x00\x00\x00\x00\x00\x00\x01", start=b"\x80\x02")  # a string of 2**56 bytes, it says
+@example(content=b"\xff" * 9 + b"\x01", start=b"\x08\x07\x3a")  # a graph of 2**63 bytes
 def test_any_bytes_are_refused_and_never_crash(content, start, tmp_path):
     path = tmp_path / "any"
     path.write_bytes(start + content)
