@@ -92,9 +92,7 @@ def _pair(model: str, limit: str, place: Path, extra: tuple[str, ...]) -> dict[s
     subprocess.run([sys.executable, str(script), str(place / "spec.json")], cwd=record.ROOT, check=True)
     bare = time.perf_counter() - started
     told = json.loads((place / "bare.json").read_text())
-    gaps = [
-        abs(each["expected"] - score) for each, score in zip(spec["evaluate"], told["scores"], strict=True)
-    ]
+    gaps = [abs(each["expected"] - score) for each, score in zip(spec["evaluate"], told["scores"], strict=True)]
     by_stage: dict[str, float] = {}
     for stage in stages:
         by_stage[stage["stage"]] = by_stage.get(stage["stage"], 0.0) + stage["seconds"]

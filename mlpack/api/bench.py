@@ -59,6 +59,7 @@ def bench(
     from mlpack.core.arrays import save_arrays
     from mlpack.core.targets import this_machine
     from mlpack.core.threads import usable_threads
+    from mlpack.measure.disturbance import notes
     from mlpack.measure.machine import machine_fingerprint
 
     known = load_settings(Path.cwd())
@@ -79,9 +80,7 @@ def bench(
     spec = SourceSpec(model="", factory=factory or known.factory, inputs=tuple(inputs), allow_pickle=allow_pickle)
     words = _words(models)
     there = {
-        word: of_artifact(word, store, backend, context)
-        for word in words
-        if word is None or is_artifact(word, store)
+        word: of_artifact(word, store, backend, context) for word in words if word is None or is_artifact(word, store)
     }
     rivals, _ = of_artifact(against, store, None, context) if against is not None else ([], [])
     context = _with_golden(context, given, [*(each for made, _ in there.values() for each in made), *rivals])
@@ -108,8 +107,10 @@ def bench(
         against=against_of(results[-1]) if against is not None else (),
         left_out=tuple(left_out),
         rows="synthetic" if shapes or (given or "").startswith("random:") else metrics["rows"],
-        launches=launches,
+        launches=metrics["launches"],
         steady=metrics["steady"],
+        notes=notes(metrics),
+        ended=metrics["ended"],
     )
 
 
@@ -201,9 +202,7 @@ def _with_rows(context: Context, path: str, contender: Contender | None) -> Cont
     return replace(context, data=make_ref(path, data), parts=dict.fromkeys(PARTS, data.fingerprint))
 
 
-def _time(
-    contenders: list[Contender], context: Context, sizes: tuple[int, ...], launches: int, seconds: float
-) -> Done:
+def _time(contenders: list[Contender], context: Context, sizes: tuple[int, ...], launches: int, seconds: float) -> Done:
     from mlpack.engine.run import run
     from mlpack.stages.profile_latency import ProfileLatency
 

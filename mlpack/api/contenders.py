@@ -146,9 +146,7 @@ def _options(model: Model, backend: str, context: Context) -> BackendOptions:
     """As the artifact has them on its own backend, else as `compile` would choose them."""
     from mlpack.stages.compile import Compile
 
-    if model.format == "torch" or (
-        model.backend == backend and model.backend_options.graph_optimizations == "all"
-    ):
+    if model.format == "torch" or (model.backend == backend and model.backend_options.graph_optimizations == "all"):
         return model.backend_options
     return Compile(backend=backend).options(model, context.target, context.threads)
 

@@ -39,13 +39,18 @@ def diff(a: str, b: str, store: str | Path | None = None) -> Comparison:
         Tampered: an `artifact.json` is damaged.
     """
     first, second = artifact(a, store), artifact(b, store)
-    left, right = dict(_facts(first.artifact)), dict(_facts(second.artifact))
-    found = [
+    found = differences(first.artifact, second.artifact)
+    return Comparison(a=_label(first), b=_label(second), differences=found)
+
+
+def differences(a: Artifact, b: Artifact) -> tuple[Difference, ...]:
+    """All that differs between two artifacts, in the order in which a reader asks."""
+    left, right = dict(_facts(a)), dict(_facts(b))
+    return tuple(
         Difference(part=part, what=what, a=left.get((part, what)), b=right.get((part, what)))
         for part, what in dict.fromkeys([*left, *right])
         if left.get((part, what)) != right.get((part, what))
-    ]
-    return Comparison(a=_label(first), b=_label(second), differences=tuple(found))
+    )
 
 
 def _label(stored: Stored) -> str:

@@ -30,8 +30,7 @@ TESTED_UP_TO = {
 }
 _ENOUGH_DISK = 5_000_000_000
 COLLISION_HINT = (
-    f"pip uninstall {installation.OTHER} && "
-    f"pip install --force-reinstall --no-deps {installation.DISTRIBUTION}"
+    f"pip uninstall {installation.OTHER} && pip install --force-reinstall --no-deps {installation.DISTRIBUTION}"
 )
 
 
@@ -117,9 +116,7 @@ def _machine() -> list[Check]:
         Check(area="machine", name="ISA", status="ok", found=" ".join(machine.isa()) or platform.machine()),
         Check(area="machine", name="threads", status="ok", found=f"{usable_threads()} usable"),
         Check(area="machine", name="NVIDIA", status="ok", found=said),
-        Check(
-            area="machine", name="torch build", status="warning" if is_odd else "ok", found=build, hint=hint
-        ),
+        Check(area="machine", name="torch build", status="warning" if is_odd else "ok", found=build, hint=hint),
     ]
 
 
@@ -140,9 +137,7 @@ def _folder(name: str, folder: Path) -> Check:
         )
     elif free < _ENOUGH_DISK:
         status, hint = "warning", "free some space: mlpack gc"
-    return Check(
-        area="disk", name=name, status=status, found=f"{folder}: {free / 1e9:.1f} GB free", hint=hint
-    )
+    return Check(area="disk", name=name, status=status, found=f"{folder}: {free / 1e9:.1f} GB free", hint=hint)
 
 
 def _name() -> Check:

@@ -46,9 +46,7 @@ def list_artifacts(name: str | None = None, store: str | Path | None = None) -> 
     if name is not None and name not in known:
         raise unknown("artifact", name, known)
     return tuple(
-        _listed(folder, each, version)
-        for each in ([name] if name else known)
-        for version in versions(folder / each)
+        _listed(folder, each, version) for each in ([name] if name else known) for version in versions(folder / each)
     )
 
 

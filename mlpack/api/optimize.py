@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from mlpack.api.flags import AGREEMENT_LIMIT, DEFAULT_LIMIT, NO_LIMIT, read_recipe, recipe_of, with_set
-from mlpack.core.recipe import DataSpec, Recipe, SourceSpec
+from mlpack.api.flags import AGREEMENT_LIMIT, DEFAULT_LIMIT, NO_LIMIT
+from mlpack.api.wanted import recipe_for
 from mlpack.core.reporter import Reporter, Silent
 from mlpack.core.settings import load_settings
 from mlpack.engine.search import pace
-from mlpack.errors import DataError, GateFailed, UsageError
+from mlpack.errors import DataError, GateFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from mlpack.api.flags import Numerics
     from mlpack.api.prepare import Prepared
+    from mlpack.api.wanted import Wanted
     from mlpack.core.artifact import Stored
-    from mlpack.core.settings import Settings
+    from mlpack.core.recipe import Recipe
     from mlpack.engine.cache import Done
     from mlpack.engine.search import Found
     from mlpack.measure.limits import Limit
@@ -42,32 +40,15 @@ class Optimized:
 def optimize(
     model: str | Path | None = None,
     *,
-    data: str | Path | None = None,
-    calibration: str | Path | None = None,
-    numerics: Numerics | None = None,
-    target: str | None = None,
-    metric: str | None = None,
-    output: str | None = None,
-    max_drop: str | None = None,
-    factory: str | None = None,
-    inputs: Sequence[str] = (),
-    static_batch: bool = False,
-    allow_pickle: bool = False,
-    calibration_method: str | None = None,
-    backend: str | None = None,
-    threads: int | None = None,
-    seed: int = 0,
-    name: str | None = None,
     store: str | Path | None = None,
-    settings: Sequence[str] = (),
     fresh: bool = False,
     reporter: Reporter | None = None,
+    **wanted: Unpack[Wanted],
 ) -> Optimized:
     """Make a model smaller and faster, prove how accurate it still is, and publish it.
 
-    `model` is a model file, `package.module:function`, or a recipe (`.yaml`). `max_drop` is `1%` (relative),
-    `0.8pt` (absolute) or `none`; labelled data implies 1%. `numerics` is a promise: None takes the fastest model
-    inside the limit. `settings` are `stage.option=value`.
+    `model` is a model file, `package.module:function`, or a recipe (`.yaml`). The other keywords are those of
+    `mlpack.api.wanted.Wanted`: `data`, `numerics`, `max_drop`, `target` and so on, named as the flags are.
 
     Raises:
         UsageError, ModelError, DataError: what was handed in cannot be used.
@@ -75,103 +56,9 @@ def optimize(
         GateFailed: the limit or the promise cannot be held; nothing is published.
     """
     known = load_settings(Path.cwd())
-    recipe = recipe_from(
-        known,
-        _text(model),
-        data=_text(data),
-        calibration=_text(calibration),
-        numerics=numerics,
-        target=target,
-        metric=metric,
-        output=output,
-        max_drop=max_drop,
-        factory=factory,
-        inputs=tuple(inputs),
-        static_batch=static_batch,
-        allow_pickle=allow_pickle,
-        calibration_method=calibration_method,
-        backend=backend,
-        threads=threads,
-        seed=seed,
-        name=name,
-        settings=settings,
-    )
+    recipe = recipe_for(known, model, wanted)
     place = Path(store).absolute() if store else known.store
     return run_recipe(recipe, place, known.cache, reporter or Silent(), fresh=fresh)
-
-
-def recipe_from(
-    known: Settings,
-    model: str | None,
-    *,
-    data: str | None,
-    calibration: str | None,
-    numerics: Numerics | None,
-    target: str | None,
-    metric: str | None,
-    output: str | None,
-    max_drop: str | None,
-    factory: str | None,
-    inputs: tuple[str, ...],
-    static_batch: bool,
-    allow_pickle: bool,
-    calibration_method: str | None,
-    backend: str | None,
-    threads: int | None,
-    seed: int,
-    name: str | None,
-    settings: Sequence[str],
-) -> Recipe:
-    """The recipe of these flags, or the recipe file with these flags over it; settings stand in for what is missing.
-
-    Raises:
-        RecipeError, UsageError: it does not hold together, or no model is named.
-    """
-    model = model or known.model
-    if model is None:
-        raise UsageError("which model?", "mlpack optimize model.pt2 --data data.npz")
-    if Path(model).suffix in {".yaml", ".yml"}:
-        if numerics or backend or calibration_method:
-            raise UsageError(
-                "a recipe says what its stages do: numerics, backend and calibration flags do not go with it",
-                "change the recipe, or set one option: --set quantize.numerics=int8",
-            )
-        flags = {
-            "source": {
-                "factory": factory, "inputs": inputs, "static_batch": static_batch, "allow_pickle": allow_pickle,
-            },
-            "data": {"evaluation": data, "calibration": calibration, "metric": metric, "output": output},
-            "target": target,
-            "limit": max_drop,
-            "threads": threads,
-            "seed": seed,
-            "name": name,
-        }  # fmt: skip
-        usual = {"data": {"evaluation": known.data, "metric": known.metric}, "target": known.target,
-                 "limit": known.limit, "threads": known.threads, "name": known.name}  # fmt: skip
-        return with_set(read_recipe(Path(model), flags, usual), settings)
-    source = SourceSpec(
-        model=model,
-        factory=factory or known.factory,
-        inputs=inputs,
-        static_batch=static_batch,
-        allow_pickle=allow_pickle,
-    )
-    recipe = recipe_of(
-        source,
-        DataSpec(
-            evaluation=data or known.data, calibration=calibration, metric=metric or known.metric, output=output
-        ),
-        numerics=numerics,
-        target=target or known.target or "cpu",
-        limit=max_drop or known.limit,
-        calibration_method=calibration_method,
-        backend=backend,
-        threads=threads or known.threads,
-        seed=seed,
-        name=name or known.name,
-    )
-    return with_set(recipe, settings)
 
 
 def run_recipe(recipe: Recipe, store: Path, cache: Path, reporter: Reporter, *, fresh: bool = False) -> Optimized:
@@ -307,7 +194,3 @@ def name_for(model: str) -> str:
     if stem in {"model", "weights", "checkpoint", "pytorch_model"} and path.absolute().parent.name:
         stem = path.absolute().parent.name
     return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._") or "model"
-
-
-def _text(path: str | Path | None) -> str | None:
-    return None if path is None else str(path)

@@ -6,19 +6,20 @@ import importlib.util
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from mlpack.api.decision import Decision, decision_of, scored
 from mlpack.api.flags import NO_LIMIT
-from mlpack.api.optimize import recipe_from, settled
+from mlpack.api.optimize import settled
+from mlpack.api.wanted import recipe_for
 from mlpack.core.reporter import Reporter, Silent
 from mlpack.core.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mlpack.api.flags import Numerics
     from mlpack.api.prepare import Prepared
+    from mlpack.api.wanted import Wanted
     from mlpack.core.model import Model
     from mlpack.core.recipe import Recipe
     from mlpack.core.stage import Stage
@@ -33,8 +34,11 @@ _FLAVOURS = 4
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do. `steps` make candidates, `measuring` says how they are judged; `disk_bytes` and
-    `memory_bytes` are rough upper estimates, None where the model's size is not known yet."""  # noqa: D205, D209
+    """What a run would do.
+
+    `steps` make candidates, `measuring` says how they are judged; `disk_bytes` and `memory_bytes` are rough upper
+    estimates, None where the model's size is not known yet.
+    """
 
     model: str
     target: str
@@ -54,9 +58,7 @@ class Plan:
             "model": self.model,
             "target": self.target,
             "threads": self.threads,
-            "steps": [
-                {**{name: getattr(each, name) for name in fields}, "why": list(each.why)} for each in self.steps
-            ],
+            "steps": [{**{name: getattr(each, name) for name in fields}, "why": list(each.why)} for each in self.steps],
             "measuring": [{"what": what, "state": state} for what, state in self.measuring],
             "candidates": self.candidates,
             "lacks": list(self.lacks),
@@ -68,59 +70,19 @@ class Plan:
 def plan(
     model: str | Path | None = None,
     *,
-    data: str | Path | None = None,
-    calibration: str | Path | None = None,
-    numerics: Numerics | None = None,
-    target: str | None = None,
-    metric: str | None = None,
-    output: str | None = None,
-    max_drop: str | None = None,
-    factory: str | None = None,
-    inputs: Sequence[str] = (),
-    static_batch: bool = False,
-    allow_pickle: bool = False,
-    calibration_method: str | None = None,
-    backend: str | None = None,
-    threads: int | None = None,
-    seed: int = 0,
-    name: str | None = None,
-    settings: Sequence[str] = (),
     fresh: bool = False,
     reporter: Reporter | None = None,
+    **wanted: Unpack[Wanted],
 ) -> Plan:
-    """What `optimize` with the same arguments would do. Runs no stage; what is lacking is listed, not raised.
+    """What `optimize` with the same keywords would do. Runs no stage; what is lacking is listed, not raised.
 
     Raises:
         UsageError, ModelError, DataError: what was handed in cannot be used.
         UnsupportedNumerics: the target lacks what a step asks for.
     """
     known = load_settings(Path.cwd())
-    recipe = recipe_from(
-        known,
-        _text(model),
-        data=_text(data),
-        calibration=_text(calibration),
-        numerics=numerics,
-        target=target,
-        metric=metric,
-        output=output,
-        max_drop=max_drop,
-        factory=factory,
-        inputs=tuple(inputs),
-        static_batch=static_batch,
-        allow_pickle=allow_pickle,
-        calibration_method=calibration_method,
-        backend=backend,
-        threads=threads,
-        seed=seed,
-        name=name,
-        settings=settings,
-    )
+    recipe = recipe_for(known, model, wanted)
     return plan_recipe(recipe, known.cache, reporter or Silent(), fresh=fresh)
-
-
-def _text(path: str | Path | None) -> str | None:
-    return None if path is None else str(path)
 
 
 def plan_recipe(recipe: Recipe, cache: Path, reporter: Reporter, *, fresh: bool = False) -> Plan:

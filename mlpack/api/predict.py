@@ -128,9 +128,7 @@ def _make_parent(place: Path) -> None:
     sweep(place.parent)
 
 
-def write_outputs(
-    say: Say, model: dict[str, Any], threads: int, data: str, batch: int, folder: str
-) -> dict[str, Any]:
+def write_outputs(say: Say, model: dict[str, Any], threads: int, data: str, batch: int, folder: str) -> dict[str, Any]:
     """Write `outputs.npz` into the folder. Runs in a process of its own: native libraries crash.
 
     Rows are appended to one file per output, so that memory holds one batch however large the data is.
@@ -169,9 +167,7 @@ def write_outputs(
     return {
         "samples": done,
         "batch": batch if opened.dynamic_batch else int(opened.inputs[0].dims[0]),
-        "outputs": {
-            name: {"dtype": each.dtype.name, "shape": [done, *each.dims]} for name, each in written.items()
-        },
+        "outputs": {name: {"dtype": each.dtype.name, "shape": [done, *each.dims]} for name, each in written.items()},
         "nonfinite": {name: each.nonfinite for name, each in written.items() if each.nonfinite},
     }
 

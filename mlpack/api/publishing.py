@@ -38,6 +38,7 @@ def artifact_of(name: str, recipe: Recipe, prepared: Prepared, found: Found) -> 
     facts = prepared.source.report.metrics
     accuracy = accuracy_of(
         found,
+        context,
         synthetic=prepared.synthetic,
         simulated=not context.target.here and model.backend_options.graph_optimizations == "off",
     )
@@ -93,9 +94,7 @@ def publish_found(
         remove(folder)
 
 
-def _fill(
-    folder: Path, context: Context, golden: Done, found: Found, timed: Done | None, recipe: Recipe
-) -> None:
+def _fill(folder: Path, context: Context, golden: Done, found: Found, timed: Done | None, recipe: Recipe) -> None:
     with refused_by_machine(folder):
         shutil.copytree(found.winner.model.path, folder / "model", copy_function=shutil.copyfile)
         (folder / "golden").mkdir()

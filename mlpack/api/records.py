@@ -16,12 +16,14 @@ from mlpack.core.artifact import (
     Timing,
 )
 from mlpack.engine.search import pace
+from mlpack.measure.disturbance import notes
 
 if TYPE_CHECKING:
     from mlpack.core.model import Model
     from mlpack.core.target import Target
     from mlpack.engine.cache import Done
     from mlpack.engine.candidates import Candidate
+    from mlpack.engine.context import Context
     from mlpack.engine.search import Found
 
 _LIBRARIES = ("torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "openvino", "numpy")
@@ -64,7 +66,7 @@ def model_of(model: Model) -> ModelRecord:
     )
 
 
-def accuracy_of(found: Found, *, synthetic: bool, simulated: bool) -> AccuracyRecord:
+def accuracy_of(found: Found, context: Context, *, synthetic: bool, simulated: bool) -> AccuracyRecord:
     """The verdict on the confirming rows. On synthetic rows nothing is judged."""
     comparison = found.comparison
     backend = found.winner.model.backend
@@ -88,6 +90,8 @@ def accuracy_of(found: Found, *, synthetic: bool, simulated: bool) -> AccuracyRe
         limit_text=None if synthetic else comparison.limit_text,
         verdict="none" if synthetic else comparison.verdict,
         samples_to_prove=comparison.samples_to_prove,
+        dataset=None if context.data is None else context.data.fingerprint,
+        part=context.part_fingerprint("confirming"),
     )
 
 
@@ -125,6 +129,7 @@ def _latency_at(batch: int, rows: dict[str, dict[str, Any]], model: Model, timed
         device=model.backend_options.device,
         backend=model.backend,
         steady=timed.report.metrics["steady"],
+        notes=notes(timed.report.metrics),
         baseline=timing_of(baseline),
         optimized=timing_of(rows["optimized"]),
         speedup=baseline["speedup_over"],
@@ -159,9 +164,7 @@ def _candidate(candidate: Candidate, *, chosen: bool) -> CandidateRecord:
         label=candidate.label,
         numerics=candidate.model.numerics,
         backend=candidate.model.backend or "–",
-        accuracy=None
-        if comparison is None
-        else comparison.model_dump(mode="json", include=told),
+        accuracy=None if comparison is None else comparison.model_dump(mode="json", include=told),
         latency=None if p50 is None else {"p50_ms": p50, "geometric_mean_ms": pace(candidate)},
         size_bytes=candidate.model.size_bytes if made else None,
         chosen=chosen,

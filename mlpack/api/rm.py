@@ -19,9 +19,7 @@ class Removed(Frozen):
     size_bytes: int
 
 
-def rm(
-    reference: str, store: str | Path | None = None, tagged: Literal["refuse", "remove"] = "refuse"
-) -> Removed:
+def rm(reference: str, store: str | Path | None = None, tagged: Literal["refuse", "remove"] = "refuse") -> Removed:
     """Remove one version. Its number is never given again.
 
     Raises:

@@ -62,7 +62,10 @@ class Against:
 
 @dataclass(frozen=True)
 class Benched:
-    """What `bench` measured. `rows` says what was run: real or synthetic rows; `steady`: the timings settled."""
+    """What `bench` measured. `rows` says what was run: real or synthetic rows; `steady`: the timings settled.
+
+    `notes` say what disturbed them, and `ended` why no more launches were made: `precise`, `launches` or `time`.
+    """
 
     threads: int
     machine: dict[str, Any]
@@ -72,6 +75,8 @@ class Benched:
     rows: str
     launches: int
     steady: bool
+    notes: tuple[str, ...]
+    ended: str
 
     def document(self) -> dict[str, Any]:
         """As `--json` prints it."""
@@ -82,6 +87,8 @@ class Benched:
             "rows": self.rows,
             "launches": self.launches,
             "steady": self.steady,
+            "notes": list(self.notes),
+            "ended": self.ended,
             "contenders": [each.document() for each in self.contenders],
             "against": [asdict(each) for each in self.against],
             "left_out": list(self.left_out),

@@ -91,8 +91,8 @@ def command(
         )
     for reason in done.left_out:
         screen.say(f"left out: {reason}")
-    if not done.steady:
-        screen.warn("calls did not settle to within 10%: something else is busy here, so trust these numbers less")
+    for note in done.notes:
+        screen.warn(note)
 
     def human(screen: Screen) -> None:
         _draw(screen, done)

@@ -50,12 +50,16 @@ def _facts(this: Artifact) -> Iterator[tuple[str, list[str]]]:
     timed = [record for record in this.latency if record.baseline and record.optimized]
     if timed:
         yield "speed", [_speed(record) for record in timed]
-        busy = [] if timed[0].steady else ["not steady: other work ran on this machine; `mlpack bench` times it again"]
-        yield "measured", [
-            f"{timed[0].threads} threads, {this.environment['cpu']}",
-            f"in turns with the original ({_original(this)}), each launch a fresh process",
-            *busy,
-        ]
+        again = [] if timed[0].steady else ["not steady: `mlpack bench` times it again"]
+        yield (
+            "measured",
+            [
+                f"{timed[0].threads} threads, {this.environment['cpu']}",
+                f"in turns with the original ({_original(this)}), each launch a fresh process",
+                *timed[0].notes,
+                *again,
+            ],
+        )
     else:
         yield "speed", [f"not measured: {this.latency[0].reason}"]
     before = this.baseline.get("size_bytes")

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from mlpack.cli.screen import Screen
 
 # typer carries click's exceptions; where they lie differs by version, their family tree does not.
-CLICK_ERRORS: type[Exception] = next(
-    each for each in typer.BadParameter.__mro__ if each.__name__ == "ClickException"
-)
+CLICK_ERRORS: type[Exception] = next(each for each in typer.BadParameter.__mro__ if each.__name__ == "ClickException")
 _PLAIN = {"rich_markup_mode": None, "add_completion": False, "pretty_exceptions_enable": False}
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 

@@ -20,9 +20,7 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would go.")] = False,
     older_than: Annotated[
         float,
-        typer.Option(
-            "--older-than", min=0, metavar="HOURS", help="Keep cached work that is younger than this."
-        ),
+        typer.Option("--older-than", min=0, metavar="HOURS", help="Keep cached work that is younger than this."),
     ] = 1.0,
 ) -> None:
     """Remove leftovers of dead processes, and cached work that no artifact of the store refers to."""

@@ -34,29 +34,7 @@ def command(
     with screen.progress() as reporter:
         if flags.no_limit:
             reporter.warn("--no-limit: the result is published whatever its accuracy")
-        done = optimize(
-            flags.model,
-            data=flags.data,
-            calibration=flags.calibration,
-            numerics=flags.numerics,
-            target=flags.target,
-            metric=flags.metric,
-            output=flags.output,
-            max_drop=flags.limit,
-            factory=flags.factory,
-            inputs=flags.inputs or (),
-            static_batch=flags.static_batch,
-            allow_pickle=flags.allow_pickle,
-            calibration_method=flags.calibration_method,
-            backend=flags.backend,
-            threads=flags.threads,
-            seed=flags.seed,
-            name=flags.name,
-            store=store,
-            settings=flags.settings or (),
-            fresh=fresh,
-            reporter=reporter,
-        )
+        done = optimize(flags.model, store=store, fresh=fresh, reporter=reporter, **flags.wanted)
     _tell(screen, done)
 
 

@@ -20,7 +20,5 @@ MaybeRef = Annotated[
 ]
 Store = Annotated[
     Path | None,
-    typer.Option(
-        "--store", metavar="DIR", help="The store. Default: MLPACK_STORE, mlpack.toml, ./artifacts."
-    ),
+    typer.Option("--store", metavar="DIR", help="The store. Default: MLPACK_STORE, mlpack.toml, ./artifacts."),
 ]

@@ -20,15 +20,11 @@ def command(
     out: Annotated[
         Path | None, typer.Option("--out", help="The folder to make; ./NAME-VERSION-RUNTIME without it.")
     ] = None,
-    max_batch: Annotated[
-        int, typer.Option("--max-batch", help="Largest batch that the server may form.")
-    ] = 8,
+    max_batch: Annotated[int, typer.Option("--max-batch", help="Largest batch that the server may form.")] = 8,
     queue_delay_ms: Annotated[
         float, typer.Option("--queue-delay-ms", help="Longest wait for batch mates, in ms.")
     ] = 2.0,
-    instances: Annotated[
-        int, typer.Option("--instances", help="Copies of the model that run side by side.")
-    ] = 1,
+    instances: Annotated[int, typer.Option("--instances", help="Copies of the model that run side by side.")] = 1,
     *,
     force: Annotated[bool, typer.Option("--force", help="Also package a candidate.")] = False,
     store: Annotated[Path | None, typer.Option("--store", help="The store, ./artifacts without it.")] = None,

@@ -34,28 +34,7 @@ def show_plan(screen: Screen, flags: RecipeFlags, *, why: bool = False, fresh: b
     from mlpack.api.plan import plan
 
     with screen.progress() as reporter:
-        found = plan(
-            flags.model,
-            data=flags.data,
-            calibration=flags.calibration,
-            numerics=flags.numerics,
-            target=flags.target,
-            metric=flags.metric,
-            output=flags.output,
-            max_drop=flags.limit,
-            factory=flags.factory,
-            inputs=flags.inputs or (),
-            static_batch=flags.static_batch,
-            allow_pickle=flags.allow_pickle,
-            calibration_method=flags.calibration_method,
-            backend=flags.backend,
-            threads=flags.threads,
-            seed=flags.seed,
-            name=flags.name,
-            settings=flags.settings or (),
-            fresh=fresh,
-            reporter=reporter,
-        )
+        found = plan(flags.model, fresh=fresh, reporter=reporter, **flags.wanted)
 
     def human(screen: Screen) -> None:
         _draw(screen, found, why=why)

@@ -14,6 +14,8 @@ from mlpack.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mlpack.api.wanted import Wanted
+
 Numerics = Literal["fp16", "bf16", "int8", "int4", "fp8"]
 CalibrationMethod = Literal["minmax", "percentile", "entropy"]
 _NUMERICS: tuple[Numerics, ...] = ("fp16", "bf16", "int8", "int4", "fp8")
@@ -95,6 +97,18 @@ class RecipeFlags:
             flags = ", ".join(f"--{name}" for name in (*given, *(("auto",) if self.auto else ())))
             raise UsageError(f"{flags}: these flags exclude one another", "give one of them, or none")
         return given[0] if given else None
+
+    @property
+    def wanted(self) -> Wanted:
+        """The keywords of `mlpack.optimize` and `mlpack.plan` that these flags are.
+
+        Raises:
+            UsageError: flags that exclude one another.
+        """
+        from mlpack.api.wanted import Wanted
+
+        plain = {word: getattr(self, word) for word in Wanted.__annotations__ if hasattr(self, word)}
+        return Wanted(**{**plain, "numerics": self.numerics, "max_drop": self.limit})  # type: ignore[typeddict-item]
 
     @property
     def limit(self) -> str | None:

@@ -24,6 +24,4 @@ def command(
     from mlpack.api.rm import rm
 
     done = rm(reference, store, tagged="remove" if force else "refuse")
-    screen.result(
-        done.model_dump(mode="json"), f"removed {done.name}@{done.version} ({size(done.size_bytes)})"
-    )
+    screen.result(done.model_dump(mode="json"), f"removed {done.name}@{done.version} ({size(done.size_bytes)})")

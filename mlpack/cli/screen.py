@@ -103,9 +103,7 @@ class Screen:
 
         if is_terminal():
             return Console(stderr=True, highlight=False, markup=False)
-        return Console(
-            stderr=True, highlight=False, markup=False, width=WIDTH, force_terminal=False, color_system=None
-        )
+        return Console(stderr=True, highlight=False, markup=False, width=WIDTH, force_terminal=False, color_system=None)
 
     def failed(self, error: Mapping[str, Any], trace: str = "") -> None:
         """The lines on an error: what, what to do, where the log lies; also into the document."""

@@ -31,9 +31,7 @@ def command(screen: Screen, reference: MaybeRef = None, store: Store = None) -> 
 
 def _draw(screen: Screen, stored: Stored, tags: list[str]) -> None:
     this = stored.artifact
-    screen.print(
-        f"{this.name}@{this.version}: {this.accuracy.verdict} ({this.status}) {' '.join(tags)}".rstrip()
-    )
+    screen.print(f"{this.name}@{this.version}: {this.accuracy.verdict} ({this.status}) {' '.join(tags)}".rstrip())
     screen.table(("", ""), _facts(this, str(stored.path)))
     if this.latency:
         columns = ("batch", "threads", "P50 before", "P50 after", "speed", "95% interval", "device")

@@ -16,7 +16,5 @@ def command(screen: Screen, reference: MaybeRef = None, store: Store = None) -> 
     from mlpack.api.verify import verify
 
     done = verify(reference, store)
-    said = (
-        f"{count(done.files, 'file')}, {size(done.size_bytes)}, all as published; digest {done.digest[:16]}"
-    )
+    said = f"{count(done.files, 'file')}, {size(done.size_bytes)}, all as published; digest {done.digest[:16]}"
     screen.result(done.model_dump(mode="json"), f"{done.path}: {said}")

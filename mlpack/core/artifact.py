@@ -53,8 +53,11 @@ class LineageRecord(Frozen):
 
 
 class AccuracyRecord(Frozen):
-    """The paired comparison with the original. `drop`, its interval and `limit` are absolute in the metric's
-    unit, positive = worse; `limit_text` keeps the user's words."""  # noqa: D205, D209
+    """The paired comparison with the original.
+
+    `drop`, its interval and `limit` are absolute in the metric's unit, positive = worse; `limit_text` keeps the
+    user's words.
+    """
 
     metric: str
     backend: str
@@ -73,6 +76,8 @@ class AccuracyRecord(Frozen):
     limit_text: str | None
     verdict: Verdict
     samples_to_prove: int | None = None
+    dataset: str | None = Field(default=None, description="fingerprint of the evaluation data, by content")
+    part: str | None = Field(default=None, description="fingerprint of the rows that confirmed it")
 
 
 class Timing(Frozen):
@@ -87,8 +92,10 @@ class Timing(Frozen):
 
 
 class LatencyRecord(Frozen):
-    """The interleaved A/B with the baseline at one batch size. Everything null, with a reason, where this
-    machine is not the target."""  # noqa: D205, D209
+    """The interleaved A/B with the baseline at one batch size.
+
+    Everything is null, with a reason, where this machine is not the target.
+    """
 
     unit: Literal["ms"] = "ms"
     batch: int
@@ -99,7 +106,8 @@ class LatencyRecord(Frozen):
     optimized: Timing | None
     speedup: float | None
     speedup_ci95: tuple[float, float] | None
-    steady: bool = Field(default=True, description="false: some launch never became steady; the machine was busy")
+    steady: bool = Field(default=True, description="false: some launch never became steady, or the machine was busy")
+    notes: tuple[str, ...] = Field(default=(), description="what disturbed the timing, and what was done about it")
     reason: str | None = None
 
 

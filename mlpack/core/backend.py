@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from mlpack.core.target import Target
 
 
-
 class Runner(Protocol):
     """An opened model. Calling it is copy_in, compute, copy_out; the three apart are what a profile times."""
 
@@ -47,9 +46,7 @@ class Backend(Protocol):
         """Why this model cannot run here with these options, or None where it can."""
         ...
 
-    def open(
-        self, model: Model, target: Target, options: BackendOptions
-    ) -> AbstractContextManager[Runner]:
+    def open(self, model: Model, target: Target, options: BackendOptions) -> AbstractContextManager[Runner]:
         """A context manager that yields the opened model.
 
         Raises:

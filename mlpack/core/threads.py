@@ -17,9 +17,7 @@ def usable_threads() -> int:
     return max(1, affinity if quota is None else min(affinity, int(quota)))
 
 
-def cgroup_quota(
-    membership: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")
-) -> float | None:
+def cgroup_quota(membership: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> float | None:
     """CPUs that this control group and those around it allow, the tightest; None without a quota."""
     if not membership.is_file():
         return None

@@ -30,8 +30,10 @@ _imported_from: set[Path] = set()
 
 @dataclass(frozen=True)
 class Reference:
-    """Where a function of the user lies. One of `file` and `module` is given; `folder` is where its own
-    imports are looked for."""  # noqa: D205, D209
+    """Where a function of the user lies.
+
+    One of `file` and `module` is given; `folder` is where its own imports are looked for.
+    """
 
     text: str
     name: str

@@ -124,6 +124,4 @@ def told(stage: Stage) -> dict[str, Any]:
     """The options that are required or differ from their defaults."""
     fields = type(stage).model_fields
     shown = stage.model_dump(mode="json")
-    return {
-        name: shown[name] for name, value in stage if fields[name].is_required() or value != fields[name].default
-    }
+    return {name: shown[name] for name, value in stage if fields[name].is_required() or value != fields[name].default}

@@ -99,9 +99,7 @@ class _Judge:
 
     def compare(self, original: Done, other: Done) -> Comparison:
         one, two = kept(original), kept(other)
-        return compare(
-            self.metric, one, two, cluster=self._cluster(original), limit=self.limit, seed=self.context.seed
-        )
+        return compare(self.metric, one, two, cluster=self._cluster(original), limit=self.limit, seed=self.context.seed)
 
     def choosing(self, candidate: Candidate) -> Candidate:
         """The candidate with its accuracy on the choosing rows; lost where it fails the limit there."""
@@ -185,9 +183,7 @@ def _fastest(those: list[Candidate]) -> Candidate | None:
     return min(those, key=pace, default=None)
 
 
-def _chosen(
-    tried: list[Candidate], parent: Candidate | None, recipe: Recipe
-) -> tuple[Candidate, list[Candidate]]:
+def _chosen(tried: list[Candidate], parent: Candidate | None, recipe: Recipe) -> tuple[Candidate, list[Candidate]]:
     """The fastest that keeps the promise; every other one with the reason why it lost."""
     if recipe.promise is not None:
         tried = [_held_to(each, recipe.promise, parent) for each in tried]

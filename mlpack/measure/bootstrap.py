@@ -179,9 +179,7 @@ def _defined(draws: np.ndarray) -> np.ndarray:
     return defined
 
 
-def _bca(
-    draws: np.ndarray, value: float, left_out: np.ndarray, groups: int, confidence: float
-) -> tuple[float, float]:
+def _bca(draws: np.ndarray, value: float, left_out: np.ndarray, groups: int, confidence: float) -> tuple[float, float]:
     from scipy.special import ndtr, ndtri, stdtrit
 
     if groups == 1:

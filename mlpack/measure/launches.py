@@ -35,9 +35,7 @@ def p50_over_launches(launches: Sequence[np.ndarray]) -> tuple[float, Interval |
     return p50, None if interval is None else (min(interval[0], p50), max(interval[1], p50))
 
 
-def speedup(
-    baseline: Sequence[np.ndarray], candidate: Sequence[np.ndarray]
-) -> tuple[float, Interval | None]:
+def speedup(baseline: Sequence[np.ndarray], candidate: Sequence[np.ndarray]) -> tuple[float, Interval | None]:
     """How many times faster the candidate is, with a 95% interval over rounds; None for a single round.
 
     Launch i of both were adjacent in time. The ratio of their medians is taken per round, so that the
@@ -54,14 +52,26 @@ def not_slower(ci95: Interval) -> bool:
     return ci95[1] >= 1.0
 
 
+def drift(contenders: Sequence[Sequence[np.ndarray]]) -> float:
+    """How much slower the machine became from the first round to the last, as a share; negative: faster.
+
+    The slope of the rounds' mean log median over all contenders (least squares); what is common to all of them is
+    the machine's. 0 with fewer than 3 rounds.
+    """
+    logs = np.array([np.log(_medians(launches)) for launches in contenders])
+    rounds = logs.shape[1]
+    if rounds < 3:  # noqa: PLR2004 - two points always lie on a line
+        return 0.0
+    slope = np.polyfit(np.arange(rounds), logs.mean(axis=0), 1)[0]
+    return float(np.expm1(slope * (rounds - 1)))
+
+
 def timing(launches: Sequence[np.ndarray]) -> Timing:
     """The record of one contender; p99 is over the calls of all launches, where they are enough."""
     calls = np.concatenate(list(launches))
     p50, interval = p50_over_launches(launches)
     p99, reason = p99_or_reason(calls)
-    return Timing(
-        p50=p50, p50_ci95=interval, p99=p99, p99_reason=reason, n=len(calls), launches=len(launches)
-    )
+    return Timing(p50=p50, p50_ci95=interval, p99=p99, p99_reason=reason, n=len(calls), launches=len(launches))
 
 
 def _medians(launches: Sequence[np.ndarray]) -> np.ndarray:

@@ -94,13 +94,9 @@ def timing_lock(path: Path | None = None, limit_s: float = -1) -> Iterator[None]
         lock = filelock.FileLock(path, timeout=limit_s, is_singleton=True)
         lock.acquire()
     except filelock.Timeout as error:
-        raise MachineError(
-            f"another mlpack is timing on this machine (lock {path})", "wait for it to end"
-        ) from error
+        raise MachineError(f"another mlpack is timing on this machine (lock {path})", "wait for it to end") from error
     except OSError as error:
-        raise MachineError(
-            f"cannot lock {path}: {error.strerror}", "make the user cache folder writable"
-        ) from error
+        raise MachineError(f"cannot lock {path}: {error.strerror}", "make the user cache folder writable") from error
     try:
         yield
     finally:

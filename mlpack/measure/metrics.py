@@ -126,9 +126,7 @@ def metric(name: str | None, *, labels: bool, output: str | None) -> Metric:
     if user_metric.is_reference(name):
         function = user_metric.load(name)
         percent = bool(getattr(function.function, "percent", False))
-        return Metric(
-            name, function.higher_is_better, "set", percent, function.keep, function.reduce, _user=True
-        )
+        return Metric(name, function.higher_is_better, "set", percent, function.keep, function.reduce, _user=True)
     if name not in _TABLE:
         raise unknown("metric", name, names())
     if not labels:

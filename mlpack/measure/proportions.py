@@ -56,6 +56,11 @@ def upper_rate(count: float, n: float, confidence: float = 0.90) -> float:
     return float(betaincinv(count + 1, n - count, 1 - tail))
 
 
+def lower_rate(count: float, n: float, confidence: float = 0.90) -> float:
+    """Exact lower bound (Clopper-Pearson) of the rate behind `count` of `n`; end of a two-sided interval."""
+    return 1.0 - upper_rate(n - count, n, confidence)
+
+
 def _upper(b: float, c: float, n: float, z: float) -> float:
     """The largest difference that the score test does not reject."""
     low, high = max(-1.0, min(1.0, (b - c) / n)), 1.0

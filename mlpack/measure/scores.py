@@ -84,9 +84,7 @@ def f1_macro(kept: Mapping[str, np.ndarray]) -> float:
     return float(np.mean(2 * hits[there] / total[there])) if there.any() else float("nan")
 
 
-def distances(
-    outputs: Mapping[str, np.ndarray], labels: np.ndarray, output: str | None, power: int
-) -> Kept:
+def distances(outputs: Mapping[str, np.ndarray], labels: np.ndarray, output: str | None, power: int) -> Kept:
     """Mean over a sample's numbers of |output - label| ** power."""
     truth = _finite(labels)
     need = f"one float for each label, {_shape(labels.shape)}"

@@ -93,9 +93,7 @@ class UserFunction:
         if "rows" in kept:
             with _UsersCode(self.path):
                 return float(self.function.reduce(kept["rows"]))  # type: ignore[attr-defined]
-        outputs = {
-            name.removeprefix(_OUTPUT): array for name, array in kept.items() if name.startswith(_OUTPUT)
-        }
+        outputs = {name.removeprefix(_OUTPUT): array for name, array in kept.items() if name.startswith(_OUTPUT)}
         result = self._call(outputs, kept.get("labels"))
         if result.size != 1:
             raise self._misfit(result, per_sample(outputs, None))

@@ -140,8 +140,6 @@ def weight_range(path: Path) -> float:
     """The largest absolute float weight: fp16 ends at 65,504."""
     proto = onnx.load(path)
     floats = (
-        numpy_helper.to_array(weight)
-        for weight in proto.graph.initializer
-        if weight.data_type == TensorProto.FLOAT
+        numpy_helper.to_array(weight) for weight in proto.graph.initializer if weight.data_type == TensorProto.FLOAT
     )
     return max((float(np.abs(array).max()) for array in floats if array.size), default=0.0)

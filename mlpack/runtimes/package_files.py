@@ -275,10 +275,7 @@ def batching_note(shared_by: Batching) -> str:
     if shared_by.max_rows is None:
         return f"none, one request at a time: {shared_by.reason}"
     if shared_by.mode == "apart":
-        return (
-            f"one request at a time, of up to {shared_by.max_rows} rows, and no response cache: "
-            f"{shared_by.reason}"
-        )
+        return f"one request at a time, of up to {shared_by.max_rows} rows, and no response cache: {shared_by.reason}"
     return f"{shared_by.reason}; the answer to a request does not depend on the others"
 
 

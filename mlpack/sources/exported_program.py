@@ -4,22 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlpack.core.loader import Loader
-from mlpack.sources.taking import copy_in
+from mlpack.sources.taking import Archive
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from mlpack.sources.source import Source
 
-    from mlpack.core.recipe import SourceSpec
-    from mlpack.sources.source import Detected, Source
-
-
-class _ExportedProgram:
-    def write(self, detected: Detected, spec: SourceSpec, out: Path) -> None:
-        """Take the archive over as it is."""
-        del spec
-        copy_in(detected.file, out / "model.pt2")
-        Loader(kind="exported_program", sha256=detected.sha256, archive="model.pt2").write(out)
-
-
-SOURCE: Source = _ExportedProgram()
+SOURCE: Source = Archive("exported_program", "model.pt2")

@@ -147,10 +147,7 @@ def _batch_spread(model: Model, runner: Runner, dataset: Dataset, size: int) -> 
         return 0.0
     batch = next(iter(dataset.batches(min(size, _ALONE_ROWS))))
     together = runner(batch.inputs)
-    alone = [
-        runner({name: array[row : row + 1] for name, array in batch.inputs.items()}) for row in range(len(batch))
-    ]
+    alone = [runner({name: array[row : row + 1] for name, array in batch.inputs.items()}) for row in range(len(batch))]
     return max(
-        difference(array, np.concatenate([outputs[name] for outputs in alone]))[1]
-        for name, array in together.items()
+        difference(array, np.concatenate([outputs[name] for outputs in alone]))[1] for name, array in together.items()
     )

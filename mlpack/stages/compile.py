@@ -79,9 +79,7 @@ class Compile(Stage):
         if precision == "auto":
             precision = "bfloat16" if model.numerics == "bf16" else "float32"
         literal = target.kind == "cuda" and not target.here and model.numerics == "int8"
-        return BackendOptions(
-            threads=threads, precision=precision, graph_optimizations="off" if literal else "all"
-        )
+        return BackendOptions(threads=threads, precision=precision, graph_optimizations="off" if literal else "all")
 
     def run(self, model: Model | None, job: Job) -> Outcome:
         """Open it, run it once.

@@ -24,8 +24,11 @@ _FLOOR = 1e-5
 
 
 class Golden(Stage):
-    """Answers given one at a time, and a measured tolerance: 3 × the largest spread seen over batch sizes and,
-    where the backend has them, with and without graph optimizations."""  # noqa: D205, D209
+    """Answers given one at a time, and a measured tolerance.
+
+    It is 3 × the largest spread seen over batch sizes and, where the backend has them, with and without graph
+    optimizations.
+    """
 
     name: ClassVar[str] = "golden"
     accepts: ClassVar[tuple[Format, ...]] = ("onnx", "torch", "openvino")
@@ -81,8 +84,7 @@ def _in_steps(runner: Runner, inputs: dict[str, np.ndarray], step: int) -> dict[
 
     count = len(next(iter(inputs.values())))
     parts = [
-        runner({name: array[start : start + step] for name, array in inputs.items()})
-        for start in range(0, count, step)
+        runner({name: array[start : start + step] for name, array in inputs.items()}) for start in range(0, count, step)
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
-import sys
+import time
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,6 +16,7 @@ from mlpack.core.model import Model
 from mlpack.core.report import Report
 from mlpack.core.stage import Outcome, Stage
 from mlpack.core.target import Target
+from mlpack.stages.turns import Turns
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,27 +29,31 @@ SAMPLES = "timings.npz"
 OPTIMIZED = "optimized"
 _ROWS = "rows.npz"
 _TOP_OPERATORS = 6
-# Processes that are loaded side by side, and how many times its files a loaded model takes.
-_ABREAST = 10
-_LOADED = 3
+# Fewer launches are a quick look, and stay one.
+_A_MEASUREMENT = 5
+_MORE_LAUNCHES = 2
 
 
 class ProfileLatency(Stage):
     """Time the model against its rivals. A block is a fresh process; intervals are over launches.
 
     In each round every contender is launched once, in random order, alone on the machine, with the same rows,
-    batch sizes and threads. Tables: `latency` (a row per contender and batch, ms) and `components` (copy in,
+    batch sizes and threads. Rounds go on until every interval is narrow enough, or launches or time are used up
+    (`ended` says which). Tables: `latency` (a row per contender and batch, ms) and `components` (copy in,
     operators, copy out of the model at the first batch size; shares sum to 1).
     """
 
     name: ClassVar[str] = "profile_latency"
     accepts: ClassVar[tuple[Format, ...]] = ("torch", "onnx", "openvino", "tensorrt")
     timing: ClassVar[bool] = True
-    code: ClassVar[tuple[str, ...]] = ("mlpack.measure.launches", "mlpack.measure.clock")
+    code: ClassVar[tuple[str, ...]] = ("mlpack.measure.launches", "mlpack.measure.clock", "mlpack.stages.turns")
     keyed_by_threads: ClassVar[bool] = True
 
     batches: tuple[int, ...] = Field(default=(1, 8), min_length=1, description="batch sizes")
     launches: int = Field(default=5, ge=1, description="fresh processes per contender; 1 gives no interval")
+    most_launches: int = Field(default=12, ge=1, description="from 5 launches on: go on to so many until precise")
+    precision: float = Field(default=0.05, gt=0, description="relative half-width of an interval that is narrow enough")
+    time_limit: float = Field(default=45, gt=0, description="seconds after which no further launches begin")
     seconds: float = Field(default=0.4, gt=0, description="time spent on one batch size in one launch")
     components: bool = Field(default=True, description="split one request into its components")
 
@@ -61,6 +66,7 @@ class ProfileLatency(Stage):
         assert model is not None
         import numpy as np
 
+        from mlpack.measure.launches import drift
         from mlpack.measure.machine import timing_lock
         from mlpack.stages import samples
 
@@ -68,80 +74,59 @@ class ProfileLatency(Stage):
         example, kind = samples.rows(model, job, "calibration", max(batches))
         rows = {name: np.resize(array, (max(batches), *array.shape[1:])) for name, array in example.items()}
         save_arrays(job.out / _ROWS, rows)
-        contenders = {OPTIMIZED: model, **job.rivals}
-        timed: dict[str, dict[int, list[np.ndarray]]] = {
-            label: {batch: [] for batch in batches} for label in contenders
-        }
-        steady = True
+        turns = Turns(
+            contenders={OPTIMIZED: model, **job.rivals},
+            batches=batches,
+            seconds=self.seconds,
+            rows=job.out / _ROWS,
+            job=job,
+            order=random.Random(job.seed),  # noqa: S311 - an order of turns
+        )
         with timing_lock():
-            for wave in _waves(contenders, self.launches, random.Random(job.seed)):  # noqa: S311 - an order of turns
-                for label, given in zip(wave, _in_turns(wave, contenders, job, batches, self.seconds), strict=True):
-                    for batch in batches:
-                        timed[label][batch].append(np.array(given["ms"][str(batch)]))
-                    steady &= given["steady"]
-                job.say("timing, in turns", len(timed[OPTIMIZED][batches[0]]), self.launches)
-            split = self._split(model, job, batches[0]) if self.components else []
-        save_arrays(job.out / SAMPLES, _flat(timed))
-        latency = [row for batch in batches for row in _rows(timed, batch)]
-        metrics = {"steady": steady, "rows": kind, "threads": job.threads, "launches": self.launches}
+            ended = self._play(turns)
+            split = self._split(turns) if self.components else []
+        save_arrays(job.out / SAMPLES, _flat(turns.ms))
+        latency = [row for batch in batches for row in _rows(turns.ms, batch)]
+        metrics = {
+            "steady": turns.steady,
+            "unsteady": turns.unsteady,
+            "repeated": turns.repeated,
+            "disturbed": turns.disturbed,
+            "steal": turns.steal,
+            "others": turns.others,
+            "drift": max((drift([turns.ms[label][batch] for label in turns.ms]) for batch in batches), key=abs),
+            "ended": ended,
+            "peak_rss_bytes": turns.peak_rss_bytes,
+            "half_width": _half_width(latency),
+            "rows": kind,
+            "threads": job.threads,
+            "launches": turns.launches,
+        }
         return Outcome(
             model=model,
-            report=Report(
-                metrics=metrics, tables={"latency": latency, "components": split}, files=(SAMPLES,)
-            ),
+            report=Report(metrics=metrics, tables={"latency": latency, "components": split}, files=(SAMPLES,)),
         )
 
-    def _split(self, model: Model, job: Job, batch: int) -> list[dict[str, Any]]:
-        job.say("timing components")
-        arguments = _block_arguments(model, job, [batch], self.seconds)
-        found: list[dict[str, Any]] = job.call("mlpack.stages.profile_latency:components", arguments)
+    def _play(self, turns: Turns) -> str:
+        """Play rounds until every interval is narrow enough, or launches or time are used up; says which."""
+        end = time.monotonic() + self.time_limit
+        most = self.most_launches if self.launches >= _A_MEASUREMENT else self.launches
+        turns.play(self.launches)
+        while True:
+            reached = _half_width([row for batch in turns.batches for row in _rows(turns.ms, batch)])
+            if reached is not None and reached <= self.precision:
+                return "precise"
+            if turns.launches >= most:
+                return "launches"
+            if time.monotonic() >= end:
+                return "time"
+            turns.play(min(_MORE_LAUNCHES, most - turns.launches))
+
+    def _split(self, turns: Turns) -> list[dict[str, Any]]:
+        turns.job.say("timing components")
+        arguments = {**turns.arguments(OPTIMIZED), "batches": turns.batches[:1]}
+        found: list[dict[str, Any]] = turns.job.call("mlpack.stages.profile_latency:components", arguments)
         return found
-
-
-def _waves(contenders: dict[str, Model], launches: int, order: random.Random) -> list[list[str]]:
-    """The turns: in each round every contender once, in random order. A wave is loaded side by side before its
-    turns are run one at a time: as many rounds as fit the memory and `_ABREAST` processes, one at least."""  # noqa: D205, D209
-    import psutil
-
-    rounds = [order.sample(list(contenders), len(contenders)) for _ in range(launches)]
-    round_bytes = _LOADED * sum(model.size_bytes for model in contenders.values())
-    roomy = int(psutil.virtual_memory().available / 2 / max(round_bytes, 1))
-    together = max(1, min(roomy, _ABREAST // len(contenders)))
-    return [list(chain.from_iterable(rounds[start : start + together])) for start in range(0, launches, together)]
-
-
-def _in_turns(
-    wave: list[str], contenders: dict[str, Model], job: Job, batches: list[int], seconds: float
-) -> list[dict[str, Any]]:
-    """Load the wave's processes side by side; then let one at a time run, when all others stand still."""
-    from mlpack.measure.machine import wait_until_idle
-
-    launched = [
-        job.launch("mlpack.stages.profile_latency:block", _block_arguments(contenders[label], job, batches, seconds))
-        for label in wave
-    ]
-    try:
-        for each in launched:
-            each.ready()
-        results = []
-        for index, each in enumerate(launched):
-            wait_until_idle([waiting.pid for waiting in launched[index:]])
-            results.append(each.finish())
-        return results
-    finally:
-        for each in launched:
-            each.end()
-
-
-def _block_arguments(model: Model, job: Job, batches: list[int], seconds: float) -> dict[str, Any]:
-    return {
-        "model": {"path": str(model.path), **model.model_dump(mode="json")},
-        "target": job.target.model_dump(mode="json"),
-        "threads": job.threads,
-        "rows": str(job.out / _ROWS),
-        "batches": batches,
-        "seconds": seconds,
-    }
 
 
 def _flat(timed: dict[str, dict[int, list[np.ndarray]]]) -> dict[str, np.ndarray]:
@@ -167,31 +152,13 @@ def _rows(timed: dict[str, dict[int, list[np.ndarray]]], batch: int) -> list[dic
     return rows
 
 
-def block(
-    say: Say, model: dict[str, Any], target: dict[str, Any], threads: int, rows: str, batches: list[int], seconds: float
-) -> dict[str, Any]:
-    """One launch of one contender: milliseconds per call for each batch size. Runs in a process of its own, which
-    loads the model, says that it is ready and waits for its turn."""  # noqa: D205, D209
-    import numpy as np
-
-    from mlpack.backends import BACKENDS
-    from mlpack.measure.clock import time_calls, warm_up
-
-    opened = Model.model_validate(model)
-    assert opened.backend is not None
-    options = opened.backend_options.model_copy(update={"threads": threads})
-    inputs = dict(np.load(Path(rows)))
-    ms: dict[str, list[float]] = {}
-    steady = True
-    with BACKENDS[opened.backend].open(opened, Target.model_validate(target), options) as runner:
-        say("ready")
-        sys.stdin.readline()
-        for batch in batches:
-            feeds = {name: np.ascontiguousarray(array[:batch]) for name, array in inputs.items()}
-            call = partial(runner, feeds)
-            steady &= warm_up(call)
-            ms[str(batch)] = time_calls(call, seconds, warmup_seconds=0).tolist()
-    return {"ms": ms, "steady": steady}
+def _half_width(rows: list[dict[str, Any]]) -> float | None:
+    """The widest interval of all speeds, of all medians where there is no rival: half of it, relative."""
+    speeds = [row["speedup_over_ci95"] for row in rows if "speedup_over" in row]
+    ends = speeds or [row["p50_ci95"] for row in rows]
+    if any(each is None for each in ends):
+        return None
+    return max(math.sqrt(high / low) - 1 for low, high in ends)
 
 
 def components(

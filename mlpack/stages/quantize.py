@@ -151,5 +151,3 @@ class Quantize(Stage):
             model=quantized,
             report=Report(metrics={"share": round(changed, 4), "rules": rules}, tables={"operators": table}),
         )
-
-

@@ -71,6 +71,4 @@ class Simplify(Stage):
             (job.out / model.entry).unlink()
             why = f"the simplified graph answers differently ({worst:.2g})"
             return Outcome(model=model, report=Report(metrics={**counts, "kept": "original", "why": why}))
-        return Outcome(
-            model=simplified, report=Report(metrics={**counts, "kept": "simplified", "difference": worst})
-        )
+        return Outcome(model=simplified, report=Report(metrics={**counts, "kept": "simplified", "difference": worst}))

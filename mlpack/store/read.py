@@ -33,26 +33,20 @@ def read(folder: Path) -> Stored:
         with refused_by_machine(file):
             content = json.loads(file.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(
-            f"{folder} is no artifact: it has no {ARTIFACT}", "mlpack list shows what is there"
-        ) from None
+        raise UsageError(f"{folder} is no artifact: it has no {ARTIFACT}", "mlpack list shows what is there") from None
     except ValueError as error:
         raise Tampered(f"{file} is damaged: {error}", _RESTORE) from error
     if not isinstance(content, dict) or not isinstance(content.get("schema"), int):
         raise Tampered(f"{file} is damaged: it has no schema number", _RESTORE)
     if content["schema"] > SCHEMA:
-        raise _newer(
-            file, f"schema {content['schema']}, and mlpack {mlpack.__version__} reads {SCHEMA}", content
-        )
+        raise _newer(file, f"schema {content['schema']}, and mlpack {mlpack.__version__} reads {SCHEMA}", content)
     try:
         return Stored(path=folder.absolute(), artifact=Artifact.model_validate(content))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(step) for step in first["loc"])
         if _is_newer(content.get("mlpack_version")):
-            raise _newer(
-                file, f"{where}, which mlpack {mlpack.__version__} does not know", content
-            ) from error
+            raise _newer(file, f"{where}, which mlpack {mlpack.__version__} does not know", content) from error
         raise Tampered(f"{file} is damaged: {where}: {first['msg']}", _RESTORE) from error
 
 
@@ -106,6 +100,4 @@ def _is_newer(version: Any) -> bool:
 
 def _newer(file: Path, what: str, content: dict[str, Any]) -> UsageError:
     writer = content.get("mlpack_version", "of a later date")
-    return UsageError(
-        f"{file} has {what}; mlpack {writer} wrote it", f"pip install 'mlpack-toolchain>={writer}'"
-    )
+    return UsageError(f"{file} has {what}; mlpack {writer} wrote it", f"pip install 'mlpack-toolchain>={writer}'")

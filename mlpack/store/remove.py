@@ -67,8 +67,7 @@ def leftovers(store: Path, cache: Path, *, younger_than_s: float) -> list[Leftov
     Cached stages touched within the last `younger_than_s` seconds stay: a run may be using them.
     """
     found = [
-        Leftover(path=str(path), kind="temporary", size_bytes=size_on_disk(path))
-        for path in _temporaries(store, cache)
+        Leftover(path=str(path), kind="temporary", size_bytes=size_on_disk(path)) for path in _temporaries(store, cache)
     ]
     kept = {
         record.key
@@ -101,6 +100,4 @@ def _homes(store: Path) -> list[str]:
     """All names in the store, also those without a complete version."""
     if not store.is_dir():
         return []
-    return sorted(
-        entry.name for entry in store.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-    )
+    return sorted(entry.name for entry in store.iterdir() if entry.is_dir() and not entry.name.startswith("."))

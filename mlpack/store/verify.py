@@ -77,8 +77,7 @@ def _compare(folder: Path, expected: Mapping[str, str], record: str) -> None:
     changed = [
         name
         for name, digest in expected.items()
-        if name in there
-        and (there[name].is_symlink() or not there[name].is_file() or sha256_of(there[name]) != digest)
+        if name in there and (there[name].is_symlink() or not there[name].is_file() or sha256_of(there[name]) != digest)
     ]
     problems = {
         "changed": changed,
@@ -97,8 +96,6 @@ def _some(found: list[str]) -> str:
     return ", ".join(found[:_SHOWN]) + more
 
 
-def _verified(
-    folder: Path, kind: Literal["artifact", "package"], digest: str, files: Mapping[str, str]
-) -> Verified:
+def _verified(folder: Path, kind: Literal["artifact", "package"], digest: str, files: Mapping[str, str]) -> Verified:
     size_bytes = sum((folder / name).stat().st_size for name in files)
     return Verified(path=str(folder), kind=kind, digest=digest, files=len(files), size_bytes=size_bytes)

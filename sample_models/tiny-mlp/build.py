@@ -50,9 +50,7 @@ def main() -> None:
 
     order = torch.randperm(len(labels))
     held_out, training = order[:HELD_OUT_ROWS], order[HELD_OUT_ROWS:]
-    np.savez_compressed(
-        FOLDER / "eval.npz", features=features[held_out].numpy(), labels=labels[held_out].numpy()
-    )
+    np.savez_compressed(FOLDER / "eval.npz", features=features[held_out].numpy(), labels=labels[held_out].numpy())
     print(f"wrote eval.npz: {len(held_out)} held-out rows")
 
     trained = train(features[training], labels[training])

@@ -176,9 +176,7 @@ def test_without_data_nothing_is_judged(run):
 
 
 def test_random_calibration_tries_the_mechanics_only(run):
-    found = run(
-        "models.py:net", inputs=["x=float32:batch,16"], calibration="random:64", numerics="int8", max_drop=None
-    )
+    found = run("models.py:net", inputs=["x=float32:batch,16"], calibration="random:64", numerics="int8", max_drop=None)
     assert found.model.numerics == "int8"
     assert found.accuracy.verdict == "none"
     assert found.accuracy.verified_on == "synthetic"

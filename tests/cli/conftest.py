@@ -68,9 +68,7 @@ def cli(place, capsys):
 @pytest.fixture
 def process(place):
     def call(*words: str, **changes: Any) -> Ended:
-        done = subprocess.run(
-            [*MLPACK, *words], capture_output=True, text=True, timeout=60, check=False, **changes
-        )
+        done = subprocess.run([*MLPACK, *words], capture_output=True, text=True, timeout=60, check=False, **changes)
         return Ended(done.returncode, done.stdout, done.stderr)
 
     return call

@@ -315,7 +315,10 @@ MODEL_CASES = {
     "a pickle that runs code": ("evil.pkl --data good.npz", 2, "system", ""),
     "a checkpoint that runs code": ("evil.pt --data good.npz", 2, "can run any code", "--allow-pickle"),
     "a checkpoint that runs code, with factory": (
-        "evil.pt --factory models.py:net", 2, "can run any code", "--allow-pickle",
+        "evil.pt --factory models.py:net",
+        2,
+        "can run any code",
+        "--allow-pickle",
     ),
     "a checkpoint without tensors": ("no-tensors.pt --factory models.py:net", 2, "no state dict", "state_dict()"),
     "weights without factory": ("weights.pt", 2, "2 tensors", "--factory"),

@@ -36,7 +36,8 @@ def test_bench_prints_a_table_and_components(cli, tiny):
     assert widest(done.err) <= 80
     document = cli(*words, "--json").document
     assert list(document) == [
-        "threads", "machine", "unit", "rows", "launches", "steady", "contenders", "against", "left_out",
+        "threads", "machine", "unit", "rows", "launches", "steady", "notes", "ended", "contenders",
+        "against", "left_out",
     ]  # fmt: skip
     assert sum(each["share"] for each in document["contenders"][0]["components"]) == pytest.approx(1)
 

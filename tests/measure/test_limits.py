@@ -87,9 +87,7 @@ def test_right_or_wrong():
     assert got.drop_ci90[0] < got.drop < got.drop_ci90[1]
     assert got.verdict == "pass"
     assert got.samples_to_prove is None
-    assert Limit.parse(smallest_limit(got)).absolute(got.baseline, TOP1) == pytest.approx(
-        got.drop_ci90[1], rel=0.02
-    )
+    assert Limit.parse(smallest_limit(got)).absolute(got.baseline, TOP1) == pytest.approx(got.drop_ci90[1], rel=0.02)
 
 
 def test_few_samples_never_pass_a_small_limit():
@@ -116,9 +114,7 @@ def test_samples_to_prove_are_just_enough(b, c, limit):
         assert limits.proportions.interval(b * less / n, c * less / n, less)[1] > limit
 
 
-@given(
-    st.integers(0, 40), st.integers(0, 40), st.sampled_from(["1%", "0.3pt", None]), st.integers(100, 900)
-)
+@given(st.integers(0, 40), st.integers(0, 40), st.sampled_from(["1%", "0.3pt", None]), st.integers(100, 900))
 def test_the_smallest_limit_passes_and_little_less_does_not(b, c, text, right):
     n = 1000
     original = scored(n, range(right, n))

@@ -32,9 +32,7 @@ def test_classes_against_scikit_learn(seed, columns, n):
     assert value("top5", {"y": logits}, labels) == pytest.approx(
         top_k_accuracy_score(labels, logits, k=5, labels=known)
     )
-    assert value("f1", {"y": logits}, labels) == pytest.approx(
-        f1_score(labels, logits.argmax(1), average="macro")
-    )
+    assert value("f1", {"y": logits}, labels) == pytest.approx(f1_score(labels, logits.argmax(1), average="macro"))
     binary = labels % 2
     assert value("f1", {"y": logits[:, :2]}, binary) == pytest.approx(
         f1_score(binary, logits[:, :2].argmax(1), average="macro")

@@ -63,9 +63,7 @@ def test_all_samples_one_way():
 
 
 counts = st.integers(1, 3000).flatmap(
-    lambda n: st.integers(0, n).flatmap(
-        lambda b: st.integers(0, n - b).map(lambda c: (b, c, n))
-    )
+    lambda n: st.integers(0, n).flatmap(lambda b: st.integers(0, n - b).map(lambda c: (b, c, n)))
 )
 
 

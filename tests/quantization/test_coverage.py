@@ -97,9 +97,7 @@ def test_a_product_with_one_float_operand_is_not_int8(tmp_path):
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])],
         [weight, numpy_helper.from_array(np.float32(0.1), "scale")],
     )
-    onnx.save(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "w.onnx"
-    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "w.onnx")
     (node,) = compute_nodes(tmp_path / "w.onnx", {"x": small_graphs.random(2, 8)})
     assert node.numerics == "fp32"
 
@@ -116,9 +114,7 @@ def test_bf16_weights_behind_a_cast(tmp_path):
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])],
         [helper.make_tensor("stored", TensorProto.BFLOAT16, [8, 4], weight.tobytes(), raw=True)],
     )
-    onnx.save(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "b.onnx"
-    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "b.onnx")
     (node,) = compute_nodes(tmp_path / "b.onnx", {"x": small_graphs.random(2, 8)})
     assert (node.numerics, node.macs) == ("bf16", 2 * 8 * 4)
 
@@ -186,7 +182,5 @@ def test_a_matrix_times_a_vector_and_a_broadcast_product(tmp_path):
         helper.make_node("MatMul", ["x", "stack"], ["b"], name="stack"),
     ]
     weights = {"vector": small_graphs.random(8), "stack": small_graphs.random(5, 8, 3)}
-    model = small_graphs.save(
-        tmp_path, nodes, {"x": ["batch", 8]}, {"a": ["batch"], "b": [5, "batch", 3]}, weights
-    )
+    model = small_graphs.save(tmp_path, nodes, {"x": ["batch", 8]}, {"a": ["batch"], "b": [5, "batch", 3]}, weights)
     assert macs(model, x=small_graphs.random(4, 8)) == {"vector": 4 * 8, "stack": 5 * 4 * 3 * 8}

@@ -52,18 +52,14 @@ class Running:
         """Samples of /metrics by name with labels."""
         with urllib.request.urlopen(f"{self.url}/metrics", timeout=30) as response:
             lines = response.read().decode().splitlines()
-        return {
-            name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")
-        }
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
 
 
 @pytest.fixture
 def packaged(tmp_path):
     """Make an artifact and its package: `packaged("mlp", "fastapi", changes, **options)`."""
 
-    def build(
-        kind: str = "mlp", runtime: str = "fastapi", changes: dict | None = None, **options: object
-    ) -> Path:
+    def build(kind: str = "mlp", runtime: str = "fastapi", changes: dict | None = None, **options: object) -> Path:
         make(tmp_path / "store", kind, **(changes or {}))
         return package(
             f"tiny-{kind}",

@@ -163,20 +163,16 @@ def test_concurrent_requests_share_batches_and_each_gets_its_own_rows(packaged, 
     metrics = server.metrics()
     assert metrics["inference_batch_rows_sum"] == 32
     assert metrics["inference_batch_rows_count"] == 8
-    assert (
-        metrics['inference_requests_total{status="200"}'] == metrics["inference_request_seconds_count"] == 32
-    )
+    assert metrics['inference_requests_total{status="200"}'] == metrics["inference_request_seconds_count"] == 32
 
 
 def test_requests_of_a_batch_dependent_model_never_share_a_batch(packaged, serve):
-    folder = packaged(
-        changes={"accuracy__batch_dependent": True, "accuracy__batch": 2}, max_batch=8, queue_delay_ms=50
-    )
+    folder = packaged(changes={"accuracy__batch_dependent": True, "accuracy__batch": 2}, max_batch=8, queue_delay_ms=50)
     server = serve(folder)
     with ThreadPoolExecutor(8) as pool:
-        assert {
-            status for status, _ in pool.map(lambda _: server.ask(INFER, body(np.ones((1, 8)))), range(24))
-        } == {200}
+        assert {status for status, _ in pool.map(lambda _: server.ask(INFER, body(np.ones((1, 8)))), range(24))} == {
+            200
+        }
     assert server.metrics()["inference_batch_rows_count"] == 24
     assert server.ask(INFER, body(np.ones((2, 8))))[0] == 200
     status, answer = server.ask(INFER, body(np.ones((3, 8))))
@@ -241,9 +237,7 @@ def test_sigterm_loses_no_accepted_request(packaged, serve):
 
 def start_in_vain(folder, port):
     command = [sys.executable, "-I", "-B", "-c", LAUNCH, folder]
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, env={"PORT": port}, timeout=60
-    )
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={"PORT": port}, timeout=60)
 
 
 @pytest.mark.parametrize(
@@ -346,9 +340,7 @@ def test_it_runs_in_a_fresh_environment_made_from_its_requirements(packaged, tmp
     folder = packaged(max_batch=PackageOptions().max_batch)
     venv.create(tmp_path / "venv", with_pip=True)
     python = str(tmp_path / "venv" / "bin" / "python")
-    subprocess.run(
-        [python, "-m", "pip", "install", "-q", "-r", folder / "requirements.txt"], check=True, timeout=300
-    )
+    subprocess.run([python, "-m", "pip", "install", "-q", "-r", folder / "requirements.txt"], check=True, timeout=300)
     found = subprocess.run([python, "-I", "-c", "import mlpack"], capture_output=True, check=False)
     assert found.returncode != 0
     with started([python, "-B", "-m", "server"], folder, {}) as server:

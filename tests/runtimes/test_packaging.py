@@ -40,9 +40,7 @@ def test_default_folder_record_and_verify(here, runtime):
     assert record == {
         "schema": 1, "runtime": runtime, "name": "tiny-mlp", "version": 1, "artifact_digest": digest,
     }  # fmt: skip
-    there = {
-        path.relative_to(packaged.path).as_posix() for path in packaged.path.rglob("*") if path.is_file()
-    }
+    there = {path.relative_to(packaged.path).as_posix() for path in packaged.path.rglob("*") if path.is_file()}
     assert there == {*files, "mlpack-package.json"}
     for relative, digest in files.items():
         assert hashlib.sha256((packaged.path / relative).read_bytes()).hexdigest() == digest
@@ -51,9 +49,7 @@ def test_default_folder_record_and_verify(here, runtime):
 
 def test_the_same_artifact_makes_the_same_package(here):
     make(here / "store")
-    assert (
-        package(runtime="fastapi", out=here / "a").files == package(runtime="fastapi", out=here / "b").files
-    )
+    assert package(runtime="fastapi", out=here / "a").files == package(runtime="fastapi", out=here / "b").files
 
 
 def test_a_folder_that_is_there_is_left_alone(here):
@@ -136,9 +132,7 @@ def test_the_command(here):
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert document["path"] == str(here / "tiny-mlp-1-triton")
-    assert (
-        "max_batch_size: 4" in (here / "tiny-mlp-1-triton/model_repository/tiny-mlp/config.pbtxt").read_text()
-    )
+    assert "max_batch_size: 4" in (here / "tiny-mlp-1-triton/model_repository/tiny-mlp/config.pbtxt").read_text()
     again = mlpack("package", "tiny-mlp@1", "--runtime", "triton", cwd=here)
     assert again.returncode == 2
     assert again.stderr.startswith("error: ")

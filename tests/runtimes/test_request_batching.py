@@ -48,9 +48,7 @@ def test_everybody_gets_their_own_rows_and_no_batch_is_too_large(shapes, instanc
 
     async def go():
         nonlocal batcher
-        batcher = Batcher(
-            [doubled] * instances, limits(mode=mode, instances=instances, delay_ms=1), ran.append
-        )
+        batcher = Batcher([doubled] * instances, limits(mode=mode, instances=instances, delay_ms=1), ran.append)
         return await answers(batcher, requests)
 
     for request, answer in zip(requests, asyncio.run(go()), strict=True):
@@ -66,9 +64,7 @@ def test_the_wait_ends_when_the_batch_is_full():
 
     async def go():
         return await asyncio.wait_for(
-            answers(
-                Batcher([doubled], limits(delay_ms=60_000), ran.append), [column(1), column(2, 3), column(4)]
-            ),
+            answers(Batcher([doubled], limits(delay_ms=60_000), ran.append), [column(1), column(2, 3), column(4)]),
             5,
         )
 

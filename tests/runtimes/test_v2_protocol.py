@@ -80,9 +80,7 @@ FIELDS = st.fixed_dictionaries(
 
 @settings(max_examples=400)
 @given(
-    st.fixed_dictionaries(
-        {}, optional={"inputs": st.lists(FIELDS, max_size=3) | JSON, "outputs": JSON, "id": JSON}
-    )
+    st.fixed_dictionaries({}, optional={"inputs": st.lists(FIELDS, max_size=3) | JSON, "outputs": JSON, "id": JSON})
     | JSON,
     st.sampled_from(["FP32", "INT8", "BOOL"]),
 )
@@ -130,9 +128,7 @@ def test_deep_nesting_is_refused(body):
 )
 def test_values_outside_the_datatype_are_refused(datatype, data, said):
     with pytest.raises(BadRequest, match=said):
-        parse_request(
-            written(np.zeros((1, 2)), datatype, data), described(Tensor("x", datatype, ("batch", 2)))
-        )
+        parse_request(written(np.zeros((1, 2)), datatype, data), described(Tensor("x", datatype, ("batch", 2))))
 
 
 def test_a_symbol_has_one_size_in_all_inputs():
@@ -150,9 +146,7 @@ def test_a_symbol_has_one_size_in_all_inputs():
 
 
 def test_binary_tensors_are_refused_by_name():
-    body = {
-        "inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "parameters": {"binary_data_size": 8}}]
-    }
+    body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "parameters": {"binary_data_size": 8}}]}
     with pytest.raises(BadRequest, match="JSON only"):
         parse_request(json.dumps(body).encode(), described(Tensor("x", "FP32", ("batch", 2))))
 

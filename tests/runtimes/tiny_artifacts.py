@@ -22,9 +22,7 @@ CREATED = "2026-11-22T04:00:00+00:00"
 SAMPLES = 6
 
 
-def graph(
-    kind: str, batch: int | str = "batch"
-) -> tuple[onnx.ModelProto, list[TensorSpec], list[TensorSpec]]:
+def graph(kind: str, batch: int | str = "batch") -> tuple[onnx.ModelProto, list[TensorSpec], list[TensorSpec]]:
     """mlp: [batch, 8] -> logits [batch, 3], score [batch]. text: ids, mask [batch, tokens] -> [batch, 4]."""
     random = np.random.default_rng(3)
 
@@ -96,13 +94,23 @@ def samples(kind: str) -> dict[str, np.ndarray]:
     return {"features": random.normal(size=(SAMPLES, width)).astype(np.float32)}
 
 
-def make(folder: Path, kind: str = "mlp", batch: int | str = "batch", **changes: object) -> Stored:
-    """A stored artifact in `folder`/NAME/1. `changes` replace fields: `accuracy__batch_dependent=True`."""
+def make(
+    folder: Path,
+    kind: str = "mlp",
+    batch: int | str = "batch",
+    version: int = 1,
+    kept: dict[str, np.ndarray] | None = None,
+    **changes: object,
+) -> Stored:
+    """A stored artifact in `folder`/NAME/VERSION. `changes` replace fields: `accuracy__batch_dependent=True`.
+
+    `kept` has what the checks kept of the original (`baseline`) and of the model (`optimized`): a score per sample.
+    """
     import onnxruntime as ort
 
     model, inputs, outputs = graph(kind, batch)
     name = f"tiny-{kind}"
-    place = folder / name / "1"
+    place = folder / name / str(version)
     (place / "model").mkdir(parents=True)
     (place / "golden").mkdir()
     onnx.save(model, place / "model" / "model.onnx", save_as_external_data=True, location="model.onnx.data",
@@ -115,20 +123,20 @@ def make(folder: Path, kind: str = "mlp", batch: int | str = "batch", **changes:
         for first in range(0, SAMPLES, step)
     ]
     answers = {
-        spec.name: np.concatenate(arrays)
-        for spec, arrays in zip(outputs, zip(*parts, strict=True), strict=True)
+        spec.name: np.concatenate(arrays) for spec, arrays in zip(outputs, zip(*parts, strict=True), strict=True)
     }
     np.savez(place / "golden" / "inputs.npz", **given)
     np.savez(place / "golden" / "outputs.npz", **answers)
-    files = {
-        path.relative_to(place).as_posix(): sha256_of(path)
-        for path in sorted(place.rglob("*"))
-        if path.is_file()
-    }
+    for whose, score in (kept or {}).items():
+        (place / "reports").mkdir(exist_ok=True)
+        np.savez(
+            place / "reports" / f"accuracy-{whose}-kept.npz", **{"kept/score": score, "rows": np.arange(len(score))}
+        )
+    files = {path.relative_to(place).as_posix(): sha256_of(path) for path in sorted(place.rglob("*")) if path.is_file()}
     document = {
         "schema": 1,
         "name": name,
-        "version": 1,
+        "version": version,
         "status": "final",
         "created": CREATED,
         "mlpack_version": "0.1.0",

@@ -53,17 +53,13 @@ def accuracy(module: torch.nn.Module, arrays: dict[str, NDArray[np.generic]]) ->
     tensors = {name: torch.from_numpy(array) for name, array in inputs(arrays).items()}
     slices = [slice(start, start + 100) for start in range(0, len(labels), 100)]
     with torch.inference_mode():
-        answers = [
-            module(**{name: tensor[batch] for name, tensor in tensors.items()}).argmax(1) for batch in slices
-        ]
+        answers = [module(**{name: tensor[batch] for name, tensor in tensors.items()}).argmax(1) for batch in slices]
     return float((torch.cat(answers) == labels).double().mean())
 
 
 def stated_accuracy(folder: Path) -> float:
     """The share of right answers that the folder's README claims."""
-    found = re.search(
-        r"^Top-1 on `eval.npz`: \*\*([\d.]+)%\*\*", (folder / "README.md").read_text(), re.MULTILINE
-    )
+    found = re.search(r"^Top-1 on `eval.npz`: \*\*([\d.]+)%\*\*", (folder / "README.md").read_text(), re.MULTILINE)
     assert found is not None
     return float(found[1]) / 100
 
@@ -96,9 +92,7 @@ def test_the_trained_model_is_in_eval_mode(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["digits-resnet", "tiny-mlp"])
 def test_accuracy_is_what_the_readme_states(name: str) -> None:
     (folder,) = (folder for folder in FOLDERS if folder.name == name)
-    assert accuracy(sample_model(folder), evaluation(folder)) == pytest.approx(
-        stated_accuracy(folder), abs=0.001
-    )
+    assert accuracy(sample_model(folder), evaluation(folder)) == pytest.approx(stated_accuracy(folder), abs=0.001)
 
 
 def test_accuracy_of_the_reviews_on_their_first_rows() -> None:
@@ -110,9 +104,7 @@ def test_accuracy_of_the_reviews_on_their_first_rows() -> None:
 @pytest.mark.slow
 def test_accuracy_of_the_reviews_on_all_rows() -> None:
     (folder,) = (folder for folder in FOLDERS if folder.name == "reviews-minilm")
-    assert accuracy(sample_model(folder), evaluation(folder)) == pytest.approx(
-        stated_accuracy(folder), abs=0.001
-    )
+    assert accuracy(sample_model(folder), evaluation(folder)) == pytest.approx(stated_accuracy(folder), abs=0.001)
 
 
 def test_a_review_is_one_cluster_and_its_rows_are_not_repeated() -> None:

@@ -96,9 +96,7 @@ def rows_for(name, count, seed=0):
         key, _, described = each.partition("=")
         dtype, _, dims = described.partition(":")
         shape = (count, *(int(dim) for dim in dims.split(",")[1:]))
-        arrays[key] = (
-            random.integers(0, 50, shape) if dtype == "int64" else random.standard_normal(shape).astype(dtype)
-        )
+        arrays[key] = random.integers(0, 50, shape) if dtype == "int64" else random.standard_normal(shape).astype(dtype)
     return arrays
 
 

@@ -97,9 +97,7 @@ def test_batch_mates_change_the_answers_of_dynamic_int8_only(bench, kept):
     plain = kept.ready("mlp")
     calibration = {"calibration": bench.data(x=rows["x"])}
     dynamic = Quantize(numerics="int8", method="dynamic").run(plain, bench.job()).model
-    static = (
-        Quantize(numerics="int8", method="static", operators="all").run(plain, bench.job(parts=calibration)).model
-    )
+    static = Quantize(numerics="int8", method="static", operators="all").run(plain, bench.job(parts=calibration)).model
 
     def spread(model):
         return check(bench, served(model), rows, batch=32)[0]["batch_spread"]

@@ -178,5 +178,3 @@ def test_an_onnx_model_is_handed_on_as_it_is(bench, kept):
 def test_two_runs_give_the_same_bytes(bench, kept):
     again = Export().run(kept.factory("mlp"), bench.job()).model
     assert again.entry_path.read_bytes() == kept.exported("mlp").entry_path.read_bytes()
-
-

@@ -22,9 +22,7 @@ def made(bench, model, rows=None, **options):
 
 def one_by_one(model, rows):
     name = next(iter(rows))
-    return np.concatenate(
-        [answers(model, {name: rows[name][at : at + 1]})["output"] for at in range(len(rows[name]))]
-    )
+    return np.concatenate([answers(model, {name: rows[name][at : at + 1]})["output"] for at in range(len(rows[name]))])
 
 
 @pytest.mark.parametrize("count", [1, 3, 8])
@@ -53,9 +51,7 @@ def test_dynamic_int8_is_given_three_times_what_its_batch_mates_change(bench, ke
     spread = max(
         np.abs(outputs["output"] - answers(model, inputs)["output"]).max(),
         *(
-            np.abs(
-                outputs["output"][at : at + 2] - answers(model, {"x": inputs["x"][at : at + 2]})["output"]
-            ).max()
+            np.abs(outputs["output"][at : at + 2] - answers(model, {"x": inputs["x"][at : at + 2]})["output"]).max()
             for at in range(0, 8, 2)
         ),
         np.abs(

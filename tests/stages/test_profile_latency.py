@@ -62,5 +62,3 @@ def test_a_model_with_a_static_batch_is_timed_at_that_batch(timed, kept):
     report, _ = timed(model, {}, batches=(1, 8), components=False)
     assert [row["batch"] for row in report.tables["latency"]] == [4]
     assert report.tables["components"] == []
-
-

@@ -22,9 +22,7 @@ def test_real_rows_first_and_no_more_than_asked_for(bench, kept):
 
 
 def test_a_static_batch_is_filled_or_made_up(bench, kept):
-    fixed = kept.exported("mlp").model_copy(
-        update={"inputs": (TensorSpec(name="x", dtype="float32", dims=(4, 8)),)}
-    )
+    fixed = kept.exported("mlp").model_copy(update={"inputs": (TensorSpec(name="x", dtype="float32", dims=(4, 8)),)})
     enough = bench.job(parts={"calibration": bench.data(**rows_for("mlp", 10))})
     assert rows(fixed, enough, "calibration", 1)[1] == "real"
     short = bench.job(parts={"calibration": bench.data(**rows_for("mlp", 3))})

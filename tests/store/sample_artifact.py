@@ -68,9 +68,7 @@ def make_artifact(
         ),
         baseline={"size_bytes": 4800},
         lineage=tuple(
-            LineageRecord(
-                stage=stage, options={"numerics": numerics}, key=key, seconds=1.5, peak_rss_bytes=10**8
-            )
+            LineageRecord(stage=stage, options={"numerics": numerics}, key=key, seconds=1.5, peak_rss_bytes=10**8)
             for stage, key in zip(("export", "quantize", "simplify"), keys, strict=False)
         ),
         accuracy=AccuracyRecord(

@@ -49,9 +49,7 @@ def test_pyproject_counts_only_with_our_table_and_yields_to_mlpack_toml(tmp_path
 
 def test_variables_win_over_the_file(tmp_path):
     (tmp_path / "mlpack.toml").write_text('store = "out"\nthreads = 2\n')
-    settings = load_settings(
-        tmp_path, {"MLPACK_STORE": "/elsewhere", "MLPACK_THREADS": "3", "MLPACK_NAME": ""}
-    )
+    settings = load_settings(tmp_path, {"MLPACK_STORE": "/elsewhere", "MLPACK_THREADS": "3", "MLPACK_NAME": ""})
     assert settings.store == Path("/elsewhere")
     assert settings.threads == 3
     assert settings.name is None

@@ -126,9 +126,7 @@ def _add_metadata(app: FastAPI, description: Description, batcher: Batcher) -> N
         return JSONResponse(answer, 503 if batcher.draining else 200)
 
 
-async def _answer(
-    request: Request, name: str, version: str, description: Description, batcher: Batcher
-) -> bytes:
+async def _answer(request: Request, name: str, version: str, description: Description, batcher: Batcher) -> bytes:
     _check_model(name, version, description)
     try:
         # Asked before the body is read, so that a server that is behind does not collect bodies.

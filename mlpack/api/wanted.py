@@ -1,0 +1,116 @@
+"""What `optimize` and `plan` can be asked for, written down once, and the recipe that it means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from mlpack.api.flags import read_recipe, recipe_of, with_set
+from mlpack.core.recipe import DataSpec, SourceSpec
+from mlpack.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mlpack.api.flags import Numerics
+    from mlpack.core.recipe import Recipe
+    from mlpack.core.settings import Settings
+
+
+class Wanted(TypedDict, total=False):
+    """The keywords that `optimize` and `plan` share; each may be left out, or None.
+
+    `data` is labelled data, `calibration` data to find ranges on (else a part of `data`). `numerics` is a promise:
+    without it the fastest model inside the limit is taken. `max_drop` is `1%` (relative), `0.8pt` (absolute),
+    `10% errors` or `none`; labelled data implies 1%. `output` is what the metric reads. `factory` makes a state
+    dict's module; `inputs` are specs as in `image=float32:batch,3,224,224`. `settings` are `stage.option=value`.
+    """
+
+    data: str | Path | None
+    calibration: str | Path | None
+    numerics: Numerics | None
+    target: str | None
+    metric: str | None
+    output: str | None
+    max_drop: str | None
+    factory: str | None
+    inputs: Sequence[str]
+    static_batch: bool
+    allow_pickle: bool
+    calibration_method: str | None
+    backend: str | None
+    threads: int | None
+    seed: int
+    name: str | None
+    settings: Sequence[str]
+
+
+def recipe_for(known: Settings, model: str | Path | None, wanted: Wanted) -> Recipe:
+    """The recipe of these wishes, or the recipe file with them over it; settings stand in for what is missing.
+
+    Raises:
+        RecipeError, UsageError: it does not hold together, no model is named, or a keyword is unknown.
+    """
+    for word in wanted:
+        if word not in Wanted.__annotations__:
+            raise unknown("keyword", word, tuple(Wanted.__annotations__))
+    given = str(model) if model is not None else known.model
+    if given is None:
+        raise UsageError("which model?", "mlpack optimize model.pt2 --data data.npz")
+    recipe = _over_file if Path(given).suffix in {".yaml", ".yml"} else _from_scratch
+    return with_set(recipe(known, given, wanted), wanted.get("settings") or ())
+
+
+def _over_file(known: Settings, file: str, wanted: Wanted) -> Recipe:
+    if wanted.get("numerics") or wanted.get("backend") or wanted.get("calibration_method"):
+        raise UsageError(
+            "a recipe says what its stages do: numerics, backend and calibration flags do not go with it",
+            "change the recipe, or set one option: --set quantize.numerics=int8",
+        )
+    source = ("factory", "inputs", "static_batch", "allow_pickle")
+    flags = {
+        "source": {word: wanted.get(word) for word in source},
+        "data": _data(wanted).model_dump(),
+        "limit": wanted.get("max_drop"),
+        **{word: wanted.get(word) for word in ("target", "threads", "seed", "name")},
+    }
+    usual = {
+        "data": {"evaluation": known.data, "metric": known.metric},
+        **{word: getattr(known, word) for word in ("target", "limit", "threads", "name")},
+    }
+    return read_recipe(Path(file), flags, usual)
+
+
+def _from_scratch(known: Settings, model: str, wanted: Wanted) -> Recipe:
+    source = SourceSpec(
+        model=model,
+        factory=wanted.get("factory") or known.factory,
+        inputs=tuple(wanted.get("inputs") or ()),
+        static_batch=bool(wanted.get("static_batch")),
+        allow_pickle=bool(wanted.get("allow_pickle")),
+    )
+    return recipe_of(
+        source,
+        _data(wanted, known.data, known.metric),
+        numerics=wanted.get("numerics"),
+        target=wanted.get("target") or known.target or "cpu",
+        limit=wanted.get("max_drop") or known.limit,
+        calibration_method=wanted.get("calibration_method"),
+        backend=wanted.get("backend"),
+        threads=wanted.get("threads") or known.threads,
+        seed=wanted.get("seed") or 0,
+        name=wanted.get("name") or known.name,
+    )
+
+
+def _data(wanted: Wanted, evaluation: str | None = None, metric: str | None = None) -> DataSpec:
+    return DataSpec(
+        evaluation=_text(wanted.get("data")) or evaluation,
+        calibration=_text(wanted.get("calibration")),
+        metric=wanted.get("metric") or metric,
+        output=wanted.get("output"),
+    )
+
+
+def _text(path: Any) -> str | None:
+    return None if path is None else str(path)

@@ -1,0 +1,174 @@
+"""Contenders take turns: rounds of fresh processes, loaded side by side and run one at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from mlpack.core.target import Target
+
+if TYPE_CHECKING:
+    import random
+    from pathlib import Path
+
+    import numpy as np
+
+    from mlpack.core.model import Model
+    from mlpack.core.stage import Job, Say
+
+# Processes that are loaded side by side, and how many times its files a loaded model takes.
+_ABREAST = 10
+_LOADED = 3
+# A block is taken again where the machine was disturbed; so often at most, the least disturbed is kept.
+_TRIES = 4
+
+
+@dataclass
+class Turns:
+    """The timings so far: `ms` by contender, batch size and launch, and what was seen of the machine meanwhile.
+
+    `unsteady` counts blocks that never settled, `repeated` those taken again, `disturbed` those kept all the same;
+    `steal` and `others` are the largest shares of CPU time that a kept block lost; `peak_rss_bytes` has each
+    contender's launches.
+    """
+
+    contenders: dict[str, Model]
+    batches: list[int]
+    seconds: float
+    rows: Path
+    job: Job
+    order: random.Random
+    ms: dict[str, dict[int, list[np.ndarray]]] = field(default_factory=dict)
+    peak_rss_bytes: dict[str, list[int]] = field(default_factory=dict)
+    unsteady: int = 0
+    repeated: int = 0
+    disturbed: int = 0
+    steal: float = 0.0
+    others: float = 0.0
+
+    @property
+    def launches(self) -> int:
+        """Rounds that have been played."""
+        return len(next(iter(self.ms.values()))[self.batches[0]]) if self.ms else 0
+
+    @property
+    def steady(self) -> bool:
+        """Whether every block settled, on a machine that did nothing else."""
+        return self.unsteady == 0 and self.disturbed == 0
+
+    def play(self, rounds: int) -> None:
+        """Play so many more rounds: in each, every contender is launched once, in random order."""
+        total = self.launches + rounds
+        for wave in self._waves(rounds):
+            for label, given in zip(wave, self._in_turns(wave), strict=True):
+                self._take(label, given)
+            self.job.say("timing, in turns", self.launches, total)
+
+    def _take(self, label: str, given: dict[str, Any]) -> None:
+        import numpy as np
+
+        self.peak_rss_bytes.setdefault(label, []).append(given["peak_rss_bytes"])
+        by_batch = self.ms.setdefault(label, {batch: [] for batch in self.batches})
+        for batch in self.batches:
+            told = given[str(batch)]
+            by_batch[batch].append(np.array(told["ms"]))
+            self.unsteady += not told["steady"]
+            self.repeated += told["tries"] - 1
+            self.disturbed += told["disturbed"]
+            self.steal = max(self.steal, told["steal"])
+            self.others = max(self.others, told["others"])
+
+    def _waves(self, count: int) -> list[list[str]]:
+        """The turns: a wave is as many rounds as fit the memory and `_ABREAST` processes, one at least."""
+        import psutil
+
+        rounds = [self.order.sample(list(self.contenders), len(self.contenders)) for _ in range(count)]
+        round_bytes = _LOADED * sum(model.size_bytes for model in self.contenders.values())
+        roomy = int(psutil.virtual_memory().available / 2 / max(round_bytes, 1))
+        together = max(1, min(roomy, _ABREAST // len(self.contenders)))
+        return [list(chain.from_iterable(rounds[start : start + together])) for start in range(0, count, together)]
+
+    def _in_turns(self, wave: list[str]) -> list[dict[str, Any]]:
+        """Load the wave's processes side by side; then let one at a time run, when all others stand still."""
+        from mlpack.measure.machine import wait_until_idle
+
+        launched = [self.job.launch("mlpack.stages.turns:block", self.arguments(label)) for label in wave]
+        try:
+            for each in launched:
+                each.ready()
+            results = []
+            for index, each in enumerate(launched):
+                wait_until_idle([waiting.pid for waiting in launched[index:]])
+                results.append(each.finish())
+            return results
+        finally:
+            for each in launched:
+                each.end()
+
+    def arguments(self, label: str) -> dict[str, Any]:
+        """What a process needs to open this contender and time it."""
+        model = self.contenders[label]
+        return {
+            "model": {"path": str(model.path), **model.model_dump(mode="json")},
+            "target": self.job.target.model_dump(mode="json"),
+            "threads": self.job.threads,
+            "rows": str(self.rows),
+            "batches": self.batches,
+            "seconds": self.seconds,
+        }
+
+
+def block(
+    say: Say, model: dict[str, Any], target: dict[str, Any], threads: int, rows: str, batches: list[int], seconds: float
+) -> dict[str, Any]:
+    """One launch of one contender: by batch size the milliseconds per call, and how quiet the machine was.
+
+    Runs in a process of its own, which loads the model, says that it is ready and waits for its turn.
+    """
+    import sys
+
+    import numpy as np
+
+    from mlpack.backends import BACKENDS
+    from mlpack.core.model import Model
+    from mlpack.measure.machine import peak_rss_bytes
+
+    opened = Model.model_validate(model)
+    assert opened.backend is not None
+    options = opened.backend_options.model_copy(update={"threads": threads})
+    inputs = dict(np.load(rows))
+    with BACKENDS[opened.backend].open(opened, Target.model_validate(target), options) as runner:
+        say("ready")
+        sys.stdin.readline()
+        found: dict[str, Any] = {}
+        for batch in batches:
+            feeds = {name: np.ascontiguousarray(array[:batch]) for name, array in inputs.items()}
+            found[str(batch)] = _quietest(lambda feeds=feeds: runner(feeds), seconds)
+    return {**found, "peak_rss_bytes": peak_rss_bytes()}
+
+
+def _quietest(call: Any, seconds: float) -> dict[str, Any]:
+    """The calls of the first try that nothing disturbed, or of the least disturbed one.
+
+    What decides is the CPU time that others took, never the timing itself: taking the fastest would be cheating.
+    """
+    from mlpack.measure.clock import time_calls, warm_up
+    from mlpack.measure.disturbance import Disturbance, Watch
+
+    kept: tuple[Disturbance, Any] | None = None
+    steady = warm_up(call)
+    tries = 0
+    while tries < _TRIES:
+        tries += 1
+        watch = Watch()
+        ms = time_calls(call, seconds, warmup_seconds=0)
+        seen = watch.read() or Disturbance(0.0, 0.0)
+        if kept is None or seen.share < kept[0].share:
+            kept = seen, ms
+        if not seen.noticed:
+            break
+    assert kept is not None
+    seen, ms = kept
+    told = {"steal": seen.steal, "others": seen.others, "disturbed": seen.noticed}
+    return {"ms": ms.tolist(), "steady": steady, "tries": tries, **told}

@@ -1,0 +1,67 @@
+"""A gate's answers: each end of each interval against its limit, and what an unsteady machine may still say."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlpack.measure import checks
+from mlpack.measure.quantities import bound, ceiling
+
+
+@pytest.mark.parametrize(
+    ("speedup", "ci95", "steady", "verdict"),
+    [
+        (1.0, (0.97, 1.03), True, "pass"),
+        (0.95, (0.88, 1.02), True, "likely"),
+        (0.95, (0.70, 1.30), True, "inconclusive"),
+        (0.70, (0.66, 0.74), True, "fail"),
+        (0.70, (0.66, 0.74), False, "unstable"),
+        (0.95, (0.70, 1.30), False, "unstable"),
+        (1.0, (0.97, 1.03), False, "pass"),
+    ],
+)
+def test_a_median_that_grows(speedup, ci95, steady, verdict):
+    found = checks.p50_regression("m@1", 1, speedup, ci95, 0.10, steady=steady)
+    assert found.verdict == verdict
+    assert found.interval == pytest.approx((1 / ci95[1] - 1, 1 / ci95[0] - 1))
+
+
+def test_a_single_launch_judges_nothing():
+    assert checks.p50_regression("m@1", 1, 0.2, None, 0.10, steady=True).verdict == "skipped"
+
+
+@pytest.mark.parametrize(
+    ("n", "limit", "verdict"),
+    [(2000, 30.0, "pass"), (2000, 5.0, "fail"), (2000, 9.9, "inconclusive"), (367, 30.0, "inconclusive")],
+)
+def test_p99_by_the_interval_between_two_order_statistics(n, limit, verdict):
+    calls = np.random.default_rng(1).uniform(0, 10, n)
+    found = checks.p99(calls, limit, steady=True)
+    assert found.verdict == verdict
+    if n < 368:
+        assert found.measured is None
+        assert "368" in found.says
+
+
+@given(st.integers(0, 50), st.integers(100, 2000))
+def test_the_share_of_slow_calls_lies_in_its_interval(slow, n):
+    calls = np.concatenate([np.full(slow, 30.0), np.full(n - slow, 1.0)])
+    found = checks.slow_share(calls, bound("5%:20ms", "--max-slow"), steady=True)
+    low, high = found.interval
+    assert low <= found.measured == slow / n <= high
+    assert (found.verdict == "fail") == (low > 0.05)
+    assert (found.verdict == "pass") == (high <= 0.05)
+
+
+def test_size_and_memory():
+    assert checks.size(10, 10, ceiling("+0%", "f")).verdict == "pass"
+    assert checks.size(11, 10, ceiling("+0%", "f")).verdict == "fail"
+    assert checks.size(11, None, ceiling("+0%", "f")).verdict == "skipped"
+    assert checks.size(2_000_001, None, ceiling("2MB", "f")).verdict == "fail"
+    peaks = [90_000_000, 100_000_000, 110_000_000]
+    answers = {
+        text: checks.memory(peaks, None, ceiling(text, "f")).verdict for text in ("120MB", "100MB", "80MB", "+5%")
+    }
+    assert answers == {"120MB": "pass", "100MB": "inconclusive", "80MB": "fail", "+5%": "skipped"}
+    assert checks.memory(peaks, [100_000_000], ceiling("+20%", "f")).verdict == "pass"
