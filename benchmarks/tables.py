@@ -25,13 +25,16 @@ def render_all() -> None:
 def rendered() -> dict[Path, str]:
     """The files that hold tables, and what they should say."""
     readme, recipe_list = record.ROOT / "benchmarks" / "README.md", record.ROOT / "recipes" / "README.md"
+    measure = record.ROOT / "benchmarks" / "measure.md"
     texts = {
         readme: readme.read_text(encoding="utf-8"),
+        measure: measure.read_text(encoding="utf-8"),
         recipe_list: recipe_list.read_text(encoding="utf-8"),
     }
     for name, draw in (("startup", startup), ("overhead", overhead), ("speed", speed)):
         texts[readme] = between(texts[readme], name, shown(name, draw))
     texts[recipe_list] = between(texts[recipe_list], "recipes", shown("recipes", recipes))
+    texts[measure] = between(texts[measure], "error_rates", shown("error_rates", error_rates))
     content = record.read("speed")
     if content is not None:
         title = "# Speed of what comes out\n\nRendered from speed.json by benchmarks/tables.py; see ../README.md.\n"
@@ -146,6 +149,55 @@ def recipes(content: Result) -> str:
         rows.append([name, gate, f"{run['accuracy']['verdict']}: {_drop(run)}", _runs_as(run), pace or reason, size])
     head = ["recipe", "gate", "verdict, drop [90%]", "runs as", "against PyTorch eager [95%]", "size"]
     return table(head, rows)
+
+
+def error_rates(content: Result) -> str:
+    """False passes, power, coverage; a row per case."""
+    by_limit: dict[float, dict[int, Result]] = {}
+    for row in content["proportions"]:
+        if "false_pass" in row:
+            by_limit.setdefault(row["limit"], {})[row["samples"]] = row
+    samples = content["grid"]["samples"]
+    worst = table(
+        ["limit", *(f"{count:,} samples" for count in samples)],
+        [
+            [f"{limit * 100:g}pt", *(f"{by_count[count]['false_pass']:.1%}" for count in samples)]
+            for limit, by_count in by_limit.items()
+        ],
+    )
+    powers = table(
+        ["samples", "a harmless model passes", "twice the limit fails or is inconclusive"],
+        [
+            [f"{row['samples']:,}", f"{row['harmless_passes']:.1%}", f"{row['twice_caught']:.2%}"]
+            for row in content["proportions"]
+            if "harmless_passes" in row
+        ],
+    )
+    covered = table(
+        ["samples", "discordance", "true drop", "covered"],
+        [
+            [f"{row['samples']:,}", f"{row['discordance']:.0%}", f"{row['drop'] * 100:g}pt", f"{row['covered']:.1%}"]
+            for row in content["coverage"]
+        ],
+    )
+    chosen = "; ".join(f"{row['false_pass']:.1%} at {row['samples']:,} samples" for row in content["best_of_ten"])
+    boot = table(
+        ["metric by bootstrap", "samples", "false pass", "covered"],
+        [
+            [row["case"], f"{row['samples']:,}", f"{row['false_pass']:.1%}", f"{row['covered']:.1%}"]
+            for row in content["bootstrap"]
+        ],
+    )
+    discordance = ", ".join(f"{each:.1%}" for each in content["grid"]["discordance"])
+    return (
+        "**Right/wrong metrics: a model exactly at the limit passes** (aim: at most 5%; exact, the worst over "
+        f"discordances of {discordance} and of the limit itself):\n\n{worst}\n\n"
+        f"Where the best of ten such models is chosen on other rows and then confirmed: {chosen} "
+        f"({content['best_of_ten'][0]['repeats']:,} repeats).\n\n"
+        f"**Power**, limit 1pt, 2% discordance (aim: 75% at 2,000 samples, and 99%):\n\n{powers}\n\n"
+        f"**Coverage of the 90% interval** (exact):\n\n{covered}\n\n"
+        f"**Other metrics** at their limit ({content['repeats']:,} repeats each):\n\n{boot}"
+    )
 
 
 def _runs_as(run: Result) -> str:

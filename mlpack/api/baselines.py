@@ -34,6 +34,7 @@ class Scored:
     part: str
     kept: dict[str, np.ndarray]
     cluster: np.ndarray | None = None
+    group: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,10 +63,14 @@ def scored(stored: Stored, whose: str) -> Scored:
     file = stored.path / "reports" / f"{whose}-kept.npz"
     if not file.is_file():
         raise Tampered(f"{file} is missing", f"mlpack verify {label}")
-    arrays = load_arrays(file)
-    kept = {name.removeprefix("kept/"): array for name, array in arrays.items() if name.startswith("kept/")}
     output = this.recipe.get("data", {}).get("output")
-    return Scored(label, this.accuracy.metric, output, this.accuracy.part, kept, arrays.get("cluster"))
+    return of_arrays(label, this.accuracy.metric, output, this.accuracy.part, load_arrays(file))
+
+
+def of_arrays(label: str, metric: str, output: str | None, part: str, arrays: dict[str, np.ndarray]) -> Scored:
+    """The results in what `check_accuracy` wrote."""
+    kept = {name.removeprefix("kept/"): array for name, array in arrays.items() if name.startswith("kept/")}
+    return Scored(label, metric, output, part, kept, arrays.get("cluster"), arrays.get("group"))
 
 
 def baseline_of(stored: Stored) -> Baseline:

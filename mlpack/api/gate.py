@@ -15,7 +15,7 @@ from mlpack.core.gate import Change, Check, Gated
 from mlpack.core.reporter import Reporter, Silent
 from mlpack.core.settings import load_settings
 from mlpack.engine.context import Context
-from mlpack.errors import UsageError
+from mlpack.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from mlpack.core.artifact import Stored
@@ -29,6 +29,7 @@ def gate(
     data: str | Path | None = None,
     metric: str | None = None,
     max_drop: str | None = None,
+    max_group_drop: str | None = None,
     max_p50_regression: str | None = None,
     max_p99: str | None = None,
     max_slow: str | None = None,
@@ -43,9 +44,10 @@ def gate(
 
     Accuracy is compared row by row, with the baseline and with the artifact's own original, so that a row of small
     drops cannot add up unseen. Where the baseline's model is at hand the median is measured again here, both in
-    turns. `max_drop` is as for `optimize` (default: the artifact's own limit), `max_p50_regression` a share
-    (default `10%`), `max_p99` a time (`20ms`), `max_slow` a share over a time (`1%:20ms`), `max_size` and
-    `max_memory` a size (`25MB`) or growth (`+10%`). `data` scores both on other data.
+    turns. `max_drop` is as for `optimize` (default: the artifact's own limit), `max_group_drop` a limit that every
+    group of the data has to hold, `max_p50_regression` a share (default `10%`), `max_p99` a time (`20ms`), `max_slow`
+    a share over a time (`1%:20ms`), `max_size` and `max_memory` a size (`25MB`) or growth (`+10%`). `data` scores
+    both on other data.
 
     Raises:
         UsageError: a reference or an amount that is wrong, or what is asked for cannot be measured here.
@@ -64,6 +66,7 @@ def gate(
     checks = [
         _accuracy(f"{old.label}", old, new, limit),
         _against_original(stored, original, new, limit),
+        *_groups(old, new, max_group_drop),
         *speed_checks(stored, baseline, asked, context),
     ]
     this = stored.artifact
@@ -146,6 +149,24 @@ def _against_original(stored: Stored, original: Scored | None, new: Scored, limi
     if original is None:
         return skipped(f"accuracy, against {source}", "the original was not scored on this data")
     return _accuracy(source, replace(original, label=source), new, limit)
+
+
+def _groups(old: Scored, new: Scored, text: str | None) -> list[Check]:
+    """The worst group's check, where groups have a limit."""
+    if text is None:
+        return []
+    from mlpack.measure import checks
+    from mlpack.measure.limits import Limit as Parsed
+    from mlpack.measure.metrics import metric
+    from mlpack.measure.slices import drops_by_group
+
+    limit = Parsed.parse(text)
+    if new.group is None:
+        raise DataError("--max-group-drop needs the data to say which group a sample is in",
+                        "add an array `group` to the data: a number or a name per sample")  # fmt: skip
+    judged = metric(new.metric, labels=True, output=new.output)
+    found = drops_by_group(judged, old.kept, new.kept, new.group, new.cluster, limit, seed=0)
+    return [checks.worst_group(old.label, found, limit, judged)]
 
 
 def _changes(stored: Stored, baseline: Against) -> tuple[Change, ...]:

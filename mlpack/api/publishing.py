@@ -113,6 +113,7 @@ def _write_reports(folder: Path, found: Found, timed: Done | None) -> None:
         (folder / f"{label}.json").write_text(done.report.model_dump_json(indent=1))
         for file in done.report.files:
             shutil.copyfile(done.file(file), folder / f"{label}-{file}")
+    _write_flips(folder / "flips.json", found)
     comparison = found.comparison.model_dump(mode="json")
     (folder / "comparison.json").write_text(json.dumps(comparison, indent=1))
     if timed is not None:
@@ -121,6 +122,16 @@ def _write_reports(folder: Path, found: Found, timed: Done | None) -> None:
             shutil.copyfile(timed.file(file), folder / f"latency-{file}")
     for done in found.winner.steps:
         (folder / f"{done.stage}.json").write_text(done.report.model_dump_json(indent=1))
+
+
+def _write_flips(path: Path, found: Found) -> None:
+    """The samples that the two models answer differently, where each answer is right or wrong."""
+    from mlpack.core.arrays import load_arrays
+    from mlpack.measure.slices import flips
+
+    one, two = (load_arrays(done.file("kept.npz")) for done in (found.baseline_score, found.score))
+    if found.comparison.errors_baseline is not None and "kept/score" in one:
+        path.write_text(json.dumps(flips(one["kept/score"], two["kept/score"], one["rows"])))
 
 
 def _recipe_text(recipe: Recipe) -> str:

@@ -92,6 +92,7 @@ def accuracy_of(found: Found, context: Context, *, synthetic: bool, simulated: b
         samples_to_prove=comparison.samples_to_prove,
         dataset=None if context.data is None else context.data.fingerprint,
         part=context.part_fingerprint("confirming"),
+        groups=found.groups,
     )
 
 

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mlpack.api.baselines import OPTIMIZED, Scored, scored
+from mlpack.api.baselines import OPTIMIZED, Scored, of_arrays, scored
 from mlpack.api.lookup import intact_model
 from mlpack.core.arrays import load_arrays
 from mlpack.engine.run import run
@@ -77,9 +77,7 @@ def score(stored: Stored, metric: str, output: str | None, context: Context) -> 
     done = run(check, intact_model(stored), context, label=f"scoring {label}")
     if done.report.metrics["nonfinite"]:
         raise GateFailed(f"{label} answers NaN or infinity on {done.report.metrics['nonfinite']} samples", "look there")
-    arrays = load_arrays(done.file(KEPT))
-    kept = {name.removeprefix("kept/"): array for name, array in arrays.items() if name.startswith("kept/")}
-    return Scored(label, metric, output, part, kept, arrays.get("cluster"))
+    return of_arrays(label, metric, output, part, load_arrays(done.file(KEPT)))
 
 
 def _user_code(metric: str) -> str | None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mlpack.cli.screen import Screen
-    from mlpack.core.artifact import AccuracyRecord, Artifact, LatencyRecord, Stored
+    from mlpack.core.artifact import AccuracyRecord, Artifact, GroupRecord, LatencyRecord, Stored
 
 _VERDICTS = {
     "pass": "PASS: proven to be inside the limit",
@@ -100,8 +100,21 @@ def accuracy_lines(accuracy: AccuracyRecord) -> Iterator[str]:
         yield "the target's graph, run literally in fp32 on this machine"
     if accuracy.batch_dependent:
         yield f"answers depend on batch mates: judged at batch {accuracy.batch}, the worse of two"
+    if accuracy.groups:
+        yield _worst_group(accuracy.groups, scale, unit)
     if accuracy.samples_to_prove:
         yield f"about {accuracy.samples_to_prove:,} samples would prove it"
+
+
+def _worst_group(groups: tuple[GroupRecord, ...], scale: int, unit: str) -> str:
+    worst = groups[0]
+    if worst.drop is None or worst.interval is None:
+        return f"none of its {len(groups)} groups can be judged by itself"
+    low, high = (end * scale for end in worst.interval)
+    return (
+        f"worst of {len(groups)} groups: {worst.group} drops {worst.drop * scale:.3g}{unit} [{low:.3g}, {high:.3g}] on "
+        f"{count(worst.samples, 'sample')}"
+    )
 
 
 def _speed(record: LatencyRecord) -> str:

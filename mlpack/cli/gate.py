@@ -28,6 +28,9 @@ def command(
     data: Annotated[str | None, Flag(metavar="PATH", help="Score both on this data. Default: kept results.")] = None,
     metric: Annotated[str | None, Flag(metavar="NAME", help="Another metric; needs --data.")] = None,
     max_drop: Annotated[str | None, Flag(metavar="LIMIT", help="1% or 0.8pt. Default: the artifact's limit.")] = None,
+    max_group_drop: Annotated[
+        str | None, Flag(metavar="LIMIT", help="2%: no group of the data (array `group`) drops more.")
+    ] = None,
     max_p50_regression: Annotated[
         str | None, Flag(metavar="PERCENT", help="Against the baseline's model, in turns. Default: 10%.")
     ] = None,
@@ -62,6 +65,7 @@ def command(
                 data=data,
                 metric=metric,
                 max_drop=max_drop,
+                max_group_drop=max_group_drop,
                 max_p50_regression=max_p50_regression,
                 max_p99=max_p99,
                 max_slow=max_slow,

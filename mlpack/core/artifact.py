@@ -52,6 +52,18 @@ class LineageRecord(Frozen):
     peak_rss_bytes: int
 
 
+class GroupRecord(Frozen):
+    """The paired comparison within one group of samples; the intervals of all groups hold together with 90%."""
+
+    group: str
+    samples: int
+    baseline: float | None = None
+    optimized: float | None = None
+    drop: float | None = None
+    interval: tuple[float, float] | None = None
+    verdict: Verdict
+
+
 class AccuracyRecord(Frozen):
     """The paired comparison with the original.
 
@@ -78,6 +90,7 @@ class AccuracyRecord(Frozen):
     samples_to_prove: int | None = None
     dataset: str | None = Field(default=None, description="fingerprint of the evaluation data, by content")
     part: str | None = Field(default=None, description="fingerprint of the rows that confirmed it")
+    groups: tuple[GroupRecord, ...] = Field(default=(), description="by the data's array `group`, the worst first")
 
 
 class Timing(Frozen):

@@ -21,14 +21,16 @@ PARTS: tuple[Part, ...] = ("calibration", "choosing", "confirming")
 class Batch:
     """Rows of a dataset: arrays by input name, first axis samples, all of one length.
 
-    `rows` are the positions of these samples in the whole dataset: their ids. `labels` and `cluster` (the
-    group that a sample was drawn with, such as the review a sentence is from) are None where there are none.
+    `rows` are the positions of these samples in the whole dataset: their ids. `labels`, `cluster` (what a sample
+    was drawn with, such as the review a sentence is from) and `group` (the slice that it is reported in, such as
+    its language) are None where there are none.
     """
 
     inputs: dict[str, np.ndarray]
     labels: np.ndarray | None
     rows: np.ndarray
     cluster: np.ndarray | None = None
+    group: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -78,13 +78,13 @@ class StoredArray:
 
 
 class ArrayDataset:
-    """Arrays by name, one per model input, with optional labels and clusters."""
+    """Arrays by name, one per model input, with optional labels, clusters and groups."""
 
     def __init__(self, arrays: Mapping[str, StoredArray], fingerprint: str) -> None:
         self.fingerprint = fingerprint
         self._inputs = {name: array for name, array in arrays.items() if name not in RESERVED}
         self._labels = arrays.get(LABELS)
-        self._cluster = arrays.get(CLUSTER)
+        self._cluster, self._group = arrays.get(CLUSTER), arrays.get(GROUP)
         self._size = next(iter(arrays.values())).shape[0]
         self.labelled = self._labels is not None
         self.inputs = tuple(
@@ -113,6 +113,7 @@ class ArrayDataset:
             labels=None if self._labels is None else self._labels.read(which),
             rows=rows,
             cluster=None if self._cluster is None else self._cluster.read(which),
+            group=None if self._group is None else self._group.read(which),
         )
 
 
@@ -128,6 +129,8 @@ def check_arrays(arrays: Mapping[str, StoredArray], where: str) -> None:
             "save one array per model input, under the input's name: np.savez(path, x=x, labels=labels)",
         )
     for array in arrays.values():
+        if array.name == GROUP and array.dtype.kind == "U":
+            continue
         if array.dtype.kind not in "fiub":
             raise DataError(
                 f"array {array.name!r} in {where} has dtype {array.dtype}: models take numbers",

@@ -14,10 +14,12 @@ from mlpack.engine.validate import options_of
 from mlpack.errors import GateFailed, ModelError
 from mlpack.measure.limits import compare, points, smallest_limit
 from mlpack.measure.metrics import metric
+from mlpack.measure.slices import drops_by_group
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from mlpack.core.artifact import GroupRecord
     from mlpack.core.dataset import Part
     from mlpack.core.model import Model
     from mlpack.core.recipe import Recipe, Step
@@ -49,6 +51,7 @@ class Found:
     batch_dependent: bool
     baseline_score: Done
     score: Done
+    groups: tuple[GroupRecord, ...] = ()
 
 
 def search(recipe: Recipe, limit: Limit | None, context: Context) -> Found:
@@ -127,7 +130,22 @@ class _Judge:
             other = self.compare(original, alone)
             if other.drop > comparison.drop:
                 comparison, batch, done = other, 1, alone
-        return Found(winner, parent, tuple(tried), comparison, batch or 1, depends, original, done)
+        groups = self._groups(original, done)
+        return Found(winner, parent, tuple(tried), comparison, batch or 1, depends, original, done, groups)
+
+    def _groups(self, original: Done, done: Done) -> tuple[GroupRecord, ...]:
+        beside = load_arrays(original.file("kept.npz"))
+        if "group" not in beside or self.metric.name == "agreement":
+            return ()
+        return drops_by_group(
+            self.metric,
+            kept(original),
+            kept(done),
+            beside["group"],
+            beside.get("cluster"),
+            self.limit,
+            self.context.seed,
+        )
 
     def _cluster(self, done: Done) -> np.ndarray | None:
         return load_arrays(done.file("kept.npz")).get("cluster")

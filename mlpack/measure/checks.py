@@ -15,8 +15,10 @@ from mlpack.measure.proportions import lower_rate, upper_rate
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mlpack.core.artifact import GroupRecord
     from mlpack.core.gate import Answer
-    from mlpack.measure.limits import Comparison
+    from mlpack.measure.limits import Comparison, Limit
+    from mlpack.measure.metrics import Metric
     from mlpack.measure.quantities import Bound, Ceiling
 
 _TWO_SIDED_95 = 0.95
@@ -40,6 +42,27 @@ def accuracy(against: str, found: Comparison) -> Check:
         unit=found.metric,
         says=f"{found.metric} drops {points(found.drop, found)} [{low}, {high}] on {found.samples:,} samples{errors}",
         allowed="" if found.limit is None else f"{points(found.limit, found)} ({found.limit_text})",
+    )
+
+
+def worst_group(against: str, groups: Sequence[GroupRecord], limit: Limit, metric: Metric) -> Check:
+    """The group that decides: one that fails, else one that cannot tell, else the one with the largest drop."""
+    order: tuple[Answer, ...] = ("fail", "inconclusive", "none", "likely", "pass")
+    worst = min(groups, key=lambda each: (order.index(each.verdict), -(each.drop or 0.0)))
+    name = f"worst of {len(groups)} groups, against {against}"
+    if worst.drop is None or worst.interval is None or worst.baseline is None:
+        return Check(name=name, verdict="inconclusive", says=f"{metric.name} is undefined within {worst.group}")
+    scale, unit = (100, "pt") if metric.percent else (1, "")
+    low, high = (end * scale for end in worst.interval)
+    return Check(
+        name=name,
+        verdict=worst.verdict,
+        measured=worst.drop,
+        interval=worst.interval,
+        limit=limit.absolute(worst.baseline, metric),
+        unit=metric.name,
+        says=f"{worst.group} drops {worst.drop * scale:.2f}{unit} [{low:.2f}, {high:.2f}] on {worst.samples:,} samples",
+        allowed=limit.text,
     )
 
 

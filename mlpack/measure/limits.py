@@ -128,6 +128,7 @@ def compare(
     cluster: np.ndarray | None,
     limit: Limit | None,
     seed: int,
+    confidence: float = 0.90,
 ) -> Comparison:
     """Compare what was kept of two models on the same samples, in the same order.
 
@@ -155,13 +156,13 @@ def compare(
         b, c = int((ours > theirs).sum()), int((theirs > ours).sum())
         wrong = samples - int(ours.sum()), samples - int(theirs.sum())
         drop, discordant = (b - c) / samples, b + c
-        low, high = proportions.interval(b, c, samples)
+        low, high = proportions.interval(b, c, samples, confidence)
         if clustered:
-            by_cluster = paired_drop(metric, original, candidate, cluster, seed)
+            by_cluster = paired_drop(metric, original, candidate, cluster, seed, confidence)
             low, high = min(low, by_cluster.low), max(high, by_cluster.high)
             discordant = by_cluster.discordant
     else:
-        measured = paired_drop(metric, original, candidate, cluster if clustered else None, seed)
+        measured = paired_drop(metric, original, candidate, cluster if clustered else None, seed, confidence)
         drop, low, high, discordant = measured.value, measured.low, measured.high, measured.discordant
     allowed = None if limit is None else limit.absolute(baseline, metric)
     verdict = judge(drop, (low, high), allowed)

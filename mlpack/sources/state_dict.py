@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -27,6 +28,11 @@ WEIGHTS = "weights.safetensors"
 _KEYS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")
 _SHOWN = 5
+# What torch.load was seen to raise on damaged bytes.
+_DAMAGED = (
+    RuntimeError, EOFError, ValueError, LookupError, AssertionError, AttributeError, TypeError, OSError, MemoryError,
+    OverflowError, pickle.UnpicklingError,
+)  # fmt: skip
 
 
 def refuse_without_factory(found: Detected, given: str, content: Any = None) -> NoReturn:
@@ -116,7 +122,7 @@ def _load(found: Detected, device: str) -> Any:
     try:
         with _plain_numpy_allowed():
             return torch.load(found.file, map_location=device, weights_only=True, mmap=found.container == "torch_zip")
-    except Exception as error:  # on damaged bytes torch.load raises anything, AssertionError included
+    except _DAMAGED as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"torch cannot read {found.file}: {said}", "copy, download or save it again") from error
 

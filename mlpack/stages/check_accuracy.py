@@ -78,7 +78,7 @@ class CheckAccuracy(Stage):
             raise UsageError("an accuracy check needs data", "give labelled data with --data FILE.npz")
         measured = metric(self.metric, labels=dataset.labelled, output=self.output)
         kept: list[dict[str, np.ndarray]] = []
-        beside: dict[str, list[np.ndarray]] = {"rows": [], "cluster": []}
+        beside: dict[str, list[np.ndarray]] = {"rows": [], "cluster": [], "group": []}
         nonfinite = 0
         done = 0
         # The original says nothing of threads: it gets as many as every candidate.
@@ -90,8 +90,9 @@ class CheckAccuracy(Stage):
                 nonfinite += sum(int(_nonfinite_rows(array)) for array in outputs.values())
                 kept.append(measured.keep(outputs, batch.labels))
                 beside["rows"].append(batch.rows)
-                if batch.cluster is not None:
-                    beside["cluster"].append(batch.cluster)
+                for name in ("cluster", "group"):
+                    if (values := getattr(batch, name)) is not None:
+                        beside[name].append(values)
                 done += len(batch)
                 job.say(f"scoring on {model.backend}", done, len(dataset))
         arrays = join(kept)

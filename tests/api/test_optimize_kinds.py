@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,7 @@ def folder(tmp_path_factory):
     labels[::10] = (labels[::10] + 1) % 5
     np.savez(place / "labelled.npz", x=x, labels=labels)
     np.savez(place / "unlabelled.npz", x=x)
+    np.savez(place / "grouped.npz", x=x, labels=labels, group=np.array(["north", "south"])[np.arange(len(x)) % 2])
     ids = generator.integers(0, 20, (120, 7))
     mask = (np.arange(7) < generator.integers(1, 8, (120, 1))).astype("float32")
     np.savez(place / "two.npz", ids=ids, mask=mask, labels=generator.integers(0, 5, 120))
@@ -143,6 +145,21 @@ def test_labelled_data_by_flags(run):
     assert found.model.numerics == "fp16"
     assert found.latency[0].optimized is None
     assert found.latency[0].reason
+
+
+def test_groups_are_judged_and_flipped_samples_are_listed(run, tmp_path):
+    found = run("models.py:net", data="grouped.npz")
+    assert {each.group for each in found.accuracy.groups} == {"north", "south"}
+    assert sum(each.samples for each in found.accuracy.groups) == found.accuracy.samples
+    assert found.accuracy.groups[0].drop >= found.accuracy.groups[1].drop
+    reports = tmp_path / "store" / found.name / "1" / "reports"
+    rows = set(load_arrays(reports / "accuracy-baseline-kept.npz")["rows"].tolist())
+    flipped = json.loads((reports / "flips.json").read_text())
+    assert (
+        len(flipped["worse"]) - len(flipped["better"])
+        == found.accuracy.errors_optimized - found.accuracy.errors_baseline
+    )
+    assert set(flipped["worse"]) | set(flipped["better"]) <= rows
 
 
 def test_timed_here(run):

@@ -35,6 +35,33 @@ def publish(place):
     return one
 
 
+def test_every_group_has_to_hold_its_limit(publish, gate):
+    """One percent of all is lost, and all of it in one language."""
+    language = np.array(["de", "en", "fr", "pt"])[np.arange(N) % 4]
+    harmed = right(0.9)
+    harmed[(language == "fr").nonzero()[0][:40]] = 0
+    publish(right(0.9), group=language)
+    publish(harmed, original=right(0.9), group=language)
+    assert gate("--max-drop", "2%").code == 0
+    done = gate("--max-drop", "2%", "--max-group-drop", "2%")
+    assert done.code == 5
+    check = done.document["checks"][2]
+    assert check["name"] == "worst of 4 groups, against tiny-mlp@1"
+    assert check["says"].startswith("fr drops 4.00pt")
+    low, high = check["interval"]
+    assert low < 0.04 < high
+    assert gate("--max-drop", "2%", "--max-group-drop", "9%").code == 0
+    assert gate("--max-group-drop", "2").code == 2
+
+
+def test_a_group_limit_needs_groups(publish, gate):
+    publish(right(0.9))
+    publish(right(0.9))
+    done = gate("--max-group-drop", "2%")
+    assert done.code == 2
+    assert "array `group`" in done.document["error"]["hint"]
+
+
 @pytest.fixture
 def gate(cli):
     def call(*words, reference="tiny-mlp@2", against="tiny-mlp@1"):

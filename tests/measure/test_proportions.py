@@ -113,7 +113,7 @@ def false_pass(n, limit, other_way, method):
     return total
 
 
-def test_a_model_at_the_limit_passes_in_about_5_percent_at_most():
+def test_a_model_at_the_limit_passes_in_5_percent_at_most():
     rates = {
         (n, limit, other): false_pass(n, limit, other, interval)
         for n in (50, 100, 268, 300, 1000)
@@ -121,7 +121,7 @@ def test_a_model_at_the_limit_passes_in_about_5_percent_at_most():
         for other in (0.0, 0.001, 0.01, 0.02)
         if n * (other + limit) < 25
     }
-    assert max(rates.values()) < 0.056
-    assert np.mean(list(rates.values())) < 0.04
-    # Why the ends are widened where all differences go one way:
+    assert max(rates.values()) <= 0.05
+    # Why the tails are shortened, and the ends widened where all differences go one way:
     assert false_pass(268, 0.01, 0.0, tango) > 0.067
+    assert false_pass(1000, 0.005, 0.005, tango) > 0.05

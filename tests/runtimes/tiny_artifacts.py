@@ -100,6 +100,7 @@ def make(
     batch: int | str = "batch",
     version: int = 1,
     kept: dict[str, np.ndarray] | None = None,
+    group: np.ndarray | None = None,
     **changes: object,
 ) -> Stored:
     """A stored artifact in `folder`/NAME/VERSION. `changes` replace fields: `accuracy__batch_dependent=True`.
@@ -129,9 +130,8 @@ def make(
     np.savez(place / "golden" / "outputs.npz", **answers)
     for whose, score in (kept or {}).items():
         (place / "reports").mkdir(exist_ok=True)
-        np.savez(
-            place / "reports" / f"accuracy-{whose}-kept.npz", **{"kept/score": score, "rows": np.arange(len(score))}
-        )
+        beside = {"rows": np.arange(len(score)), **({} if group is None else {"group": group})}
+        np.savez(place / "reports" / f"accuracy-{whose}-kept.npz", **{"kept/score": score, **beside})
     files = {path.relative_to(place).as_posix(): sha256_of(path) for path in sorted(place.rglob("*")) if path.is_file()}
     document = {
         "schema": 1,

@@ -1,0 +1,212 @@
+"""How often a verdict is wrong: false passes at the limit, power, and coverage, for the functions that are shipped.
+
+Right/wrong metrics are enumerated: every outcome with its exact probability. Metrics by bootstrap are simulated.
+No model is run and no clock is read, so that this benchmark gives the same numbers on every machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import record
+import tables
+from scipy.stats import binom
+
+from mlpack.measure.limits import Limit, compare, judge
+from mlpack.measure.metrics import Metric, metric
+from mlpack.measure.proportions import interval
+
+MOST_FALSE_PASS = 0.05
+LEAST_POWER = 0.75
+LEAST_CAUGHT = 0.99
+SAMPLES = (50, 100, 200, 500, 1000, 2000, 5000)
+LIMITS = (0.005, 0.01, 0.02, 0.05)
+DISCORDANCE = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+CHOSEN_FROM = 10
+CHOOSING = 1000
+_TINY = 1e-10
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=2000, help="of each simulated case")
+    given = parser.parse_args()
+    proportions = [*false_passes(), *powers()]
+    found = {
+        "limits": {"false_pass": MOST_FALSE_PASS, "power": LEAST_POWER, "caught": LEAST_CAUGHT},
+        "grid": {"samples": SAMPLES, "limits": LIMITS, "discordance": DISCORDANCE},
+        "proportions": proportions,
+        "coverage": coverages(),
+        "best_of_ten": [best_of(given.repeats * 5, samples) for samples in (1000, 5000)],
+        "bootstrap": [bootstrap(given.repeats, *case) for case in _cases()],
+        "repeats": given.repeats,
+    }
+    record.write("error_rates", found)
+    tables.render_all()
+    print(tables.error_rates(record.read("error_rates") or {}))
+    wrong = max(row["false_pass"] for row in proportions if "false_pass" in row)
+    return 0 if wrong <= MOST_FALSE_PASS else 1
+
+
+class Passing:
+    """For each number of samples that got worse, how few may have got better for a verdict of `pass`."""
+
+    def __init__(self, samples: int, limit: float) -> None:
+        self.samples = samples
+        self.fewest: list[int] = []
+        better = 0
+        for worse in range(samples + 1):
+            while better <= samples - worse and judge_counts(worse, better, samples, limit) != "pass":
+                better += 1
+            if better > samples - worse or worse > samples // 2:
+                break
+            self.fewest.append(better)
+
+    def chance(self, harm: float, gain: float) -> float:
+        """The exact probability of `pass` for a model that worsens and improves these shares of answers."""
+        worse = np.arange(len(self.fewest))
+        weights = binom.pmf(worse, self.samples, harm)
+        enough = binom.sf(np.array(self.fewest) - 1, self.samples - worse, gain / (1 - harm))
+        return float((weights * enough).sum())
+
+
+def judge_counts(worse: int, better: int, samples: int, limit: float) -> str:
+    """The shipped verdict on these counts."""
+    return judge((worse - better) / samples, interval(worse, better, samples), limit)
+
+
+def false_passes() -> list[dict[str, Any]]:
+    """By samples and limit: the worst chance of `pass` over the discordances for a model exactly at the limit."""
+    rows = []
+    for samples in SAMPLES:
+        for limit in LIMITS:
+            passing = Passing(samples, limit)
+            rates = {each: passing.chance((each + limit) / 2, (each - limit) / 2) for each in (limit, *DISCORDANCE)
+                     if each >= limit}  # fmt: skip
+            worst = max(rates, key=lambda each: rates[each])
+            rows.append({"samples": samples, "limit": limit, "false_pass": rates[worst], "discordance": worst})
+    return rows
+
+
+def powers() -> list[dict[str, Any]]:
+    """What a harmless model, and one that drops twice the limit, get at 2% discordance and a limit of 1 point."""
+    rows = []
+    for samples in (500, 1000, 2000, 5000):
+        passing = Passing(samples, 0.01)
+        rows.append(
+            {
+                "samples": samples,
+                "limit": 0.01,
+                "harmless_passes": passing.chance(0.01, 0.01),
+                "twice_caught": _caught(samples, 0.02, 0.0, 0.01),
+            }
+        )
+    return rows
+
+
+def _caught(samples: int, harm: float, gain: float, limit: float) -> float:
+    """The chance of `fail` or `inconclusive`."""
+    total = 0.0
+    for worse in range(samples + 1):
+        weight = binom.pmf(worse, samples, harm)
+        if weight > _TINY:
+            for better in range(samples - worse + 1) if gain else (0,):
+                chance = weight * (binom.pmf(better, samples - worse, gain / (1 - harm)) if gain else 1.0)
+                if chance > _TINY and judge_counts(worse, better, samples, limit) in {"fail", "inconclusive"}:
+                    total += chance
+    return total
+
+
+def coverages() -> list[dict[str, Any]]:
+    """How often the 90% interval holds the true drop."""
+    rows = []
+    for samples in (100, 500, 2000):
+        for discordance in (0.02, 0.1):
+            for drop in (0.0, 0.01):
+                harm, gain = (discordance + drop) / 2, (discordance - drop) / 2
+                rows.append(
+                    {"samples": samples, "discordance": discordance, "drop": drop,
+                     "covered": _covered(samples, harm, gain)}
+                )  # fmt: skip
+    return rows
+
+
+def _covered(samples: int, harm: float, gain: float) -> float:
+    total = 0.0
+    for worse in np.flatnonzero(binom.pmf(np.arange(samples + 1), samples, harm) > _TINY):
+        weight = binom.pmf(worse, samples, harm)
+        chances = weight * binom.pmf(np.arange(samples - worse + 1), samples - worse, gain / (1 - harm))
+        for better in np.flatnonzero(chances > _TINY):
+            low, high = interval(int(worse), int(better), samples)
+            if low <= harm - gain <= high:
+                total += float(chances[better])
+    return total
+
+
+def best_of(repeats: int, samples: int) -> dict[str, Any]:
+    """False passes where ten candidates, each exactly at the limit, are chosen from on other rows, then confirmed."""
+    limit, discordance = 0.01, 0.03
+    shares = [(discordance + limit) / 2, (discordance - limit) / 2, 1 - discordance]
+    rng = np.random.default_rng(0)
+    passed = 0
+    for _ in range(repeats):
+        choosing = rng.multinomial(CHOOSING, shares, size=CHOSEN_FROM)
+        chosen = int((choosing[:, 0] - choosing[:, 1]).argmin())
+        confirming = rng.multinomial(samples, shares, size=CHOSEN_FROM)[chosen]
+        passed += judge_counts(int(confirming[0]), int(confirming[1]), samples, limit) == "pass"
+    return {"samples": samples, "candidates": CHOSEN_FROM, "false_pass": passed / repeats, "repeats": repeats}
+
+
+Draw = Callable[[np.random.Generator, int, float], tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]
+
+
+def _cases() -> list[tuple[str, str, Draw, int]]:
+    drawn: tuple[tuple[str, str, Draw], ...] = (
+        ("mse, normal differences", "mse", _normal),
+        ("mse, heavy tails (log-normal)", "mse", _heavy),
+        ("f1", "f1", _classes),
+    )
+    return [(name, of, draw, samples) for name, of, draw in drawn for samples in (50, 200, 1000)]
+
+
+def _normal(rng: np.random.Generator, samples: int, drop: float) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    score = rng.gamma(4.0, 0.25, samples)
+    return {"score": score}, {"score": score + rng.normal(drop, 0.1, samples)}
+
+
+def _heavy(rng: np.random.Generator, samples: int, drop: float) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    score = rng.gamma(4.0, 0.25, samples)
+    return {"score": score}, {"score": score + drop * rng.lognormal(-0.5, 1.0, samples)}
+
+
+def _classes(
+    rng: np.random.Generator, samples: int, drop: float
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Two equally frequent classes whose answers are wrong at random: macro F1 is then the share that is right."""
+    label = rng.integers(0, 2, samples)
+    first = np.where(rng.random(samples) < 0.1, 1 - label, label)
+    right = first == label
+    flip = np.where(right, rng.random(samples) < (drop + 0.01) / 0.9, rng.random(samples) < 0.1)
+    return {"predicted": first, "label": label}, {"predicted": np.where(flip, 1 - first, first), "label": label}
+
+
+def bootstrap(repeats: int, name: str, of: str, draw: Draw, samples: int) -> dict[str, Any]:
+    """False passes of a model exactly at the limit, and how often the interval holds the true drop."""
+    judged: Metric = metric(of, labels=True, output=None)
+    drop = 0.05 if of == "mse" else 0.02
+    rng = np.random.default_rng(samples)
+    passed = covered = 0
+    for repeat in range(repeats):
+        one, two = draw(rng, samples, drop)
+        found = compare(judged, one, two, None, Limit(drop * (1 if of == "mse" else 100), "pt", ""), seed=repeat)
+        passed += found.verdict == "pass"
+        covered += found.drop_ci90[0] <= drop <= found.drop_ci90[1]
+    return {"case": name, "samples": samples, "false_pass": passed / repeats, "covered": covered / repeats}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
