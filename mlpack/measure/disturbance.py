@@ -95,8 +95,7 @@ def notes(metrics: Mapping[str, Any]) -> tuple[str, ...]:
     told = []
     if metrics["disturbed"]:
         told.append(
-            f"{_blocks(metrics['disturbed'])} disturbed each time: other guests of this computer took up to "
-            f"{metrics['steal']:.0%}, other processes {metrics['others']:.0%} of the CPU time"
+            f"{_blocks(metrics['disturbed'])} disturbed at every try: {' and '.join(_takers(metrics))} of the CPU time"
         )
     elif metrics["repeated"]:
         told.append(f"{_blocks(metrics['repeated'])} taken again: other work disturbed the first try")
@@ -106,6 +105,11 @@ def notes(metrics: Mapping[str, Any]) -> tuple[str, ...]:
         how = "slower" if metrics["drift"] > 0 else "faster"
         told.append(f"the machine became {abs(metrics['drift']):.0%} {how} meanwhile; turns cancel that out of speeds")
     return tuple(told)
+
+
+def _takers(metrics: Mapping[str, Any]) -> list[str]:
+    whose = {"steal": "other guests of this computer", "others": "other processes"}
+    return [f"{who} took up to {metrics[name]:.0%}" for name, who in whose.items() if metrics[name] > 0]
 
 
 def _blocks(count: int) -> str:
