@@ -16,6 +16,7 @@ from mlpack.api.records import (
     latency_of,
     lineage_of,
     model_of,
+    modules_of,
 )
 from mlpack.core.artifact import Artifact, SourceRecord
 from mlpack.core.filesystem import refused_by_machine, remove, sweep, temporary_sibling
@@ -82,6 +83,7 @@ def publish_found(
         update={
             "latency": latency_of(timed, found.winner.model, context.target, context.threads),
             "components": components_of(timed),
+            "modules": modules_of(timed),
             "golden": golden.report.metrics,
         }
     )

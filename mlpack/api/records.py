@@ -13,6 +13,7 @@ from mlpack.core.artifact import (
     LatencyRecord,
     LineageRecord,
     ModelRecord,
+    ModuleRecord,
     Timing,
 )
 from mlpack.engine.search import pace
@@ -148,6 +149,14 @@ def components_of(timed: Done | None) -> tuple[ComponentRecord, ...]:
     if timed is None:
         return ()
     return tuple(ComponentRecord.model_validate(row) for row in timed.report.tables["components"])
+
+
+def modules_of(timed: Done | None) -> tuple[ModuleRecord, ...]:
+    """The module rows of the timing, the original beside the model."""
+    rows = [] if timed is None else timed.report.tables["modules"]
+    return tuple(
+        ModuleRecord(module=row["module"], baseline=row.get("baseline"), optimized=row.get("optimized")) for row in rows
+    )
 
 
 def candidates_of(found: Found) -> tuple[CandidateRecord, ...]:

@@ -13,12 +13,13 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as refusals
 
+from mlpack.core.backend import spent
 from mlpack.errors import MissingHardware, StageFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from mlpack.core.backend import Backend, Runner
+    from mlpack.core.backend import Backend, Runner, Spent
     from mlpack.core.backend_options import BackendOptions
     from mlpack.core.model import Format, Model
     from mlpack.core.target import Target
@@ -102,8 +103,8 @@ class OnnxRuntime:
 
     def operators(
         self, model: Model, target: Target, options: BackendOptions, inputs: Mapping[str, np.ndarray]
-    ) -> dict[str, float]:
-        """Milliseconds per operator type in one run, from the library's own profiler."""
+    ) -> tuple[Spent, ...]:
+        """By operator type and module, from the library's own profiler; its node names carry the module's path."""
         del target
         with tempfile.TemporaryDirectory() as folder:
             session = _session(model, options, profile_prefix=str(Path(folder) / "profile"))
@@ -113,11 +114,12 @@ class OnnxRuntime:
             events = json.loads(Path(session.end_profiling()).read_text())
         runs = [event for event in events if event["name"] == "model_run"]
         start = sorted(event["ts"] for event in runs)[1]
-        spent: dict[str, float] = defaultdict(float)
+        found: dict[tuple[str, str], float] = defaultdict(float)
         for event in events:
             if event.get("cat") == "Node" and event["name"].endswith("_kernel_time") and event["ts"] >= start:
-                spent[event["args"]["op_name"]] += event["dur"] / 1000 / _PROFILED_RUNS
-        return dict(spent)
+                module, slash, _ = event["name"].partition("/")
+                found[event["args"]["op_name"], module if slash else ""] += event["dur"] / 1000 / _PROFILED_RUNS
+        return spent(found)
 
 
 def _session(model: Model, options: BackendOptions, profile_prefix: str | None) -> ort.InferenceSession:

@@ -14,12 +14,13 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # N
 
 import openvino as ov  # noqa: E402 - after the line above
 
+from mlpack.core.backend import spent  # noqa: E402 - likewise
 from mlpack.errors import MissingHardware, StageFailed  # noqa: E402 - likewise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from mlpack.core.backend import Backend, Runner
+    from mlpack.core.backend import Backend, Runner, Spent
     from mlpack.core.backend_options import BackendOptions
     from mlpack.core.model import Format, Model
     from mlpack.core.target import Target
@@ -95,19 +96,20 @@ class OpenVino:
 
     def operators(
         self, model: Model, target: Target, options: BackendOptions, inputs: Mapping[str, np.ndarray]
-    ) -> dict[str, float]:
-        """Milliseconds per operator type in one run, from the library's own counters."""
+    ) -> tuple[Spent, ...]:
+        """By operator type and module, from the library's own counters; its node names carry the module's path."""
         del target
         compiled = _compiled(model, options, profiling=True)
         request = compiled.create_infer_request()
         feeds = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
         request.infer(feeds)
-        spent: dict[str, float] = defaultdict(float)
+        found: dict[tuple[str, str], float] = defaultdict(float)
         for _ in range(_PROFILED_RUNS):
             request.infer(feeds)
             for node in request.get_profiling_info():
-                spent[node.node_type] += node.real_time.total_seconds() * 1000 / _PROFILED_RUNS
-        return {operator: ms for operator, ms in spent.items() if ms > 0}
+                module, slash, _ = node.node_name.partition("/")
+                found[node.node_type, module if slash else ""] += node.real_time.total_seconds() * 1000 / _PROFILED_RUNS
+        return spent(found)
 
 
 def _compiled(model: Model, options: BackendOptions, *, profiling: bool) -> ov.CompiledModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,14 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from mlpack.backends.torch_loader import Flat, load_exported, load_inner, load_module
+from mlpack.backends.torch_modules import marked_modules, module_of
+from mlpack.core.backend import spent
 from mlpack.errors import MissingHardware, StageFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from mlpack.core.backend import Backend, Runner
+    from mlpack.core.backend import Backend, Runner, Spent
     from mlpack.core.backend_options import BackendOptions
     from mlpack.core.model import Format, Model
     from mlpack.core.target import Target
@@ -27,7 +30,7 @@ class _ModuleRunner:
     """One module on one device; outputs by the names in the model."""
 
     def __init__(self, module: Flat, model: Model, device: torch.device) -> None:
-        self._module = module.to(device)
+        self.module = module.to(device)
         self._inputs = tuple(spec.name for spec in model.inputs)
         self._outputs = model.outputs
         self._device = device
@@ -45,7 +48,7 @@ class _ModuleRunner:
     def compute(self) -> None:
         with torch.inference_mode():
             try:
-                self._made = self._module(*self._given)
+                self._made = self.module(*self._given)
             except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AssertionError) as error:
                 shapes = ", ".join(
                     f"{name} {list(given.shape)}" for name, given in zip(self._inputs, self._given, strict=True)
@@ -118,23 +121,23 @@ class Torch:
 
     def operators(
         self, model: Model, target: Target, options: BackendOptions, inputs: Mapping[str, np.ndarray]
-    ) -> dict[str, float]:
-        """Milliseconds per aten operator in one run: self CPU time (self device time on CUDA)."""
+    ) -> tuple[Spent, ...]:
+        """By aten operator and by the module that called it: self CPU time (self device time on CUDA)."""
+        cuda = options.device == "cuda"
         with self.open(model, target, options) as runner:
+            assert isinstance(runner, _ModuleRunner)
             runner(inputs)
             runner.copy_in(inputs)
-            activities = [ProfilerActivity.CPU]
-            if options.device == "cuda":
-                activities.append(ProfilerActivity.CUDA)
-            with profile(activities=activities) as profiler:
+            activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
+            with marked_modules(runner.module), profile(activities=activities) as profiler:
                 for _ in range(_PROFILED_RUNS):
                     runner.compute()
-        spent = {
-            event.key: event.self_device_time_total if options.device == "cuda" else event.self_cpu_time_total
-            for event in profiler.key_averages()
-            if event.key.startswith("aten::")
-        }
-        return {key: microseconds / 1000 / _PROFILED_RUNS for key, microseconds in spent.items() if microseconds}
+        found: dict[tuple[str, str], float] = defaultdict(float)
+        for event in profiler.events() or ():
+            if event.name.startswith("aten::"):
+                microseconds = event.self_device_time_total if cuda else event.self_cpu_time_total
+                found[event.name, module_of(event)] += microseconds / 1000 / _PROFILED_RUNS
+        return spent(found)
 
 
 _PROFILED_RUNS = 5

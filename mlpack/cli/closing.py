@@ -36,6 +36,11 @@ def closing(screen: Screen, stored: Stored) -> None:
         screen.print("")
         screen.print(f"Where the time goes, at batch {this.latency[0].batch}:")
         screen.table(("component", "P50 ms", "share"), rows, right=("P50 ms", "share"))
+    if this.modules:
+        screen.print("")
+        screen.print("Which part got faster, by module of the original:")
+        cells = [(each.module, _ms(each.baseline), _ms(each.optimized)) for each in this.modules]
+        screen.table(("module", "before ms", "now ms"), cells, right=("before ms", "now ms"))
     if this.candidates:
         tried = [(each.label or each.recipe, each.why) for each in this.candidates]
         screen.table(("tried", "why it won or lost"), tried)
@@ -43,6 +48,10 @@ def closing(screen: Screen, stored: Stored) -> None:
     screen.print("Next:")
     for line in _next(this, stored.path):
         screen.print(f"  {line}")
+
+
+def _ms(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def _facts(this: Artifact) -> Iterator[tuple[str, list[str]]]:

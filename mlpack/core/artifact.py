@@ -132,6 +132,14 @@ class ComponentRecord(Frozen):
     share: float
 
 
+class ModuleRecord(Frozen):
+    """What one module of the user's takes of a request, ms, in the original and now; null: it is not known."""
+
+    module: str
+    baseline: float | None
+    optimized: float | None
+
+
 class CandidateRecord(Frozen):
     """What was tried, what it measured, and why it was or was not chosen."""
 
@@ -164,6 +172,7 @@ class Artifact(Frozen):
     accuracy: AccuracyRecord
     latency: tuple[LatencyRecord, ...]
     components: tuple[ComponentRecord, ...] = ()
+    modules: tuple[ModuleRecord, ...] = Field(default=(), description="at the first batch size, by module path")
     candidates: tuple[CandidateRecord, ...] = ()
     recipe: dict[str, Any] = Field(default_factory=dict)
     golden: dict[str, Any] = Field(

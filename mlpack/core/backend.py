@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -13,6 +14,20 @@ if TYPE_CHECKING:
     from mlpack.core.backend_options import BackendOptions
     from mlpack.core.model import Format, Model
     from mlpack.core.target import Target
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What one operator type takes in one run within one module of the user's (its path, empty where unknown), ms."""
+
+    operator: str
+    module: str
+    ms: float
+
+
+def spent(milliseconds: Mapping[tuple[str, str], float]) -> tuple[Spent, ...]:
+    """By operator type and module; what takes no time is left out."""
+    return tuple(Spent(operator, module, ms) for (operator, module), ms in milliseconds.items() if ms > 0)
 
 
 class Runner(Protocol):
@@ -57,6 +72,6 @@ class Backend(Protocol):
 
     def operators(
         self, model: Model, target: Target, options: BackendOptions, inputs: Mapping[str, np.ndarray]
-    ) -> dict[str, float]:
-        """Milliseconds per operator type in one run, by the library's own profiler."""
+    ) -> tuple[Spent, ...]:
+        """Where one run's time goes, by the library's own profiler."""
         ...

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import random
 import time
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
@@ -15,7 +13,7 @@ from mlpack.core.arrays import save_arrays
 from mlpack.core.model import Model
 from mlpack.core.report import Report
 from mlpack.core.stage import Outcome, Stage
-from mlpack.core.target import Target
+from mlpack.stages.components import by_module
 from mlpack.stages.turns import Turns
 
 if TYPE_CHECKING:
@@ -23,12 +21,12 @@ if TYPE_CHECKING:
 
     from mlpack.core.dataset import Part
     from mlpack.core.model import Format
-    from mlpack.core.stage import Job, Say
+    from mlpack.core.stage import Job
 
 SAMPLES = "timings.npz"
 OPTIMIZED = "optimized"
+BASELINE = "baseline"
 _ROWS = "rows.npz"
-_TOP_OPERATORS = 6
 # Fewer launches are a quick look, and stay one.
 _A_MEASUREMENT = 5
 _MORE_LAUNCHES = 2
@@ -39,14 +37,20 @@ class ProfileLatency(Stage):
 
     In each round every contender is launched once, in random order, alone on the machine, with the same rows,
     batch sizes and threads. Rounds go on until every interval is narrow enough, or launches or time are used up
-    (`ended` says which). Tables: `latency` (a row per contender and batch, ms) and `components` (copy in,
-    operators, copy out of the model at the first batch size; shares sum to 1).
+    (`ended` says which). Tables: `latency` (a row per contender and batch, ms), `components` (copy in, operators,
+    copy out of the model at the first batch size; shares sum to 1) and `modules` (ms within each module of the
+    user's, of the model and of a rival named `baseline`).
     """
 
     name: ClassVar[str] = "profile_latency"
     accepts: ClassVar[tuple[Format, ...]] = ("torch", "onnx", "openvino", "tensorrt")
     timing: ClassVar[bool] = True
-    code: ClassVar[tuple[str, ...]] = ("mlpack.measure.launches", "mlpack.measure.clock", "mlpack.stages.turns")
+    code: ClassVar[tuple[str, ...]] = (
+        "mlpack.measure.launches",
+        "mlpack.measure.clock",
+        "mlpack.stages.turns",
+        "mlpack.stages.components",
+    )
     keyed_by_threads: ClassVar[bool] = True
 
     batches: tuple[int, ...] = Field(default=(1, 8), min_length=1, description="batch sizes")
@@ -84,7 +88,7 @@ class ProfileLatency(Stage):
         )
         with timing_lock():
             ended = self._play(turns)
-            split = self._split(turns) if self.components else []
+            parts, modules = self._split(turns) if self.components else ([], [])
         save_arrays(job.out / SAMPLES, _flat(turns.ms))
         latency = [row for batch in batches for row in _rows(turns.ms, batch)]
         metrics = {
@@ -104,7 +108,9 @@ class ProfileLatency(Stage):
         }
         return Outcome(
             model=model,
-            report=Report(metrics=metrics, tables={"latency": latency, "components": split}, files=(SAMPLES,)),
+            report=Report(
+                metrics=metrics, tables={"latency": latency, "components": parts, "modules": modules}, files=(SAMPLES,)
+            ),
         )
 
     def _play(self, turns: Turns) -> str:
@@ -122,11 +128,16 @@ class ProfileLatency(Stage):
                 return "time"
             turns.play(min(_MORE_LAUNCHES, most - turns.launches))
 
-    def _split(self, turns: Turns) -> list[dict[str, Any]]:
+    def _split(self, turns: Turns) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """The parts of one request to the model, and its modules beside those of the baseline."""
         turns.job.say("timing components")
-        arguments = {**turns.arguments(OPTIMIZED), "batches": turns.batches[:1]}
-        found: list[dict[str, Any]] = turns.job.call("mlpack.stages.profile_latency:components", arguments)
-        return found
+        told = {}
+        for label in (OPTIMIZED, BASELINE):
+            if label in turns.contenders:
+                arguments = {**turns.arguments(label), "batches": turns.batches[:1]}
+                told[label] = turns.job.call("mlpack.stages.components:components", arguments)
+        parts: list[dict[str, Any]] = told[OPTIMIZED]["parts"]
+        return parts, by_module({label: each["modules"] for label, each in told.items()})
 
 
 def _flat(timed: dict[str, dict[int, list[np.ndarray]]]) -> dict[str, np.ndarray]:
@@ -159,39 +170,3 @@ def _half_width(rows: list[dict[str, Any]]) -> float | None:
     if any(each is None for each in ends):
         return None
     return max(math.sqrt(high / low) - 1 for low, high in ends)
-
-
-def components(
-    say: Say, model: dict[str, Any], target: dict[str, Any], threads: int, rows: str, batches: list[int], seconds: float
-) -> list[dict[str, Any]]:
-    """Copy in, the operators of compute, copy out: median ms and share of one request. In its own process."""
-    del say
-    import numpy as np
-
-    from mlpack.backends import BACKENDS
-    from mlpack.measure.clock import time_calls
-
-    opened = Model.model_validate(model)
-    assert opened.backend is not None
-    backend = BACKENDS[opened.backend]
-    where = Target.model_validate(target)
-    options = opened.backend_options.model_copy(update={"threads": threads})
-    feeds = {name: np.ascontiguousarray(array[: batches[0]]) for name, array in np.load(Path(rows)).items()}
-    with backend.open(opened, where, options) as runner:
-        runner(feeds)
-        copy_in = float(np.median(time_calls(partial(runner.copy_in, feeds), seconds / 4)))
-        compute = float(np.median(time_calls(runner.compute, seconds)))
-        copy_out = float(np.median(time_calls(runner.copy_out, seconds / 4)))
-    operators = backend.operators(opened, where, options, feeds)
-    # The library's profiler slows each operator a little: its shares are kept, its sum is not.
-    scale = compute / sum(operators.values()) if operators else 0.0
-    ranked = sorted(operators.items(), key=lambda item: -item[1])
-    rows_out = [("copy in", copy_in), *((name, ms * scale) for name, ms in ranked[:_TOP_OPERATORS])]
-    rest = sum(ms for _, ms in ranked[_TOP_OPERATORS:]) * scale
-    if not operators:
-        rows_out.append(("compute", compute))
-    elif rest:
-        rows_out.append((f"{len(ranked) - _TOP_OPERATORS} other operators", rest))
-    rows_out.append(("copy out", copy_out))
-    whole = sum(ms for _, ms in rows_out)
-    return [{"name": name, "p50": ms, "share": ms / whole} for name, ms in rows_out]

@@ -12,6 +12,8 @@ from mlpack.core.stage import Outcome, Stage
 from mlpack.errors import StageFailed, UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mlpack.core.dataset import Part
     from mlpack.core.model import Format
     from mlpack.core.stage import Job
@@ -40,6 +42,7 @@ class Quantize(Stage):
     libraries: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "ml_dtypes")
     code: ClassVar[tuple[str, ...]] = (
         "mlpack.quantization", "mlpack.stages.samples", "mlpack.stages.quantize_cast", "mlpack.stages.quantize_int8",
+        "mlpack.stages.module_names",
     )  # fmt: skip
 
     numerics: Literal["auto", "fp16", "bf16", "int8", "int4", "fp8"] = Field(
@@ -128,6 +131,7 @@ class Quantize(Stage):
                 "this graph has no operator that int8 kernels exist for",
                 "leave the numerics flag out: mlpack then takes the fastest model that it finds",
             )
+        _keep_names(job.out / model.entry, model.entry_path)
         job.say("counting the compute that changed")
         example, _ = samples.rows(model, job, "calibration", 1)
         changed = share(job.out / model.entry, example, self.numerics)
@@ -151,3 +155,14 @@ class Quantize(Stage):
             model=quantized,
             report=Report(metrics={"share": round(changed, 4), "rules": rules}, tables={"operators": table}),
         )
+
+
+def _keep_names(quantized: Path, original: Path) -> None:
+    """The nodes that the quantizer made are named by the module that they serve; tensors in other files stay there."""
+    import onnx
+
+    from mlpack.stages.module_names import keep_module_names
+
+    after = onnx.load(quantized, load_external_data=False)
+    keep_module_names(after, onnx.load(original, load_external_data=False))
+    onnx.save(after, quantized)

@@ -28,7 +28,7 @@ class Simplify(Stage):
     accepts: ClassVar[tuple[Format, ...]] = ("onnx",)
     gives: ClassVar[Format | None] = "onnx"
     libraries: ClassVar[tuple[str, ...]] = ("onnx", "onnxsim", "onnxruntime")
-    code: ClassVar[tuple[str, ...]] = ("mlpack.stages.samples",)
+    code: ClassVar[tuple[str, ...]] = ("mlpack.stages.samples", "mlpack.stages.module_names")
     keyed_by_target: ClassVar[bool] = False
 
     tolerance: float = Field(default=1e-4, gt=0, description="largest relative L2 difference of an output")
@@ -44,6 +44,7 @@ class Simplify(Stage):
         import onnxsim
 
         from mlpack.stages import samples
+        from mlpack.stages.module_names import keep_module_names
 
         if len(list(model.files())) > 1:
             return Outcome(model=model, report=Report(metrics={"kept": "original", "why": "it has external data"}))
@@ -59,6 +60,7 @@ class Simplify(Stage):
             why = "the simplified graph has no fewer nodes"
             return Outcome(model=model, report=Report(metrics={**counts, "kept": "original", "why": why}))
         del after.graph.value_info[:]
+        keep_module_names(after, before)
         onnx.save(after, job.out / model.entry)
         simplified = model.model_copy(update={"path": job.out})
         example, _ = samples.rows(model, job, "calibration", _COMPARED_ROWS)

@@ -102,15 +102,14 @@ def test_operators_are_those_of_the_graph_that_runs(tmp_path):
     x = small_graphs.random(2, 8)
     literal = BackendOptions(threads=1, graph_optimizations="off")
     spent = BACKEND.operators(small_graphs.mlp(tmp_path), HERE, literal, {"x": x})
-    assert set(spent) == {"Gemm", "Relu"}
-    assert all(ms >= 0 for ms in spent.values())
-    assert sum(spent.values()) > 0
+    assert {each.operator for each in spent} == {"Gemm", "Relu"}
+    assert all(each.ms > 0 for each in spent)
 
 
 def test_graph_optimizations_off_fuses_nothing(tmp_path):
     x = small_graphs.random(2, 8)
     fused = BACKEND.operators(small_graphs.mlp(tmp_path), HERE, PLAIN, {"x": x})
-    assert "Relu" not in fused, "all optimizations fuse the Relu into the Gemm"
+    assert "Relu" not in {each.operator for each in fused}, "all optimizations fuse the Relu into the Gemm"
 
 
 def test_the_table_knows_who_runs_onnx():

@@ -89,5 +89,5 @@ def test_inputs_that_do_not_fit_are_a_failed_stage(tmp_path, x):
 
 def test_operators_take_time(tmp_path):
     spent = BACKEND.operators(small_graphs.mlp(tmp_path, 256), HERE, PLAIN, {"x": small_graphs.random(64, 8)})
-    assert "FullyConnected" in spent
-    assert all(ms > 0 for ms in spent.values())
+    assert "FullyConnected" in {each.operator for each in spent}
+    assert all(each.ms > 0 for each in spent)
