@@ -26,8 +26,11 @@ from mlpack.quantization.rules import rules_for
 
 MOST_RATIO = 1.3
 UNCHANGED_LIMIT_S = 15.0
-# Two exports of one model may round differently: a few answers of ten thousand, not more.
+# Two exports of one model may round differently: a few answers of ten thousand, not more. A quantized model that has
+# lost ten points and more answers by chance on many rows, and differs from run to run on OpenVINO.
 SAME_SCORE = 0.005
+SAME_WRECK = 0.05
+WRECKED = 0.10
 GOOD = {0, 6}
 ORIGINAL = "original"
 
@@ -67,7 +70,7 @@ def main() -> int:
     record.write("overhead", result)
     tables.render_all()
     print(tables.overhead(record.read("overhead")))
-    same = all(pair["largest_score_difference"] <= SAME_SCORE for pair in pairs)
+    same = all(_same(score, pair["scores"]) for pair in pairs for score in pair["scores"])
     if not same:
         print("the bare script's scores differ: it did not do the same work")
     quick_enough = result["unchanged_run"]["unchanged"] and again.seconds < UNCHANGED_LIMIT_S
@@ -92,7 +95,14 @@ def _pair(model: str, limit: str, place: Path, extra: tuple[str, ...]) -> dict[s
     subprocess.run([sys.executable, str(script), str(place / "spec.json")], cwd=record.ROOT, check=True)
     bare = time.perf_counter() - started
     told = json.loads((place / "bare.json").read_text())
-    gaps = [abs(each["expected"] - score) for each, score in zip(spec["evaluate"], told["scores"], strict=True)]
+    scores = [
+        {
+            **{word: each[word] for word in ("flavour", "backend", "part", "batch")},
+            "mlpack": each["expected"],
+            "bare": scored,
+        }
+        for each, scored in zip(spec["evaluate"], told["scores"], strict=True)
+    ]
     by_stage: dict[str, float] = {}
     for stage in stages:
         by_stage[stage["stage"]] = by_stage.get(stage["stage"], 0.0) + stage["seconds"]
@@ -109,8 +119,17 @@ def _pair(model: str, limit: str, place: Path, extra: tuple[str, ...]) -> dict[s
         "bare_step_s": told["seconds"],
         "quantizations": len(spec["quantize"]),
         "evaluations": len(spec["evaluate"]),
-        "largest_score_difference": max(gaps, default=0.0),
+        "scores": scores,
     }
+
+
+def _same(score: dict[str, Any], scores: list[dict[str, Any]]) -> bool:
+    """Whether both did the same work: their scores agree as far as two exports of one model can."""
+    original = next(
+        each["mlpack"] for each in scores if each["flavour"] in {ORIGINAL, "fp32"} and each["part"] == score["part"]
+    )
+    allowed = SAME_WRECK if score["mlpack"] < original - WRECKED else SAME_SCORE
+    return abs(score["mlpack"] - score["bare"]) <= allowed
 
 
 def _spec(model: str, cache: Path, stages: list[dict[str, Any]], place: Path) -> dict[str, Any]:

@@ -34,7 +34,8 @@ def rendered() -> dict[Path, str]:
     for name, draw in (("startup", startup), ("overhead", overhead), ("speed", speed)):
         texts[readme] = between(texts[readme], name, shown(name, draw))
     texts[recipe_list] = between(texts[recipe_list], "recipes", shown("recipes", recipes))
-    texts[measure] = between(texts[measure], "error_rates", shown("error_rates", error_rates))
+    for name, draw in (("error_rates", error_rates), ("repeatability", repeatability)):
+        texts[measure] = between(texts[measure], name, shown(name, draw))
     content = record.read("speed")
     if content is not None:
         title = "# Speed of what comes out\n\nRendered from speed.json by benchmarks/tables.py; see ../README.md.\n"
@@ -197,6 +198,29 @@ def error_rates(content: Result) -> str:
         f"**Power**, limit 1pt, 2% discordance (aim: 75% at 2,000 samples, and 99%):\n\n{powers}\n\n"
         f"**Coverage of the 90% interval** (exact):\n\n{covered}\n\n"
         f"**Other metrics** at their limit ({content['repeats']:,} repeats each):\n\n{boot}"
+    )
+
+
+def repeatability(content: Result) -> str:
+    """How far repeated speed-ups lie apart, and how often a model was called different from itself."""
+    rows = [
+        [
+            each["model"],
+            str(row["batch"]),
+            f"{row['median']:.2f} ×",
+            f"{min(row['speedups']):.2f} to {max(row['speedups']):.2f}",
+            f"{row['spread']:.1%}",
+            f"{content['spread_limits'][str(row['batch'])]:.0%}",
+            f"{each['steady']} of {each['runs']}",
+        ]
+        for each in content["speeds"]
+        for row in each["batches"]
+    ]
+    head = ["model", "batch", "median speed-up", "range", "largest distance from the median", "aim", "steady runs"]
+    same = content["identical"]
+    return (
+        f"{table(head, rows)}\n\nOf {same['pairs']} comparisons of a model with itself "
+        f"{same['called_different']:.0%} called the two different (an interval of 95% may do so in 5%)."
     )
 
 

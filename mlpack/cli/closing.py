@@ -21,6 +21,13 @@ _VERDICTS = {
     "none": "NO VERDICT: nothing was judged",
 }
 
+_GATE = {
+    "pass": "would pass: exit 0",
+    "likely": "would pass, flagged: exit 0, with --require proven 6",
+    "inconclusive": "could not tell: exit 6",
+    "none": "would refuse, nothing was judged: exit 2",
+}
+
 
 def closing(screen: Screen, stored: Stored) -> None:
     """Verdict, accuracy, speed, size, what was tried, where it lies, what to do next."""
@@ -56,6 +63,7 @@ def _ms(value: float | None) -> str:
 
 def _facts(this: Artifact) -> Iterator[tuple[str, list[str]]]:
     yield "accuracy", list(accuracy_lines(this.accuracy))
+    yield "gate", [f"{_GATE[this.accuracy.verdict]} (accuracy, at this limit)"]
     timed = [record for record in this.latency if record.baseline and record.optimized]
     if timed:
         yield "speed", [_speed(record) for record in timed]
@@ -168,3 +176,4 @@ def _next(this: Artifact, path: Path) -> Iterator[str]:
     yield f"mlpack bench {name}{flag}"
     yield f"mlpack package {name} --runtime triton{force}{flag}"
     yield f"mlpack tag {name} prod{force}{flag}"
+    yield f"mlpack gate {this.name} --against {this.name}@prod{flag}    (in CI, from the next version on)"

@@ -18,7 +18,9 @@ from mlpack.measure.percentiles import p99_or_reason
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_CONFIDENCE = 0.95
+# Intervals claim 95%. Rounds go on until an interval is narrow enough, and stopping at a narrow one errs more often
+# than a fixed number of rounds: simulated, 6.8% with 0.95 here and 4.4% with 0.97 (docs/decisions/0013).
+_NOMINAL = 0.97
 Interval = tuple[float, float]
 
 
@@ -86,6 +88,6 @@ def _t_interval(logarithms: np.ndarray) -> Interval | None:
         return None
     from scipy.special import stdtrit
 
-    reach = float(stdtrit(n - 1, (1 + _CONFIDENCE) / 2)) * float(np.std(logarithms, ddof=1)) / math.sqrt(n)
+    reach = float(stdtrit(n - 1, (1 + _NOMINAL) / 2)) * float(np.std(logarithms, ddof=1)) / math.sqrt(n)
     middle = float(np.mean(logarithms))
     return math.exp(middle - reach), math.exp(middle + reach)

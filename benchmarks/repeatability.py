@@ -1,0 +1,88 @@
+"""Does the same measurement give the same number? Ten runs of each speed-up, and a model timed against itself.
+
+Speeds are measured as `optimize` and `bench` measure them: the same stage with its default options. The second part
+counts how often two identical models are called different, which an interval of 95% may do in 5% of cases.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import record
+import tables
+
+import mlpack
+
+MODELS = ("tiny-mlp", "digits-resnet", "reviews-minilm")
+MOST_SPREAD = {1: 0.08, 8: 0.03}
+MOST_DIFFERENT = 0.05
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
+    parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--pairs", type=int, default=50, help="of identical models")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="repeatability-") as folder:
+        speeds = [repeated(model, given.runs, Path(folder)) for model in given.models]
+        identical = against_itself(given.pairs, Path(folder))
+    found = {"spread_limits": MOST_SPREAD, "speeds": speeds, "identical": identical}
+    record.write("repeatability", found)
+    tables.render_all()
+    print(tables.repeatability(record.read("repeatability") or {}))
+    steady = all(row["spread"] <= MOST_SPREAD[row["batch"]] for each in speeds for row in each["batches"])
+    return 0 if steady and identical["called_different"] <= MOST_DIFFERENT else 1
+
+
+def artifact_of(model: str, folder: Path) -> Path:
+    """The sample model, optimized without a numerics flag, in a store of its own."""
+    store = folder / "artifacts"
+    quick = [word for word in record.QUICK if word != "--set"]
+    code, data = (record.ROOT / "sample_models" / model / name for name in ("model.py", "eval.npz"))
+    done = mlpack.optimize(f"{code}:model", data=data, store=store, settings=quick, max_drop="none")
+    return Path(done.stored.path)
+
+
+def repeated(model: str, runs: int, folder: Path) -> dict[str, Any]:
+    """The artifact against PyTorch eager, so many times; the spread is the largest distance from the median."""
+    artifact = artifact_of(model, folder)
+    code = f"{record.ROOT / 'sample_models' / model / 'model.py'}:model"
+    speeds: dict[int, list[float]] = {}
+    steady = []
+    for _ in range(runs):
+        done = mlpack.bench([code, str(artifact)], data=record.ROOT / "sample_models" / model / "eval.npz")
+        steady.append(done.steady)
+        for timed in done.contenders[1].latency:
+            assert timed.speedup is not None
+            speeds.setdefault(timed.batch, []).append(timed.speedup)
+        print(model, {batch: round(each[-1], 3) for batch, each in speeds.items()}, flush=True)
+    rows = []
+    for batch, each in speeds.items():
+        middle = float(np.median(each))
+        spread = max(abs(speed / middle - 1) for speed in each)
+        rows.append({"batch": batch, "speedups": each, "median": middle, "spread": spread})
+    return {"model": model, "runs": runs, "steady": sum(steady), "batches": rows}
+
+
+def against_itself(pairs: int, folder: Path) -> dict[str, Any]:
+    """One artifact timed against itself; `different` where an interval leaves out 1."""
+    artifact = str(artifact_of("tiny-mlp", folder))
+    ratios, different = [], 0
+    for _ in range(pairs):
+        done = mlpack.bench([artifact, artifact], batches=[1], data=f"{artifact}/golden/inputs.npz")
+        (timed,) = done.contenders[1].latency
+        assert timed.speedup is not None
+        assert timed.speedup_ci95 is not None
+        ratios.append(timed.speedup)
+        different += not timed.speedup_ci95[0] <= 1 <= timed.speedup_ci95[1]
+    return {"pairs": pairs, "called_different": different / pairs, "speedups": ratios}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
