@@ -16,7 +16,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 _VERBS = (
     "bench", "diff", "doctor", "gate", "gc", "list_artifacts", "logs", "optimize", "package", "plan", "predict",
-    "recipes", "rm", "show", "tag", "targets", "verify",
+    "recipes", "report", "rm", "show", "tag", "targets", "verify",
 )  # fmt: skip
 
 __all__ = ["__version__", *_VERBS]  # noqa: PLE0604 - the verbs are names of functions, loaded on demand below

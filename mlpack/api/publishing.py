@@ -18,6 +18,7 @@ from mlpack.api.records import (
     model_of,
     modules_of,
 )
+from mlpack.api.report import page_of
 from mlpack.core.artifact import Artifact, SourceRecord
 from mlpack.core.filesystem import refused_by_machine, remove, sweep, temporary_sibling
 
@@ -90,19 +91,22 @@ def publish_found(
     sweep(context.cache)
     folder = temporary_sibling(context.cache / "publishing")
     try:
-        _fill(folder, context, golden, found, timed, recipe)
+        _fill(folder, finished, context, golden, found, timed, recipe)
         return publish(store, folder, finished)
     finally:
         remove(folder)
 
 
-def _fill(folder: Path, context: Context, golden: Done, found: Found, timed: Done | None, recipe: Recipe) -> None:
+def _fill(
+    folder: Path, finished: Artifact, context: Context, golden: Done, found: Found, timed: Done | None, recipe: Recipe
+) -> None:
     with refused_by_machine(folder):
         shutil.copytree(found.winner.model.path, folder / "model", copy_function=shutil.copyfile)
         (folder / "golden").mkdir()
         for file in golden.report.files:
             shutil.copyfile(golden.file(file), folder / "golden" / file)
         _write_reports(folder / "reports", found, timed)
+        (folder / "report.html").write_text(page_of(finished, folder / "reports"), encoding="utf-8")
         (folder / "recipe.yaml").write_text(_recipe_text(recipe), encoding="utf-8")
         if not context.target.here and context.target.kind == "cuda":
             (folder / "build-engine.sh").write_text(engine_script(found, context.target.title), encoding="utf-8")

@@ -24,6 +24,7 @@ COMMANDS: dict[str, Entry] = {
     "gate": Entry("mlpack.cli.gate:command", "The CI step: fail where an artifact is worse than a baseline."),
     "list": Entry("mlpack.cli.list_artifacts:command", "List what the store holds."),
     "show": Entry("mlpack.cli.show:command", "Show what an artifact is and how it was proven."),
+    "report": Entry("mlpack.cli.report:command", "Write an artifact's report as one HTML page."),
     "diff": Entry("mlpack.cli.diff:command", "Show what differs between two artifacts."),
     "tag": Entry("mlpack.cli.tag:command", "Point a tag, such as prod, at a version."),
     "verify": Entry("mlpack.cli.verify:command", "Check that no file of an artifact or package has changed."),

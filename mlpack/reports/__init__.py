@@ -1,1 +1,1 @@
-"""What was found, written for others to read: JUnit for CI, Markdown for people, annotations for a code host."""
+"""What was found, written for others to read: HTML and Markdown for people, JUnit for CI, code-host annotations."""
