@@ -39,11 +39,11 @@ lint: venv
 
 test: lint
 	@echo "== all tests"
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: lint
 	@echo "== the tests that take less than ten seconds each"
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 benchmarks: venv
 	$(BIN)/python benchmarks/startup.py

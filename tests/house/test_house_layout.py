@@ -24,6 +24,7 @@ NEED_A_LIBRARY = {
     "mlpack.backends.openvino": "openvino",
     "mlpack.backends.torch": "torch",
     "mlpack.backends.torch_loader": "torch",
+    "mlpack.backends.torch_modules": "torch",
     "mlpack.backends.torch_probe": "torch",
     "mlpack.quantization.coverage": "onnx",
     "mlpack.stages.quantize_int8": "onnx",

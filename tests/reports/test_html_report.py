@@ -95,6 +95,7 @@ def test_what_disturbed_a_timing_stands_beside_it(rendered):
     page = rendered(latency=[latency(1, steady=False, notes=notes), latency(8, steady=False, notes=notes)])
     told = page.raw[page.raw.index('<section id="latency"') : page.raw.index('<section id="model"')]
     assert "Not steady:" in told
+    assert any(heading.startswith("On a disturbed machine, not to be relied on:") for heading in page.headings)
     assert [told.count(note) for note in notes] == [1, 1]
     assert 'class="notes"' not in rendered().raw
 
@@ -167,6 +168,15 @@ def test_the_waterfall_goes_from_one_end_to_the_other(rendered):
     ends = [round(left + width, 2) for left, width in bars]
     assert [left for left, _ in bars] == pytest.approx([0, *ends[:-1]])
     assert ends[-1] == pytest.approx(100)
+
+
+def test_modules_stand_side_by_side(rendered):
+    components = [{"name": "compute", "p50": 1, "share": 1}]
+    modules = [{"module": "encoder.layer.10", "baseline": 7.25, "optimized": None}]
+    told = rendered(components=components, modules=modules).text
+    assert "by module of the original" in told
+    assert "encoder.layer.10 7.25 –" in told
+    assert "by module" not in rendered(name="other", components=components).text
 
 
 def test_tables_of_the_quantizing_stage_are_shown_as_they_are(rendered):

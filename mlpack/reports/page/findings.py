@@ -31,6 +31,8 @@ def on_latency(latency: Sequence[LatencyRecord]) -> str:
     if not timed:
         return "Latency was not measured"
     told = "; ".join(_speeds(way, list(those)) for way, those in groupby(timed, _way))
+    if not all(each.steady for each in timed):
+        return f"On a disturbed machine, not to be relied on: {told}"
     return told[0].upper() + told[1:]
 
 
