@@ -117,7 +117,8 @@ class OnnxRuntime:
         found: dict[tuple[str, str], float] = defaultdict(float)
         for event in events:
             if event.get("cat") == "Node" and event["name"].endswith("_kernel_time") and event["ts"] >= start:
-                module, slash, _ = event["name"].partition("/")
+                # "fused X" is what the library calls X with its activation.
+                module, slash, _ = event["name"].removeprefix("fused ").partition("/")
                 found[event["args"]["op_name"], module if slash else ""] += event["dur"] / 1000 / _PROFILED_RUNS
         return spent(found)
 

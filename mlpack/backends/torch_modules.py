@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MARK = "module "
-_WRAPPER = "inner"
+# Modules of ours around the user's.
+_WRAPPERS = ("inner", "program_module")
 
 
 @contextmanager
@@ -36,7 +37,8 @@ def marked_modules(module: torch.nn.Module) -> Iterator[None]:
         open_ranges.pop().__exit__(None, None, None)
 
     for path, each in module.named_modules():
-        name = path.removeprefix(_WRAPPER).removeprefix(".")
+        first, _, rest = path.partition(".")
+        name = rest if first in _WRAPPERS else path
         if name and not isinstance(each, torch.jit.ScriptModule):
             handles.append(each.register_forward_pre_hook(entering(name), with_kwargs=True))
             handles.append(each.register_forward_hook(leaving, with_kwargs=True))

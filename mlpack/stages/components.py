@@ -80,8 +80,11 @@ def by_module(modules: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]
     """Rows of the user's modules, in order of their paths: ms of each contender, 0 where it spends none there.
 
     `modules` is ms by contender and path. Paths are cut to the depth at which at most 12 modules are left; what
-    takes less than a thousandth of every contender is left out. No rows where no contender knows its modules.
+    takes less than a thousandth of every contender is left out. A contender that knows none of its modules (an
+    exported program has lost them) has None; there are no rows where none does.
     """
+    unknown = dict.fromkeys((contender for contender, spent in modules.items() if not any(spent)), None)
+    modules = {contender: spent for contender, spent in modules.items() if contender not in unknown}
     paths = {path for spent in modules.values() for path in spent if path}
     if not paths:
         return []
@@ -94,7 +97,7 @@ def by_module(modules: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]
             row[contender] += ms
     whole = {contender: sum(spent.values()) or 1.0 for contender, spent in modules.items()}
     return [
-        {"module": name, **row}
+        {"module": name, **row, **unknown}
         for name, row in sorted(rows.items(), key=lambda item: _in_order(item[0]))
         if any(ms >= _SHOWN_SHARE * whole[contender] for contender, ms in row.items())
     ]
