@@ -83,11 +83,12 @@ def _draw(screen: Screen, done: ServerBenched) -> None:
         screen.print(f"{_ABSENT}: {missing}")
     _draw_parts(screen, done)
     version = f" version {done.version}" if done.version else ""
-    screen.print(f"\n{done.model}{version} on {done.server} at {done.url}, tensors as {done.form}")
-    screen.print(f"batch {done.batch}, {done.rows} rows, {number(done.loads[0].load.seconds)} s each after a warm-up")
-    screen.print("the interval is that of P50, over parts of the run where it has enough requests for them")
+    screen.print(f"\n{done.model}{version} on {done.server} at {done.url}")
+    rows = "synthetic rows" if done.rows == "synthetic" else f"rows of {done.rows}"
+    time = f"{number(done.loads[0].load.seconds)} s each after a warm-up"
+    screen.print(f"batch {done.batch}, {rows} as {done.form}, {time}, interval of P50")
     if done.loads[0].load.arrivals == "open":
-        screen.print("Poisson arrivals; latency is counted from when a request was due, not from when it was sent")
+        screen.print("Poisson arrivals; latency counts from when a request was due")
     for note in done.notes:
         screen.say(note)
 
