@@ -184,6 +184,8 @@ async def _measure(
     seed: int,
     told: Reporter,
 ) -> tuple[LoadResult, ...]:
+    import numpy as np
+
     from mlpack.measure.arrivals import poisson_times
     from mlpack.measure.load import summarize
     from mlpack.measure.load_drive import closed_loop, open_loop
@@ -196,7 +198,8 @@ async def _measure(
         told.say(f"{each:g} {'requests/s' if rates is not None else 'clients'}", turn, len(asked))
         marking = asyncio.create_task(_spent_after(client, model, warm_up_s))
         if rates is not None:
-            times = poisson_times(each, warm_up_s + seconds, seed)
+            early = poisson_times(each, warm_up_s, seed + 1)
+            times = np.concatenate([early, warm_up_s + poisson_times(each, seconds, seed)])
             drive = await open_loop(asking, times, seconds, warm_up_s)
         else:
             drive = await closed_loop(asking, int(each), seconds, warm_up_s)

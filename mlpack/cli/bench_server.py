@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlpack.cli.wording import interval, number
+from mlpack.cli.wording import number
 from mlpack.errors import UsageError
 
 if TYPE_CHECKING:
@@ -94,12 +94,14 @@ def _draw(screen: Screen, done: ServerBenched) -> None:
 
 
 def _row(result: LoadResult) -> tuple[str, ...]:
+    from mlpack.measure.load import shown
+
     load = result.load
-    shown = {each.name: _ABSENT if each.ms is None else number(each.ms, 3) for each in load.percentiles}
-    within = interval(load.p50_blocks_ci95 or load.quantile("p50").ci95)
+    cells = [_ABSENT if each.ms is None else shown(each.ms) for each in load.percentiles]
+    bounds = load.p50_blocks_ci95 or load.quantile("p50").ci95
+    within = f"[{shown(bounds[0])}, {shown(bounds[1])}]" if bounds else ""
     failed = f"{load.requests - load.good:,}"
-    return (load.label, f"{load.requests:,}", failed, number(load.throughput, 3), shown["p50"], within,
-            shown["p90"], shown["p99"], shown["p999"])  # fmt: skip
+    return (load.label, f"{load.requests:,}", failed, shown(load.throughput), cells[0], within, *cells[1:])
 
 
 def _missing(done: ServerBenched) -> str:
@@ -109,11 +111,13 @@ def _missing(done: ServerBenched) -> str:
 
 
 def _draw_parts(screen: Screen, done: ServerBenched) -> None:
+    from mlpack.measure.load import shown
+
     split = [each for each in done.loads if each.split.parts]
     if split:
         screen.print(f"\nwhere the time of a mean request goes, in ms, by {split[0].split.source}")
         rows = [
-            (each.load.label, *(f"{part.mean_ms:.3g} ({part.share:.0%})" for part in each.split.parts))
+            (each.load.label, *(f"{shown(part.mean_ms)} ({part.share:.0%})" for part in each.split.parts))
             for each in split
         ]
         screen.table(("load", *_PARTS), rows, right=_PARTS)

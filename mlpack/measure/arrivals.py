@@ -6,14 +6,11 @@ import numpy as np
 
 
 def poisson_times(rate: float, seconds: float, seed: int) -> np.ndarray:
-    """Seconds [n], ascending, inside [0, seconds): independent users who send `rate` requests per second in all.
+    """Seconds [n], ascending, inside [0, seconds): many independent users who send `rate` requests per second in all.
 
-    Gaps are exponential. The same seed gives the same times, so that two servers can be asked alike.
+    A Poisson process, given that exactly n = `rate` × `seconds` requests come: their times are uniform. The rate is
+    then the one that was asked for, and the same seed gives the same times, so that two servers are asked alike.
+
+    Source: S. Ross, Introduction to Probability Models, 11th edition (2014), theorem 5.2.
     """
-    generator = np.random.default_rng(seed)
-    times = np.empty(0)
-    while not len(times) or times[-1] < seconds:
-        start = times[-1] if len(times) else 0.0
-        gaps = generator.exponential(1 / rate, max(16, int((seconds - start) * rate * 1.1)))
-        times = np.concatenate([times, start + np.cumsum(gaps)])
-    return times[times < seconds]
+    return np.sort(np.random.default_rng(seed).uniform(0, seconds, round(rate * seconds)))

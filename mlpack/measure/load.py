@@ -12,6 +12,8 @@ from mlpack.measure.launches import p50_over_launches
 from mlpack.measure.percentiles import percentile, values_needed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from mlpack.measure.load_drive import Drive
 
 Interval = tuple[float, float]
@@ -26,6 +28,8 @@ _STEADY_RISE = 0.8
 _DEPENDENT = 1.5
 _LATE_SHARE = 0.05
 _RATE_KEPT = 0.98
+_MOST_ERRORS = 20
+_MANY = 100
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def summarize(drive: Drive, arrivals: Arrivals, asked: float) -> Load:
         seconds=drive.seconds,
         requests=len(drive.answers) + drive.unsent,
         good=len(good),
-        errors=dict(Counter(each.error for each in drive.answers if each.error is not None).most_common()),
+        errors=_grouped(each.error for each in drive.answers if each.error is not None),
         unsent=drive.unsent,
         throughput=len(good) / elapsed,
         percentiles=tuple(quantile(name, latencies_ms, endless) for name in PERCENTILES),
@@ -127,6 +131,18 @@ def quantile(name: str, latencies_ms: np.ndarray, endless: int) -> Quantile:
     return Quantile(name, found.value, (found.low, found.high))
 
 
+def shown(value: float) -> str:
+    """Milliseconds or a rate as people read them: three digits, never as a power of ten."""
+    return f"{value:,.0f}" if value >= _MANY else f"{value:.3g}"
+
+
+def _grouped(errors: Iterable[str]) -> dict[str, int]:
+    """How often each error came, most often first; servers that put an id into each message fill no table."""
+    counts = Counter(errors).most_common()
+    others = sum(times for _, times in counts[_MOST_ERRORS:])
+    return {**dict(counts[:_MOST_ERRORS]), **({"other errors": others} if others else {})}
+
+
 def _over_blocks(
     due_s: np.ndarray, latencies_ms: np.ndarray, seconds: float
 ) -> tuple[int, Interval | None, list[float]]:
@@ -156,12 +172,12 @@ def _kept_up(load: Load, drive: Drive, latencies_ms: np.ndarray, lags_ms: np.nda
         )
     elif len(latencies_ms) and lags_ms.mean() > _LATE_SHARE * latencies_ms.mean():
         notes.append(
-            f"the generator could not keep the schedule (1% were sent over {load.lag_p99_ms or 0.0:.3g} ms late); "
+            f"the generator could not keep the schedule (1% were sent over {shown(load.lag_p99_ms or 0.0)} ms late); "
             "its own delay is in the latency"
         )
     due = load.requests / drive.seconds
     if load.rate_sent < _RATE_KEPT * due:
-        notes.append(f"{load.rate_sent:.4g} requests/s were sent instead of {due:.4g}")
+        notes.append(f"{shown(load.rate_sent)} requests/s were sent instead of {shown(due)}")
     if load.unsent:
         notes.append(f"{load.unsent} requests were due and not sent before the end; they count as slower than all")
     return notes
@@ -170,26 +186,19 @@ def _kept_up(load: Load, drive: Drive, latencies_ms: np.ndarray, lags_ms: np.nda
 def _steady(load: Load, medians: list[float]) -> list[str]:
     """Whether the run was long enough to be one thing, and whether its requests tell independent stories."""
     if not medians:
-        return [f"{load.good} answers are too few to see how steady the server was"] if load.good else []
+        return ["a part of the run has too few answers to see how steady the server was"] if load.good else []
     rise = float(np.corrcoef(np.arange(len(medians)), medians)[0, 1]) if np.ptp(medians) > 0 else 0.0
     if medians[-1] > _GROWTH * medians[0] and rise > _STEADY_RISE:
-        return [
-            (
-                f"the latency grew from {medians[0]:.3g} to {medians[-1]:.3g} ms: the server does not keep up with "
-                "this load, and the percentiles say how long the run was"
-            )
-        ]
+        grew = f"the latency grew from {shown(medians[0])} to {shown(medians[-1])} ms"
+        return [f"{grew}: the server does not keep up with this load, and the percentiles say how long the run was"]
     p50 = load.quantile("p50")
     if p50.ci95 is None or load.p50_blocks_ci95 is None:
         return []
     alone, over_blocks = (high - low for low, high in (p50.ci95, load.p50_blocks_ci95))
     if over_blocks > _DEPENDENT * alone:
-        return [
-            (
-                f"requests of one moment resemble each other: over {load.blocks} parts of the run P50 lies in "
-                f"[{load.p50_blocks_ci95[0]:.3g}, {load.p50_blocks_ci95[1]:.3g}]; the other intervals are too narrow"
-            )
-        ]
+        within = f"[{shown(load.p50_blocks_ci95[0])}, {shown(load.p50_blocks_ci95[1])}]"
+        alike = f"requests of one moment resemble each other: over {load.blocks} parts of the run P50 lies in {within}"
+        return [f"{alike}; the other intervals are too narrow"]
     return []
 
 

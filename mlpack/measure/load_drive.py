@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import selectors
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -81,10 +82,20 @@ def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run it in an event loop that wakes up in time.
 
     asyncio's default waits in epoll, which rounds up to whole milliseconds: requests would be sent up to one too
-    late. select() waits in microseconds; its limit of 1024 files lies above `MOST_CONNECTIONS`.
+    late. select() waits in microseconds; its limit of 1024 files lies above `MOST_CONNECTIONS`. Where a loop runs
+    already, as in notebooks, it is done in a thread of its own.
     """
-    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
-        return runner.run(main())
+
+    def here() -> T:
+        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
+            return runner.run(main())
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return here()
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(here).result()
 
 
 async def closed_loop(ask: Ask, clients: int, seconds: float, warm_up_s: float) -> Drive:

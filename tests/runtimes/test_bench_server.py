@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import json
 import os
@@ -72,11 +73,16 @@ def test_closed_loops_against_the_packaged_server(served):
 
 def test_an_open_loop_sends_its_schedule(served):
     (result,) = bench_server(served.url, model="tiny-mlp", rates=(40,), seconds=1, seed=3).loads
-    warm_up_s = 0.2
-    times = poisson_times(40, 1 + warm_up_s, 3)
-    assert result.load.requests == np.count_nonzero(times >= warm_up_s)
+    assert result.load.requests == 40
     assert result.load.arrivals == "open"
     assert result.load.lag_p99_ms >= 0
+
+
+def test_it_works_where_an_event_loop_runs_already(served):
+    async def cell():
+        return bench_server(served.url, clients=(1,), seconds=SHORT)
+
+    assert asyncio.run(cell()).loads[0].load.good > 6
 
 
 def test_rows_of_a_file_and_batches(served, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote
 
 import aiohttp
 import numpy as np
@@ -79,7 +80,7 @@ class V2Http:
 
     async def model(self, name: str) -> Served:
         """The model's metadata."""
-        status, content = await self._ask("GET", f"/v2/models/{name}")
+        status, content = await self._ask("GET", _path(name))
         told = _json(content)
         if status != _OK or not isinstance(told, dict):
             raise UnknownModel(_message(status, content))
@@ -115,7 +116,7 @@ class V2Http:
         head = json.dumps(content, separators=(",", ":")).encode()
         if self.form == "binary":
             headers = {"Content-Type": "application/octet-stream", _HEAD: str(len(head))}
-        return f"{self._url}/v2/models/{model}/infer", head + raw, headers
+        return f"{self._url}{_path(model)}/infer", head + raw, headers
 
     async def send(self, request: Request) -> Reply:
         """The body, and how much of it is JSON."""
@@ -147,7 +148,7 @@ class V2Http:
     async def spent(self, model: str) -> Spent | None:
         """Triton's statistics of the model, else this project's server's metrics."""
         try:
-            status, content = await self._ask("GET", f"/v2/models/{model}/stats")
+            status, content = await self._ask("GET", f"{_path(model)}/stats")
             told = _json(content)
             if status == _OK and isinstance(told, dict) and told.get("model_stats"):
                 return _of_statistics(told["model_stats"])
@@ -174,6 +175,10 @@ class V2Http:
             f"{self._url} does not speak the V2 inference protocol over HTTP ({why})",
             "give the address of a V2 server; for its gRPC port: --server grpc://HOST:PORT",
         )
+
+
+def _path(model: str) -> str:
+    return f"/v2/models/{quote(model, safe='')}"
 
 
 def _json(content: bytes) -> Any:
