@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import selectors
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -79,23 +79,32 @@ class Asking:
 
 
 def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run it in an event loop that wakes up in time.
+    """Run it in an event loop that wakes up in time, in a thread of its own.
 
     asyncio's default waits in epoll, which rounds up to whole milliseconds: requests would be sent up to one too
-    late. select() waits in microseconds; its limit of 1024 files lies above `MOST_CONNECTIONS`. Where a loop runs
-    already, as in notebooks, it is done in a thread of its own.
+    late. select() waits in microseconds; its limit of 1024 files lies above `MOST_CONNECTIONS`. The caller's thread
+    may have a loop already, as in notebooks; and a signal's exception, raised there, is not lost in a callback.
     """
+    loop: Future[asyncio.AbstractEventLoop] = Future()
 
-    def here() -> T:
+    def there() -> T:
         with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
+            loop.set_result(runner.get_loop())
             return runner.run(main())
 
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return here()
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(here).result()
+        done = thread.submit(there)
+        try:
+            return done.result()
+        except BaseException:
+            if not done.done():
+                loop.result().call_soon_threadsafe(_cancel_all)
+            raise
+
+
+def _cancel_all() -> None:
+    for task in asyncio.all_tasks():
+        task.cancel()
 
 
 async def closed_loop(ask: Ask, clients: int, seconds: float, warm_up_s: float) -> Drive:
