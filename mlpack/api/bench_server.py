@@ -170,7 +170,9 @@ async def _first_answer(asking: Asking, model: str, server: str, rows: str) -> N
         answer = await asking()
         if answer.error is None:
             return
-    hint = "the rows are made up: give real ones with --data rows.npz" if rows == "synthetic" else "check --data"
+    hint = (
+        "the rows are made up: --data rows.npz sends real ones" if rows == "synthetic" else "check --data and --batch"
+    )
     raise StageFailed(f"{server} answered no request for {model!r}: {answer.error}", hint)
 
 

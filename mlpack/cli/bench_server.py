@@ -73,7 +73,7 @@ def _one(flag: str, text: str) -> int:
 
 
 def _draw(screen: Screen, done: ServerBenched) -> None:
-    columns = ("load", "sent", "failed", "good/s", "P50 ms", "95% interval", "P90", "P99", "P99.9")
+    columns = ("load", "sent", "failed", "good/s", "P50 ms", "95% of P50", "P90", "P99", "P99.9")
     screen.print("")
     screen.table(columns, [_row(each) for each in done.loads], right=columns[1:])
     for each in done.loads:
@@ -86,9 +86,11 @@ def _draw(screen: Screen, done: ServerBenched) -> None:
     screen.print(f"\n{done.model}{version} on {done.server} at {done.url}")
     rows = "synthetic rows" if done.rows == "synthetic" else f"rows of {done.rows}"
     time = f"{number(done.loads[0].load.seconds)} s each after a warm-up"
-    screen.print(f"batch {done.batch}, {rows} as {done.form}, {time}, interval of P50")
+    screen.print(f"batch {done.batch}, {rows} as {done.form}, {time}")
     if done.loads[0].load.arrivals == "open":
         screen.print("Poisson arrivals; latency counts from when a request was due")
+    else:
+        screen.print("closed loops: a stall costs each client one request; --rate shows all it delays")
     for note in done.notes:
         screen.say(note)
 

@@ -172,8 +172,8 @@ def _kept_up(load: Load, drive: Drive, latencies_ms: np.ndarray, lags_ms: np.nda
         )
     elif len(latencies_ms) and lags_ms.mean() > _LATE_SHARE * latencies_ms.mean():
         notes.append(
-            f"the generator could not keep the schedule (1% were sent over {shown(load.lag_p99_ms or 0.0)} ms late); "
-            "its own delay is in the latency"
+            f"the generator was late (1% of the requests were sent over {shown(load.lag_p99_ms or 0.0)} ms after they "
+            "were due); its own delay is in the latency"
         )
     due = load.requests / drive.seconds
     if load.rate_sent < _RATE_KEPT * due:

@@ -168,7 +168,7 @@ class V2Http:
                 "start the server, or check host and port",
             ) from error
         except aiohttp.ClientError as error:
-            raise self._foreign(f"{verb} {path}: {one_line(str(error)) or type(error).__name__}") from error
+            raise self._foreign(f"what answers {verb} {path} is no HTTP") from error
 
     def _foreign(self, why: str) -> UsageError:
         return UsageError(
