@@ -47,8 +47,28 @@ Factory = Annotated[
     str | None, typer.Option(metavar="REF", help="For a state dict: the function that makes its module.")
 ]
 AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Load a pickled module, which may run any code.")]
-Launches = Annotated[int, typer.Option(min=2, help="Fresh processes per contender; intervals are over them.")]
-Seconds = Annotated[float, typer.Option(help="Time spent on one batch size in one launch.")]
+Launches = Annotated[
+    int | None, typer.Option(min=2, help="Fresh processes per contender; intervals are over them. Default: 5.")
+]
+Seconds = Annotated[
+    float | None,
+    typer.Option(help="Time for one batch size in one launch (default 0.4), or for one load of a server (10)."),
+]
+Server = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="Measure a running server instead: http://HOST:PORT or grpc://HOST:PORT."),
+]
+ServedModel = Annotated[
+    str | None, typer.Option("--model", metavar="NAME", help="With --server: which model. Default: the only one.")
+]
+Rate = Annotated[
+    str | None,
+    typer.Option(metavar="N,N", help="With --server: requests per second that come whatever the server does."),
+]
+Clients = Annotated[
+    str | None,
+    typer.Option(metavar="N,N", help="With --server: clients that each wait for their answer. Default: 1,4."),
+]
 
 
 def command(
@@ -62,14 +82,35 @@ def command(
     data: Data = None,
     inputs: Inputs = None,
     factory: Factory = None,
-    launches: Launches = 5,
-    seconds: Seconds = 0.4,
+    launches: Launches = None,
+    seconds: Seconds = None,
     store: Store = None,
+    server: Server = None,
+    model: ServedModel = None,
+    rate: Rate = None,
+    clients: Clients = None,
     *,
     allow_pickle: AllowPickle = False,
 ) -> None:
-    """Time models in turns, each launch in a fresh process, with intervals and a table of components."""
-    from mlpack.api.bench import bench
+    """Time models in turns, each launch in a fresh process, with intervals and a table of components.
+
+    With --server: the latency of a running server under load, and where the time of a request goes.
+    """
+    if server is not None:
+        from mlpack.cli.bench_server import measure
+
+        _refuse(
+            {
+                "MODEL": models, "--backend": backend, "--shape": shapes, "--against": against, "--threads": threads,
+                "--input": inputs, "--factory": factory, "--launches": launches, "--store": store,
+                "--allow-pickle": allow_pickle,
+            },
+            "is for models that run here, not for a server",
+        )  # fmt: skip
+        measure(screen, server, model, rate=rate, clients=clients, seconds=seconds, batch=batch, data=data)
+        return
+    _refuse({"--model": model, "--rate": rate, "--clients": clients}, "is for a running server", "--server URL")
+    from mlpack.api.bench import LAUNCHES, SECONDS, bench
 
     sizes = None if batch is None else _sizes(batch)
     with screen.progress() as reporter:
@@ -84,8 +125,8 @@ def command(
             inputs=inputs or (),
             factory=factory,
             allow_pickle=allow_pickle,
-            launches=launches,
-            seconds=seconds,
+            launches=launches or LAUNCHES,
+            seconds=SECONDS if seconds is None else seconds,
             store=store,
             reporter=reporter,
         )
@@ -98,6 +139,12 @@ def command(
         _draw(screen, done)
 
     screen.result(done.document(), human)
+
+
+def _refuse(given: dict[str, object], why: str, hint: str = "") -> None:
+    for flag, value in given.items():
+        if value:
+            raise UsageError(f"{flag} {why}", hint or f"leave {flag} out, or --server")
 
 
 def _sizes(text: str) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
+from mlpack.core.installation import DISTRIBUTION
 from mlpack.errors import MissingLibrary, unknown
 
 if TYPE_CHECKING:
@@ -17,11 +18,13 @@ class Table(Generic[T]):
     """Plug-ins of one kind: `{name: "package.module:attribute"}`.
 
     Names are strings, so that listing them imports nothing heavy. Adding a plug-in is one file and one line.
+    `extra` is the extra of our distribution that brings the libraries of them all.
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, str]) -> None:
+    def __init__(self, kind: str, entries: Mapping[str, str], extra: str = "") -> None:
         self.kind = kind
         self._entries = dict(entries)
+        self._extra = extra
 
     def names(self) -> tuple[str, ...]:
         """All names, in the order in which they were written down."""
@@ -46,6 +49,7 @@ class Table(Generic[T]):
             library = (error.name or "").partition(".")[0]
             if library in {"", "mlpack"}:
                 raise
+            wanted = f"'{DISTRIBUTION}[{self._extra}]'" if self._extra else library
             raise MissingLibrary(
-                f"{self.kind} {name!r} needs the library {library}", f"pip install {library}"
+                f"{self.kind} {name!r} needs the library {library}", f"pip install {wanted}"
             ) from error

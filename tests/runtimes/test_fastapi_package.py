@@ -166,6 +166,23 @@ def test_concurrent_requests_share_batches_and_each_gets_its_own_rows(packaged, 
     assert metrics['inference_requests_total{status="200"}'] == metrics["inference_request_seconds_count"] == 32
 
 
+def test_metrics_say_where_the_time_of_a_request_goes(packaged, serve):
+    folder = packaged()
+    server = serve(folder)
+    run_client(folder, server.url)
+    metrics = server.metrics()
+    parts = [f'{{part="{part}"}}' for part in ("preprocess", "queue", "compute", "postprocess")]
+    assert [metrics[f"inference_part_seconds_count{part}"] for part in parts] == [SAMPLES] * 4
+    spent = [metrics[f"inference_part_seconds_sum{part}"] for part in parts]
+    assert min(spent) > 0
+    assert sum(spent) < metrics["inference_request_seconds_sum"]
+
+
+def test_the_index_lists_the_model(packaged, serve):
+    ready = [{"name": "tiny-mlp", "version": "1", "state": "READY"}]
+    assert serve(packaged()).ask("/v2/repository/index", {}) == (200, ready)
+
+
 def test_requests_of_a_batch_dependent_model_never_share_a_batch(packaged, serve):
     folder = packaged(changes={"accuracy__batch_dependent": True, "accuracy__batch": 2}, max_batch=8, queue_delay_ms=50)
     server = serve(folder)

@@ -52,7 +52,7 @@ def test_everybody_gets_their_own_rows_and_no_batch_is_too_large(shapes, instanc
         return await answers(batcher, requests)
 
     for request, answer in zip(requests, asyncio.run(go()), strict=True):
-        assert np.array_equal(answer["y"], request["x"] * 2)
+        assert np.array_equal(answer.outputs["y"], request["x"] * 2)
     assert sum(ran) == sum(rows for rows, _ in shapes)
     assert max(ran) <= 4
     if mode == "apart":
@@ -108,7 +108,7 @@ def test_the_bound_of_the_queue_is_exact():
             await batcher.answer(column(9), 1)
         release.set()
         await first
-        found = [(await task)["y"].item() for task in waiting]
+        found = [(await task).outputs["y"].item() for task in waiting]
         await batcher.drain()
         return found
 
@@ -125,7 +125,7 @@ def test_draining_answers_what_waits_and_refuses_what_comes():
         with pytest.raises(Draining):
             await batcher.answer(column(2), 1)
         await asyncio.wait_for(batcher.drain(), 5)
-        return (await task)["y"].item()
+        return (await task).outputs["y"].item()
 
     assert asyncio.run(go()) == 2.0
 
@@ -143,7 +143,7 @@ def test_one_bad_request_does_not_fail_its_mates_nor_the_worker():
         )
 
     good, bad, other, later = asyncio.run(go())
-    assert (good["y"].item(), other["y"].item(), later["y"].item()) == (2.0, 4.0, 6.0)
+    assert (good.outputs["y"].item(), other.outputs["y"].item(), later.outputs["y"].item()) == (2.0, 4.0, 6.0)
     assert isinstance(bad, ZeroDivisionError)
 
 
@@ -165,7 +165,7 @@ def test_a_client_that_went_away_harms_nobody():
         kept = asyncio.create_task(batcher.answer(column(2), 1))
         await asyncio.sleep(0.01)
         gone.cancel()
-        found = (await kept)["y"].item()
+        found = (await kept).outputs["y"].item()
         await batcher.drain()
         return found
 

@@ -1,7 +1,7 @@
 """The HTTP face: the V2 inference protocol's endpoints, health, and Prometheus metrics."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
@@ -21,6 +21,7 @@ from .description import Description, Limits
 from .protocol import BadRequest, InferRequest, build_response, parse_request
 from .sessions import ModelFailed, Session
 
+_PARTS = ("preprocess", "queue", "compute", "postprocess")
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
@@ -39,6 +40,13 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self.parts = Histogram(
+            "inference_part_seconds",
+            "Where the time of a request goes: reading it, waiting for the model, the model's run, writing the answer",
+            ["part"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
         self.batch_rows = Histogram(
             "inference_batch_rows",
             "Rows of the batches that the model ran",
@@ -46,6 +54,14 @@ class Metrics:
             registry=self.registry,
         )
         self.queue_depth = Gauge("inference_queue_depth", "Requests that wait", registry=self.registry)
+        for part in _PARTS:
+            self.parts.labels(part)
+
+    def observe(self, seconds: float, parts: Sequence[float]) -> None:
+        """An answered request: its whole time, and that of each of its parts."""
+        self.seconds.observe(seconds)
+        for part, spent in zip(_PARTS, parts, strict=True):
+            self.parts.labels(part).observe(spent)
 
 
 def create_app(description: Description, sessions: list[Session]) -> tuple[FastAPI, Batcher]:
@@ -79,9 +95,9 @@ def create_app(description: Description, sessions: list[Session]) -> tuple[FastA
         started = time.perf_counter()
         status = 500
         try:
-            body = await _answer(request, name, version, description, batcher)
+            body, parts = await _answer(request, name, version, description, batcher)
             status = 200
-            metrics.seconds.observe(time.perf_counter() - started)
+            metrics.observe(time.perf_counter() - started, parts)
             return Response(body, media_type="application/json")
         except HTTPException as error:
             status = error.status_code
@@ -105,6 +121,11 @@ def _add_metadata(app: FastAPI, description: Description, batcher: Batcher) -> N
     async def ready() -> JSONResponse:
         return JSONResponse({"ready": not batcher.draining}, 503 if batcher.draining else 200)
 
+    @app.post("/v2/repository/index")
+    async def index() -> list[dict[str, str]]:
+        state = "UNAVAILABLE" if batcher.draining else "READY"
+        return [{"name": description.name, "version": description.version, "state": state}]
+
     @app.get("/v2/models/{name}")
     @app.get("/v2/models/{name}/versions/{version}")
     async def model_metadata(name: str, version: str = description.version) -> dict[str, object]:
@@ -126,14 +147,22 @@ def _add_metadata(app: FastAPI, description: Description, batcher: Batcher) -> N
         return JSONResponse(answer, 503 if batcher.draining else 200)
 
 
-async def _answer(request: Request, name: str, version: str, description: Description, batcher: Batcher) -> bytes:
+async def _answer(
+    request: Request, name: str, version: str, description: Description, batcher: Batcher
+) -> tuple[bytes, tuple[float, float, float, float]]:
+    """The body of the answer, and the seconds of each of `_PARTS`."""
     _check_model(name, version, description)
     try:
         # Asked before the body is read, so that a server that is behind does not collect bodies.
         batcher.check_open()
-        parsed = _parsed(await _body(request, description.limits.max_body_bytes), request, description)
-        outputs = await batcher.answer(parsed.inputs, parsed.rows)
-        return build_response(parsed, outputs, description)
+        body = await _body(request, description.limits.max_body_bytes)
+        arrived = time.perf_counter()
+        parsed = _parsed(body, request, description)
+        read = time.perf_counter()
+        ran = await batcher.answer(parsed.inputs, parsed.rows)
+        answered = time.perf_counter()
+        content = build_response(parsed, ran.outputs, description)
+        written = time.perf_counter()
     except Draining:
         raise HTTPException(503, "the server is shutting down", {"Retry-After": "5"}) from None
     except QueueFull:
@@ -145,6 +174,8 @@ async def _answer(request: Request, name: str, version: str, description: Descri
         raise HTTPException(500, f"the model failed on this input: {error}") from None
     except ValueError as error:
         raise HTTPException(500, str(error)) from None
+    queued = max(0.0, answered - read - ran.compute_seconds)
+    return content, (read - arrived, queued, ran.compute_seconds, written - answered)
 
 
 def _parsed(body: bytes, request: Request, description: Description) -> InferRequest:

@@ -27,13 +27,21 @@ class Draining(Exception):
 
 
 @dataclass(frozen=True)
+class Answered:
+    """The outputs of one request, and how long the model ran for the batch that it was in."""
+
+    outputs: Arrays
+    compute_seconds: float
+
+
+@dataclass(frozen=True)
 class _Waiting:
     """A queued request. Only requests with the same `key` (all dims but the first) fit in one batch."""
 
     inputs: Arrays
     rows: int
     arrived: float
-    answer: asyncio.Future[Arrays]
+    answer: asyncio.Future[Answered]
 
     @property
     def key(self) -> tuple[tuple[int, ...], ...]:
@@ -80,7 +88,7 @@ class Batcher:
         if len(self._queue) >= self._limits.queue_capacity:
             raise QueueFull
 
-    async def answer(self, inputs: Arrays, rows: int) -> Arrays:
+    async def answer(self, inputs: Arrays, rows: int) -> Answered:
         """Outputs for the inputs of one request of so many rows.
 
         Raises:
@@ -155,9 +163,12 @@ class Batcher:
             if len(batch) == 1
             else {name: np.concatenate([waiting.inputs[name] for waiting in batch]) for name in names}
         )
-        call = asyncio.get_running_loop().run_in_executor(self._threads, session, merged)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        call = loop.run_in_executor(self._threads, session, merged)
         # Every exception goes to the request that caused it: a worker must outlive them all.
         (result,) = await asyncio.gather(call, return_exceptions=True)
+        seconds = loop.time() - started
         if isinstance(result, BaseException):
             if len(batch) == 1:
                 _settle(batch[0].answer, result)
@@ -166,11 +177,11 @@ class Batcher:
             for waiting in batch:
                 await self._run(session, [waiting])
         elif len(batch) == 1:
-            _settle(batch[0].answer, result)
+            _settle(batch[0].answer, Answered(result, seconds))
         else:
-            answers = _split(result, [waiting.rows for waiting in batch])
-            for waiting, answer in zip(batch, answers, strict=True):
-                _settle(waiting.answer, answer)
+            outputs = _split(result, [waiting.rows for waiting in batch])
+            for waiting, part in zip(batch, outputs, strict=True):
+                _settle(waiting.answer, part if isinstance(part, BaseException) else Answered(part, seconds))
 
 
 def _split(outputs: Arrays, rows: list[int]) -> list[Arrays | BaseException]:
@@ -185,7 +196,7 @@ def _split(outputs: Arrays, rows: list[int]) -> list[Arrays | BaseException]:
     ]
 
 
-def _settle(answer: asyncio.Future[Arrays], result: Arrays | BaseException) -> None:
+def _settle(answer: asyncio.Future[Answered], result: Answered | BaseException) -> None:
     # Done already when the client has gone away.
     if answer.done():
         return
