@@ -16,6 +16,7 @@ from mlpack.core.reporter import Reporter, Silent
 from mlpack.core.settings import load_settings
 from mlpack.engine.context import Context
 from mlpack.errors import UsageError, unknown
+from mlpack.measure.quantities import milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +40,7 @@ def bench(
     inputs: Sequence[str] = (),
     factory: str | None = None,
     allow_pickle: bool = False,
+    max_p99: str | None = None,
     launches: int = LAUNCHES,
     seconds: float = SECONDS,
     store: str | Path | None = None,
@@ -49,7 +51,8 @@ def bench(
     `models` are artifacts (`name@3`, a path) or models (a file, `module:function`); None: the only artifact.
     `backend` is a name or `all`; None: an artifact's own, eager torch for a torch model. Rows are those of
     `data`, else an artifact's golden inputs, else synthetic; `shapes` (`x=8,128`) are synthetic rows of one shape.
-    `seconds` is spent on one batch size in one launch.
+    `seconds` is spent on one batch size in one launch. From three batch sizes on each result has a sweep:
+    throughput, its knee, and the best batch size whose P99 stays within `max_p99` (`20ms`).
 
     Raises:
         UsageError, ModelError, DataError: what was handed in cannot be used, or takes other inputs than the rest.
@@ -63,6 +66,7 @@ def bench(
     from mlpack.measure.machine import machine_fingerprint
 
     known = load_settings(Path.cwd())
+    p99_ms = None if max_p99 is None else milliseconds(max_p99, "--max-p99")
     _check_backend(backend)
     sizes = _checked(batches, launches, seconds)
     context = Context(
@@ -98,7 +102,7 @@ def bench(
             context = _with_rows(context, given, contenders[0])
         sizes = _sizes(contenders, sizes, fixed=batches is not None or bool(shapes))
         done = _time(contenders, context, sizes, launches, seconds)
-    results = tuple(result_of(each, done, first=each is contenders[0]) for each in contenders)
+    results = tuple(result_of(each, done, p99_ms, first=each is contenders[0]) for each in contenders)
     metrics = done.report.metrics
     return Benched(
         threads=context.threads,

@@ -10,6 +10,7 @@ from mlpack.core.artifact import ComponentRecord, Timing
 if TYPE_CHECKING:
     from mlpack.api.contenders import Contender
     from mlpack.engine.cache import Done
+    from mlpack.measure.sweep import Sweep
 
 Interval = tuple[float, float]
 
@@ -31,13 +32,17 @@ class Timed:
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured of one contender; components of the first contender alone, at the first batch size."""
+    """What was measured of one contender; components of the first contender alone, at the first batch size.
+
+    `sweep` judges its batch sizes, where there are three or more.
+    """
 
     label: str
     backend: str
     numerics: str
     latency: tuple[Timed, ...]
     components: tuple[ComponentRecord, ...] = ()
+    sweep: Sweep | None = None
 
     def document(self) -> dict[str, Any]:
         """As `--json` prints it."""
@@ -47,6 +52,7 @@ class Result:
             "numerics": self.numerics,
             "latency": [each.document() for each in self.latency],
             "components": [each.model_dump(mode="json") for each in self.components],
+            "sweep": None if self.sweep is None else asdict(self.sweep),
         }
 
 
@@ -95,18 +101,22 @@ class Benched:
         }
 
 
-def result_of(contender: Contender, done: Done, *, first: bool) -> Result:
-    """The rows of one contender in the report of profile_latency."""
+def result_of(contender: Contender, done: Done, max_p99_ms: float | None, *, first: bool) -> Result:
+    """The rows of one contender in the report of profile_latency; a sweep from three batch sizes on."""
+    from mlpack.measure.sweep import FEWEST, sweep
     from mlpack.stages.profile_latency import OPTIMIZED
 
     key = OPTIMIZED if first else contender.key
     rows = [row for row in done.report.tables["latency"] if row["contender"] == key]
     components = done.report.tables["components"] if first else []
+    latency = tuple(_timed(row) for row in rows)
+    swept = sweep({each.batch: each.timing for each in latency}, max_p99_ms) if len(latency) >= FEWEST else None
     return Result(
+        sweep=swept,
         label=contender.label,
         backend=contender.backend,
         numerics=contender.model.numerics,
-        latency=tuple(_timed(row) for row in rows),
+        latency=latency,
         components=tuple(ComponentRecord.model_validate(row) for row in components),
     )
 

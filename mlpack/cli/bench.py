@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from mlpack.api.timings import Benched, Result
     from mlpack.cli.screen import Screen
+    from mlpack.measure.sweep import Sweep
 
 Models = Annotated[
     list[str] | None,
@@ -30,6 +31,8 @@ Backend = Annotated[
     typer.Option(metavar="NAME|all", help="Run on this backend, or on all that can. Default: its own; torch eager."),
 ]
 Batch = Annotated[str | None, typer.Option(metavar="N,N", help="Batch sizes. Default: 1,8.")]
+Swept = Annotated[bool, typer.Option("--sweep", help="Batch sizes 1, 2, 4 … 64: throughput, and where it ends.")]
+MaxP99 = Annotated[str | None, typer.Option(metavar="TIME", help="With a sweep: the best batch within 20ms, say.")]
 Shapes = Annotated[
     list[str] | None,
     typer.Option("--shape", metavar="NAME=N,N", help="Time this one shape on synthetic rows: x=8,128. Repeatable."),
@@ -78,6 +81,7 @@ def command(
     batch: Batch = None,
     shapes: Shapes = None,
     against: Other = None,
+    max_p99: MaxP99 = None,
     threads: Threads = None,
     data: Data = None,
     inputs: Inputs = None,
@@ -90,6 +94,7 @@ def command(
     rate: Rate = None,
     clients: Clients = None,
     *,
+    sweep: Swept = False,
     allow_pickle: AllowPickle = False,
 ) -> None:
     """Time models in turns, each launch in a fresh process, with intervals and a table of components.
@@ -103,7 +108,7 @@ def command(
             {
                 "MODEL": models, "--backend": backend, "--shape": shapes, "--against": against, "--threads": threads,
                 "--input": inputs, "--factory": factory, "--launches": launches, "--store": store,
-                "--allow-pickle": allow_pickle,
+                "--allow-pickle": allow_pickle, "--sweep": sweep, "--max-p99": max_p99,
             },
             "is for models that run here, not for a server",
         )  # fmt: skip
@@ -111,8 +116,11 @@ def command(
         return
     _refuse({"--model": model, "--rate": rate, "--clients": clients}, "is for a running server", "--server URL")
     from mlpack.api.bench import LAUNCHES, SECONDS, bench
+    from mlpack.measure.sweep import BATCHES
 
-    sizes = None if batch is None else _sizes(batch)
+    if sweep and batch is not None:
+        raise UsageError("--sweep chooses the batch sizes", "leave --batch or --sweep out")
+    sizes = list(BATCHES) if sweep else None if batch is None else _sizes(batch)
     with screen.progress() as reporter:
         done = bench(
             models,
@@ -120,6 +128,7 @@ def command(
             batches=sizes,
             shapes=shapes or (),
             against=against,
+            max_p99=max_p99,
             threads=threads,
             data=data,
             inputs=inputs or (),
@@ -165,6 +174,9 @@ def _draw(screen: Screen, done: Benched) -> None:
         speeds = ("model", "runs as", "batch", "speed", "95% interval")
         screen.print(f"\nspeed over {first.label} on {first.backend}, from the same rounds")
         screen.table(speeds, [row for each in others for row in _speeds(each)], right=speeds[2:])
+    for result in done.contenders:
+        if result.sweep is not None:
+            _draw_sweep(screen, result, result.sweep)
     for each in done.against:
         within = f" {interval(each.speedup_ci95)}" if each.speedup_ci95 else ""
         screen.print(f"batch {each.batch}: {first.label} is {speed(each.speedup)}{within} as fast as {each.label}")
@@ -174,6 +186,18 @@ def _draw(screen: Screen, done: Benched) -> None:
         screen.table(("component", "P50 ms", "share"), parts, right=("P50 ms", "share"))
     screen.print(f"\n{count(done.threads, 'thread')}, {done.machine['cpu']}, {done.rows} rows")
     screen.print(f"{done.launches} launches each, in turns; intervals are over launches")
+
+
+def _draw_sweep(screen: Screen, result: Result, sweep: Sweep) -> None:
+    screen.print(f"\nthroughput of {result.label} on {result.backend}, one batch after the other")
+    rows = [
+        (str(batch), f"{rate:,.0f}", "knee" if batch == sweep.knee else "") for batch, rate in sweep.throughput.items()
+    ]
+    screen.table(("batch", "samples/s", ""), rows, right=("batch", "samples/s"))
+    screen.print(f"from batch {sweep.knee} on a larger one gives less than a tenth more")
+    if sweep.limit_ms is not None:
+        best = "" if sweep.best is None else f"batch {sweep.best} gives the most with P99 within {sweep.limit_ms:g} ms"
+        screen.print("; ".join(filter(None, (best, sweep.best_reason or ""))))
 
 
 def _latency(result: Result) -> Iterator[tuple[str, ...]]:

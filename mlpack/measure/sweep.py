@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
     from mlpack.core.artifact import Timing
 
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
+FEWEST = 3
 _NEARLY_ALL = 0.9
 
 

@@ -42,7 +42,24 @@ def test_bench_prints_a_table_and_components(cli, tiny):
     assert sum(each["share"] for each in document["contenders"][0]["components"]) == pytest.approx(1)
 
 
+@pytest.mark.slow
+def test_a_sweep_names_the_knee_and_the_best_batch(cli, tiny):
+    words = ("bench", "tiny-mlp", "--sweep", "--launches", "2", "--seconds", "0.02", "--threads", "1")
+    done = cli(*words, "--max-p99", "1s", "--json")
+    assert done.code == 0
+    (contender,) = done.document["contenders"]
+    assert [each["batch"] for each in contender["latency"]] == [1, 2, 4, 8, 16, 32, 64]
+    assert str(contender["sweep"]["knee"]) in contender["sweep"]["throughput"]
+    assert contender["sweep"]["best"] in {None, 1, 2, 4, 8, 16, 32, 64}
+    told = cli(*words).err
+    assert "samples/s" in told
+    assert "knee" in told
+    assert widest(told) <= 80
+
+
 def test_bench_refuses_in_its_own_words(cli, tiny):
+    assert cli("bench", "tiny-mlp", "--sweep", "--batch", "1").code == 2
+    assert cli("bench", "tiny-mlp", "--max-p99", "20").code == 2
     assert cli("bench", "tiny-mlp", "--batch", "1,x").code == 2
     done = cli("bench", "tiny-mlp", "--backend", "nope", "--json")
     assert done.code == 2
