@@ -146,6 +146,10 @@ class Stage(Frozen):
     keyed_by_threads: ClassVar[bool] = False
     chooses_backend: ClassVar[bool] = False
 
+    def keyed(self) -> dict[str, Any]:
+        """The options as the cache key has them: two ways to write one thing are one."""
+        return self.model_dump(mode="json")
+
     def reads(self) -> tuple[Part, ...]:
         """Parts of the data that a run with these options looks at."""
         return ()

@@ -215,3 +215,11 @@ def trimmed(raised: BaseException, file: Path | None) -> str:
     if isinstance(raised, SyntaxError):
         return f'  File "{raised.filename}", line {raised.lineno}\n    {(raised.text or "").strip()}'
     return "".join(traceback.format_list(own)).rstrip()
+
+
+def absolute(path: str) -> str:
+    """The same place from any folder; `random:64` and `package.module:function` are no places."""
+    place, colon, name = path.rpartition(":")
+    if place.endswith(".py"):
+        return f"{Path(place).expanduser().resolve()}{colon}{name}"
+    return path if colon and not Path(path).exists() else str(Path(path).expanduser().resolve())

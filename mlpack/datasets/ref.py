@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlpack.core.dataset import DataRef
+from mlpack.core.user_code import absolute
 from mlpack.datasets import open_data
 from mlpack.datasets.part import part_of
 from mlpack.datasets.split import Split
@@ -25,23 +26,15 @@ def make_ref(
 ) -> DataRef:
     """What a child process needs to open the same data; `split` is where the split was saved."""
     return DataRef(
-        path=_absolute(path),
+        path=absolute(path),
         fingerprint=dataset.fingerprint,
         inputs=dataset.inputs,
         labelled=dataset.labelled,
         size=len(dataset),
         split=None if split is None else str(split.resolve()),
-        calibration_path=None if calibration_path is None else _absolute(calibration_path),
+        calibration_path=None if calibration_path is None else absolute(calibration_path),
         calibration_fingerprint=None if calibration is None else calibration.fingerprint,
     )
-
-
-def _absolute(path: str) -> str:
-    """The same place from any folder; `random:64` and `package.module:function` are no places."""
-    place, colon, name = path.rpartition(":")
-    if place.endswith(".py"):
-        return f"{Path(place).expanduser().resolve()}{colon}{name}"
-    return path if colon and not Path(path).exists() else str(Path(path).expanduser().resolve())
 
 
 def open_part(ref: DataRef, part: Part, model_inputs: tuple[TensorSpec, ...] | None = None) -> RowDataset:

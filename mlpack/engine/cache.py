@@ -47,7 +47,7 @@ def ingredients(
     return {
         "stage": name,
         "revision": _revision(name),
-        "options": stage.model_dump(mode="json"),
+        "options": stage.keyed(),
         "model": model.fingerprint() if model else None,
         "data": {part: context.part_fingerprint(part) for part in stage.reads()},
         "baseline": context.baseline.fingerprint() if stage.keyed_by_baseline and context.baseline else None,

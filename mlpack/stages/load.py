@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from pydantic import Field
 
@@ -11,7 +11,7 @@ from mlpack.core.model import Model, TensorSpec
 from mlpack.core.recipe import SourceSpec
 from mlpack.core.report import Report
 from mlpack.core.stage import Outcome, Stage
-from mlpack.core.user_code import running
+from mlpack.core.user_code import absolute, running
 from mlpack.datasets import check_fits
 from mlpack.datasets.random_rows import random_arrays
 from mlpack.errors import ModelError
@@ -79,6 +79,11 @@ class Load(Stage):
             static_batch=spec.static_batch,
             allow_pickle=spec.allow_pickle,
         )
+
+    def keyed(self) -> dict[str, Any]:
+        """However a file is named, it is the same file."""
+        named = {"path": self.path, "factory": self.factory}
+        return {**super().keyed(), **{name: absolute(each) for name, each in named.items() if each is not None}}
 
     def reads(self) -> tuple[Part, ...]:
         """A few rows, to see that the answers are numbers."""

@@ -67,6 +67,13 @@ def test_what_an_earlier_run_did_is_kept(cache):
     assert found.disk_bytes == 0
 
 
+def test_a_file_that_is_named_from_elsewhere_is_the_same_file(cache, monkeypatch):
+    monkeypatch.chdir(TINY)
+    recipe = {**RECIPE, "source": {"model": "model.py:model"}, "data": {"evaluation": "eval.npz", "metric": "top1"}}
+    (cache / "near.yaml").write_text(yaml.safe_dump(recipe))
+    assert {state for _, state in states(mlpack.plan(cache / "near.yaml"))} == {"kept"}
+
+
 def test_a_changed_option_runs_again_and_says_why(cache):
     found = mlpack.plan(cache / "tiny.yaml", settings=["export.opset=19"])
     assert states(found) == [("load", "kept"), ("export", "runs"), ("compile", "unknown")]
