@@ -134,7 +134,10 @@ def _with_data(context: Context, path: str, data: RowDataset, recipe: Recipe) ->
         context.reporter.say("splitting the data by content")
         split(data, recipe.seed, calibration).save(place)
     ref = make_ref(path, data, place, own if calibration else None, calibration)
-    return replace(context, data=ref, parts=_parts(ref, calibration, Split.load(place)))
+    parts = Split.load(place)
+    for note in parts.notes:
+        context.reporter.warn(note)
+    return replace(context, data=ref, parts=_parts(ref, calibration, parts))
 
 
 def _with_synthetic(context: Context, path: str, model: Model) -> Context:

@@ -14,31 +14,35 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlpack.core.filesystem import write_atomic
+from mlpack.datasets.scan import notes, scan
 from mlpack.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from mlpack.core.dataset import Batch, Dataset, Part
+    from mlpack.core.dataset import Dataset, Part
 
 SMALLEST = 20
 """Fewest samples that are split."""
 _SHARE = 0.2
 _QUOTA: dict[Part, int] = {"calibration": 512, "choosing": 1000}
-_BATCH = 64
 _SHOWN = 5
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Row numbers by part, ascending. With `own_calibration` its rows are those of the calibration data."""
+    """Row numbers by part, ascending. With `own_calibration` its rows are those of the calibration data.
+
+    `notes` are what a user should know about the data; they are kept here because all of it was just read.
+    """
 
     seed: int
     own_calibration: bool
     calibration: np.ndarray
     choosing: np.ndarray
     confirming: np.ndarray
+    notes: tuple[str, ...] = ()
 
     def rows(self, part: Part) -> np.ndarray:
         """The rows of one part, int64, ascending."""
@@ -58,6 +62,7 @@ class Split:
             calibration=self.calibration,
             choosing=self.choosing,
             confirming=self.confirming,
+            notes=np.array(self.notes, dtype=np.str_),
         )
         write_atomic(path, buffer.getvalue())
 
@@ -71,6 +76,7 @@ class Split:
                 calibration=stored["calibration"],
                 choosing=stored["choosing"],
                 confirming=stored["confirming"],
+                notes=tuple(map(str, stored["notes"])) if "notes" in stored else (),
             )
 
 
@@ -89,10 +95,12 @@ def split(dataset: Dataset, seed: int, calibration: Dataset | None = None) -> Sp
             f"the data has {size} samples: too few to split into calibration, choosing and confirming",
             f"give at least {SMALLEST} samples; a limit of 1% needs some thousands to be proven",
         )
-    content, clusters = _hashes(dataset)
-    if calibration is not None:
-        _refuse_overlap(content, _hashes(calibration)[0])
-    order, groups = _ordered_groups(content, clusters, seed)
+    data = scan(dataset)
+    own = None if calibration is None else scan(calibration)
+    if own is not None:
+        _refuse_overlap(data.content, own.content)
+    clusters = data.clusters
+    order, groups = _ordered_groups(data.content, clusters, seed)
     parts: tuple[Part, ...] = ("choosing",) if calibration is not None else ("calibration", "choosing")
     taken: dict[Part, np.ndarray] = {}
     free = np.ones(len(groups), dtype=bool)
@@ -104,12 +112,14 @@ def split(dataset: Dataset, seed: int, calibration: Dataset | None = None) -> Sp
     confirming = np.sort(np.concatenate([groups[at] for at in np.flatnonzero(free)] or [np.empty(0, np.int64)]))
     if not len(confirming):
         raise _too_few_groups("confirming", size, clustered=clusters is not None)
+    calibrating = taken["calibration"] if own is None else np.arange(len(own.content))
     return Split(
         seed=seed,
-        own_calibration=calibration is not None,
-        calibration=np.arange(len(calibration)) if calibration is not None else taken["calibration"],
+        own_calibration=own is not None,
+        calibration=calibrating,
         choosing=taken["choosing"],
         confirming=confirming,
+        notes=notes(data, own or data, calibrating),
     )
 
 
@@ -136,45 +146,6 @@ def _take(groups: list[np.ndarray], order: np.ndarray, free: np.ndarray, quota: 
             rows.append(groups[at])
             room -= len(groups[at])
     return np.sort(np.concatenate([*rows, np.empty(0, np.int64)]))
-
-
-def content_hashes(batch: Batch) -> np.ndarray:
-    """A 64-bit hash of each sample's inputs, BLAKE2b over their values.
-
-    Not over the dtype, so that the same sample is found again in a file that keeps it as float64; neither the
-    label nor the name of an array counts.
-    """
-    pieces = [
-        np.ascontiguousarray(_by_value(array)).reshape(len(batch), -1).view(np.uint8)
-        for _, array in sorted(batch.inputs.items())
-    ]
-    return np.array(
-        [
-            int.from_bytes(
-                hashlib.blake2b(b"".join(piece[row].tobytes() for piece in pieces), digest_size=8).digest(),
-                "little",
-            )
-            for row in range(len(batch))
-        ],
-        dtype=np.uint64,
-    )
-
-
-def _by_value(array: np.ndarray) -> np.ndarray:
-    if array.dtype.kind in "iub":
-        return array.astype(np.int64)
-    # Adding 0 makes -0.0 and 0.0 one value.
-    return array.astype(np.float32) + np.float32(0)
-
-
-def _hashes(dataset: Dataset) -> tuple[np.ndarray, np.ndarray | None]:
-    contents: list[np.ndarray] = []
-    clusters: list[np.ndarray] = []
-    for batch in dataset.batches(_BATCH):
-        contents.append(content_hashes(batch))
-        if batch.cluster is not None:
-            clusters.append(batch.cluster)
-    return np.concatenate(contents), np.concatenate(clusters) if clusters else None
 
 
 def _refuse_overlap(evaluation: np.ndarray, calibration: np.ndarray) -> None:
