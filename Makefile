@@ -50,6 +50,8 @@ benchmarks: venv
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/recipes.py
+	$(BIN)/python benchmarks/error_rates.py
+	$(BIN)/python benchmarks/repeatability.py
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
