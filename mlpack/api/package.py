@@ -9,13 +9,12 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlpack.api.lookup import artifact as find_artifact
 from mlpack.core.filesystem import refused_by_machine, remove, sweep, sync, temporary_sibling
 from mlpack.core.runtime import PackageOptions
-from mlpack.core.settings import load_settings
 from mlpack.core.words import Frozen
 from mlpack.errors import Tampered, UsageError
 from mlpack.runtimes import RUNTIMES
-from mlpack.store.find import find
 
 if TYPE_CHECKING:
     from mlpack.core.artifact import Stored
@@ -41,12 +40,12 @@ def package(
     ref: str | None = None,
     *,
     runtime: str,
-    out: Path | None = None,
+    out: str | Path | None = None,
     max_batch: int = 8,
     queue_delay_ms: float = 2.0,
     instances: int = 1,
     force: bool = False,
-    store: Path | None = None,
+    store: str | Path | None = None,
 ) -> Packaged:
     """Lay an artifact out for a server, in a new folder that is complete or not there at all.
 
@@ -67,17 +66,16 @@ def package(
         Tampered: a file of the artifact is not the one that was published; nothing is written.
         MachineError: the disk is full or the place cannot be written.
     """
-    settings = load_settings(Path.cwd())
     options = _options(max_batch, queue_delay_ms, instances)
     server = RUNTIMES[runtime]
-    stored = find(store or settings.store, ref, settings.name)
+    stored = find_artifact(ref, store)
     artifact = stored.artifact
     if artifact.status == "candidate" and not force:
         raise UsageError(
             f"{artifact.name}@{artifact.version} is a candidate: its accuracy is {artifact.accuracy.verdict}",
             f"mlpack package {artifact.name}@{artifact.version} --runtime {runtime} --force",
         )
-    place = (out or Path(f"{artifact.name}-{artifact.version}-{runtime}")).expanduser().absolute()
+    place = Path(out or f"{artifact.name}-{artifact.version}-{runtime}").expanduser().absolute()
     if place.exists() or place.is_symlink():
         raise UsageError(f"{place} is there already", f"remove it, or choose another folder: --out {place}-2")
     layout = server.layout(stored, options)

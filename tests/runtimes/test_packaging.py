@@ -49,7 +49,7 @@ def test_default_folder_record_and_verify(here, runtime):
 
 def test_the_same_artifact_makes_the_same_package(here):
     make(here / "store")
-    assert package(runtime="fastapi", out=here / "a").files == package(runtime="fastapi", out=here / "b").files
+    assert package(runtime="fastapi", out=here / "a").files == package(runtime="fastapi", out=str(here / "b")).files
 
 
 def test_a_folder_that_is_there_is_left_alone(here):
