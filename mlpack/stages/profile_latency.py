@@ -57,7 +57,7 @@ class ProfileLatency(Stage):
     launches: int = Field(default=5, ge=1, description="fresh processes per contender; 1 gives no interval")
     most_launches: int = Field(default=12, ge=1, description="from 5 launches on: go on to so many until precise")
     precision: float = Field(default=0.05, gt=0, description="relative half-width of an interval that is narrow enough")
-    time_limit: float = Field(default=45, gt=0, description="seconds after which no further launches begin")
+    time_limit: float = Field(default=30, gt=0, description="seconds after which no further launches begin")
     seconds: float = Field(default=0.4, gt=0, description="time spent on one batch size in one launch")
     components: bool = Field(default=True, description="split one request into its components")
 
