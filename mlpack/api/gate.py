@@ -63,11 +63,12 @@ def gate(
     context = _context(known.cache, threads or known.threads, quiet)
     limit = _limit(stored, max_drop)
     new, old, original = _scores(stored, baseline, None if data is None else str(data), metric, context)
+    speed, disturbed = speed_checks(stored, baseline, asked, context)
     checks = [
         _accuracy(f"{old.label}", old, new, limit),
         _against_original(stored, original, new, limit),
         *_groups(old, new, max_group_drop),
-        *speed_checks(stored, baseline, asked, context),
+        *speed,
     ]
     this = stored.artifact
     return Gated(
@@ -77,6 +78,7 @@ def gate(
         against=baseline.label,
         checks=tuple(checks),
         changes=_changes(stored, baseline),
+        notes=disturbed,
     )
 
 

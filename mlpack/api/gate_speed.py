@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mlpack.api.lookup import intact_model
 from mlpack.errors import UsageError
 from mlpack.measure import checks
+from mlpack.measure.disturbance import notes
 from mlpack.measure.percentiles import values_needed
 from mlpack.measure.quantities import Bound, Ceiling, bound, ceiling, milliseconds, share
 
@@ -87,27 +88,30 @@ class Speed:
         return self.p99_ms is not None or self.slow is not None
 
 
-def speed_checks(stored: Stored, baseline: Against, asked: Speed, context: Context) -> list[Check]:
-    """Time what is asked for in one run and judge it.
+def speed_checks(
+    stored: Stored, baseline: Against, asked: Speed, context: Context
+) -> tuple[list[Check], tuple[str, ...]]:
+    """Time what is asked for in one run and judge it; also what disturbed the timing.
 
     Raises:
         UsageError: the artifact does not run on this machine, and something is to be timed.
         StageFailed: a library refuses a model.
     """
     found: list[Check] = []
+    disturbed: tuple[str, ...] = ()
     if asked.measured and (baseline.stored is not None or asked.of_calls or asked.memory is not None):
-        found += _timed(stored, baseline, asked, context)
+        found, disturbed = _timed(stored, baseline, asked, context)
     if asked.size is not None:
         found.append(checks.size(stored.artifact.model.size_bytes, baseline.size_bytes, asked.size))
-    return found
+    return found, disturbed
 
 
-def _timed(stored: Stored, baseline: Against, asked: Speed, context: Context) -> list[Check]:
+def _timed(stored: Stored, baseline: Against, asked: Speed, context: Context) -> tuple[list[Check], tuple[str, ...]]:
     elsewhere = _not_here(stored) or (baseline.stored and _not_here(baseline.stored)) or _differ(stored, baseline)
     if elsewhere:
         if asked.explicit or asked.of_calls or asked.memory is not None:
             raise UsageError(f"nothing can be timed: {elsewhere}", "gate on a machine of the target, or --no-latency")
-        return [checks.skipped("P50", elsewhere)]
+        return [checks.skipped("P50", elsewhere)], ()
     done = _time(stored, baseline, asked, context)
     steady = done.report.metrics["steady"]
     rows = [row for row in done.report.tables["latency"] if row["contender"] == _BASELINE]
@@ -125,7 +129,7 @@ def _timed(stored: Stored, baseline: Against, asked: Speed, context: Context) ->
     if asked.memory is not None:
         peaks = done.report.metrics["peak_rss_bytes"]
         found.append(checks.memory(peaks["optimized"], peaks.get(_BASELINE), asked.memory))
-    return found
+    return found, notes(done.report.metrics)
 
 
 def _not_here(stored: Stored) -> str | None:

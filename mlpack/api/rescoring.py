@@ -65,18 +65,23 @@ def score(stored: Stored, metric: str, output: str | None, context: Context) -> 
     this = stored.artifact
     label = f"{this.name}@{this.version}"
     part = context.parts["confirming"]
-    if this.accuracy.part == part and this.accuracy.metric == metric:
+    code = _user_code(metric)
+    # A metric of the user's own may have changed since.
+    if this.accuracy.part == part and this.accuracy.metric == metric and code is None:
         return scored(stored, OPTIMIZED)
     check = CheckAccuracy(
         part="confirming",
         metric=metric,
-        metric_sha256=_user_code(metric),
+        metric_sha256=code,
         output=output,
         batch=this.accuracy.batch,
     )
     done = run(check, intact_model(stored), context, label=f"scoring {label}")
     if done.report.metrics["nonfinite"]:
-        raise GateFailed(f"{label} answers NaN or infinity on {done.report.metrics['nonfinite']} samples", "look there")
+        raise GateFailed(
+            f"{label} answers NaN or infinity on {done.report.metrics['nonfinite']} samples",
+            "mlpack predict shows its answers",
+        )
     return of_arrays(label, metric, output, part, load_arrays(done.file(KEPT)))
 
 

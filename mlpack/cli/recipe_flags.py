@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_type_hints
 
 import typer
 
@@ -108,7 +108,7 @@ class RecipeFlags:
         from mlpack.api.wanted import Wanted
 
         plain = {word: getattr(self, word) for word in Wanted.__annotations__ if hasattr(self, word)}
-        return Wanted(**{**plain, "numerics": self.numerics, "max_drop": self.limit})  # type: ignore[typeddict-item]
+        return cast("Wanted", {**plain, "numerics": self.numerics, "max_drop": self.limit})
 
     @property
     def limit(self) -> str | None:
