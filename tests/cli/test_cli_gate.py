@@ -1,6 +1,8 @@
 """`mlpack gate`: every verdict and exit code, the reports that it writes, and the file that stands for a baseline."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -245,3 +247,23 @@ def test_other_data_is_scored_with_both_models(publish, cli, place):
     assert accuracy["verdict"] == "pass"
     assert "on 600 samples; errors 300 → 300" in accuracy["says"]
     assert original["verdict"] == "skipped"
+
+
+@pytest.mark.slow
+def test_a_disturbed_timing_is_said_and_never_a_failure(publish, cli, place):
+    """Two processes that spin take the machine: a median that cannot be judged is unstable, with the reason."""
+    publish(right(0.9))
+    publish(right(0.9))
+    spin = [sys.executable, "-c", "while True: pass"]
+    busy = [subprocess.Popen(spin) for _ in range(2 * len(os.sched_getaffinity(0)))]
+    try:
+        words = ("--max-p99", "0.001ms", "--threads", "1", "--summary", "gate.md", "--json")
+        done = cli("gate", "tiny-mlp@2", "--against", "tiny-mlp@1", *words)
+    finally:
+        for each in busy:
+            each.kill()
+            each.wait()
+    assert any("other processes" in note for note in done.document["notes"])
+    assert {check["verdict"] for check in done.document["checks"]} <= {"pass", "unstable"}
+    assert done.code == 6
+    assert "other processes" in (place / "gate.md").read_text()
