@@ -70,13 +70,15 @@ def main() -> None:
             run = open_file(files[each["flavour"]], each["backend"], spec["threads"])
             run({name: array[:1] for name, array in calibration.items()})
             opened[each["flavour"], each["backend"]] = run
-    scores = []
+    scores, took = [], []
     with step("evaluate"):
         for each in spec["evaluate"]:
             part = {name: array[rows[each["part"]]] for name, array in arrays.items()}
             wanted = labels[rows[each["part"]]]
+            started = time.perf_counter()
             scores.append(evaluate(opened[each["flavour"], each["backend"]], part, wanted, each["batch"]))
-    (folder / "bare.json").write_text(json.dumps({"scores": scores, "seconds": SECONDS}))
+            took.append(round(time.perf_counter() - started, 2))
+    (folder / "bare.json").write_text(json.dumps({"scores": scores, "took": took, "seconds": SECONDS}))
 
 
 def load(code: Path) -> torch.nn.Module:

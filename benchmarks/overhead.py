@@ -100,8 +100,10 @@ def _pair(model: str, limit: str, place: Path, extra: tuple[str, ...]) -> dict[s
             **{word: each[word] for word in ("flavour", "backend", "part", "batch")},
             "mlpack": each["expected"],
             "bare": scored,
+            "mlpack_s": each["seconds"],
+            "bare_s": seconds,
         }
-        for each, scored in zip(spec["evaluate"], told["scores"], strict=True)
+        for each, scored, seconds in zip(spec["evaluate"], told["scores"], told["took"], strict=True)
     ]
     by_stage: dict[str, float] = {}
     for stage in stages:
@@ -155,6 +157,7 @@ def _spec(model: str, cache: Path, stages: list[dict[str, Any]], place: Path) ->
                 "part": stage["options"]["part"],
                 "batch": stage["options"]["batch"],
                 "expected": stage["report"]["metrics"]["value"],
+                "seconds": stage["seconds"],
             }
             for stage in checks
         ],

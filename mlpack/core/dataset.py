@@ -35,6 +35,16 @@ class Batch:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __getitem__(self, which: slice | np.ndarray) -> Batch:
+        """Only these of its rows."""
+        return Batch(
+            inputs={name: array[which] for name, array in self.inputs.items()},
+            labels=None if self.labels is None else self.labels[which],
+            rows=self.rows[which],
+            cluster=None if self.cluster is None else self.cluster[which],
+            group=None if self.group is None else self.group[which],
+        )
+
 
 class Dataset(Protocol):
     """Named batches, streamed. Iterating twice gives the same rows in the same order."""

@@ -57,12 +57,12 @@ class PythonFunction:
             chosen = np.isin(batch.rows, rows, assume_unique=True)
             if not chosen.any():
                 continue
-            kept.append(_select(batch, chosen))
+            kept.append(batch[chosen])
             waiting += len(kept[-1])
             while waiting >= size:
                 whole = _join(kept)
-                yield _select(whole, slice(0, size))
-                kept = [_select(whole, slice(size, None))]
+                yield whole[:size]
+                kept = [whole[size:]]
                 waiting -= size
         if waiting:
             yield _join(kept)
@@ -134,14 +134,6 @@ class PythonFunction:
         for other, length in others:
             if length != size:
                 raise DataError(f"{self._what}: {first!r} has {size} samples but {other!r} has {length}", _SHAPE)
-
-
-def _select(batch: Batch, which: Any) -> Batch:
-    return Batch(
-        inputs={name: array[which] for name, array in batch.inputs.items()},
-        labels=None if batch.labels is None else batch.labels[which],
-        rows=batch.rows[which],
-    )
 
 
 def _join(batches: list[Batch]) -> Batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 LABELS, GROUP, CLUSTER = RESERVED = ("labels", "group", "cluster")
 """Names that are no model input."""
 _PIECE_BYTES = 16 << 20
+# Mapping a file costs more than a small batch: so much is read ahead.
+_AHEAD_BYTES = 1 << 20
 
 
 class RowDataset(Protocol):
@@ -69,10 +72,14 @@ class StoredArray:
         )
         return np.array(mapped[rows], dtype=self.dtype.newbyteorder("="), order="C")
 
+    @property
+    def row_bytes(self) -> int:
+        """What one row takes."""
+        return self.dtype.itemsize * math.prod(self.shape[1:])
+
     def pieces(self) -> Iterator[tuple[int, np.ndarray]]:
         """All rows, in pieces of about 16 MB with the number of their first row."""
-        row_bytes = max(1, self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=np.int64)))
-        step = max(1, _PIECE_BYTES // row_bytes)
+        step = max(1, _PIECE_BYTES // max(1, self.row_bytes))
         for start in range(0, self.shape[0], step):
             yield start, self.read(slice(start, start + step))
 
@@ -86,6 +93,7 @@ class ArrayDataset:
         self._labels = arrays.get(LABELS)
         self._cluster, self._group = arrays.get(CLUSTER), arrays.get(GROUP)
         self._size = next(iter(arrays.values())).shape[0]
+        self._row_bytes = max(1, sum(array.row_bytes for array in arrays.values()))
         self.labelled = self._labels is not None
         self.inputs = tuple(
             TensorSpec(name=name, dtype=array.dtype.name, dims=("batch", *array.shape[1:]))
@@ -97,15 +105,21 @@ class ArrayDataset:
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Batches of `size` samples; the last one may be shorter."""
-        for start in range(0, self._size, size):
-            rows = np.arange(start, min(start + size, self._size))
-            yield self._batch(slice(start, start + size), rows)
+        step = self._ahead(size)
+        for start in range(0, self._size, step):
+            rows = np.arange(start, min(start + step, self._size))
+            yield from _cut(self._batch(slice(start, start + step), rows), size)
 
     def batches_of(self, rows: np.ndarray, size: int) -> Iterator[Batch]:
         """Only these rows, in batches of `size`."""
-        for start in range(0, len(rows), size):
-            chosen = rows[start : start + size]
-            yield self._batch(chosen, chosen)
+        step = self._ahead(size)
+        for start in range(0, len(rows), step):
+            chosen = rows[start : start + step]
+            yield from _cut(self._batch(chosen, chosen), size)
+
+    def _ahead(self, size: int) -> int:
+        """How many rows are read at once: whole batches."""
+        return size * max(1, _AHEAD_BYTES // (size * self._row_bytes))
 
     def _batch(self, which: slice | np.ndarray, rows: np.ndarray) -> Batch:
         return Batch(
@@ -115,6 +129,11 @@ class ArrayDataset:
             cluster=None if self._cluster is None else self._cluster.read(which),
             group=None if self._group is None else self._group.read(which),
         )
+
+
+def _cut(piece: Batch, size: int) -> Iterator[Batch]:
+    for start in range(0, len(piece), size):
+        yield piece[start : start + size]
 
 
 def check_arrays(arrays: Mapping[str, StoredArray], where: str) -> None:

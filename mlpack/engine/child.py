@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import time
 import traceback
 import warnings
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from mlpack.core.stage import Say
 
 _PR_SET_PDEATHSIG = 1
+_STEP_SECONDS = 0.1
 
 
 def main() -> None:
@@ -61,9 +63,16 @@ def _die_with(parent: int) -> None:
 
 
 def _say_into(pipe: int) -> Say:
+    """Lines of JSON. Steps of one text that come faster than eyes are left out: each wakes the parent."""
     stream = os.fdopen(pipe, "w", buffering=1)
+    last_text, last_said = "", 0.0
 
     def say(text: str, done: int | None = None, total: int | None = None) -> None:
+        nonlocal last_text, last_said
+        now = time.monotonic()
+        if text == last_text and done is not None and done != total and now - last_said < _STEP_SECONDS:
+            return
+        last_text, last_said = text, now
         stream.write(json.dumps({"text": text, "done": done, "total": total}) + "\n")
 
     return say
