@@ -12,7 +12,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from mlpack.core.loader import Loader
-from mlpack.core.user_code import Reference, load_function, running
+from mlpack.core.user_code import load_function, running
 from mlpack.errors import ModelError
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _read_torchscript(archive: Path) -> torch.nn.Module:
 
 
 def _read_pickle(archive: Path, loader: Loader) -> torch.nn.Module:
-    with running(code_of(loader), "the pickled module", ModelError):
+    with running(loader.code, "the pickled module", ModelError):
         module: torch.nn.Module = torch.load(archive, map_location="cpu", weights_only=False)
     return module
 
@@ -203,18 +203,10 @@ class reading:  # noqa: N801 - reads as a verb: with reading(archive, ...)
             raise ModelError(f"torch cannot read this {self._archive.suffix} file: {reason}", self._hint) from raised
 
 
-def code_of(loader: Loader) -> Reference:
-    """The user's code as it was referred to when it was loaded."""
-    file = None if loader.original_file is None else Path(loader.original_file)
-    text = loader.reference or ""
-    place, _, name = text.rpartition(":")
-    return Reference(text, name, Path(loader.folder or "."), file=file, module=None if file else place or None)
-
-
 def _from_factory(folder: Path, loader: Loader) -> torch.nn.Module:
     from safetensors.torch import load_file
 
-    reference = code_of(loader)
+    reference = loader.code
     copied = None if loader.factory_file is None else folder / loader.factory_file
     function: Callable[[], Any] = load_function(reference, "factory", ModelError, copied)
     with running(reference, f"factory {reference.text!r}", ModelError):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
+from mlpack.core.user_code import Reference
 from mlpack.core.words import Frozen
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ENTRY = "loader.json"
 Kind = Literal["exported_program", "torchscript", "pickled_module", "state_dict", "onnx_file", "factory"]
@@ -33,6 +32,14 @@ class Loader(Frozen):
     unwrapped: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+
+    @property
+    def code(self) -> Reference:
+        """The user's code as it was referred to when it was loaded."""
+        file = None if self.original_file is None else Path(self.original_file)
+        text = self.reference or ""
+        place, _, name = text.rpartition(":")
+        return Reference(text, name, Path(self.folder or "."), file=file, module=None if file else place or None)
 
     def write(self, folder: Path) -> None:
         """Write `loader.json` into the folder."""

@@ -154,6 +154,11 @@ class Stage(Frozen):
         """Parts of the data that a run with these options looks at."""
         return ()
 
+    def imports(self, model: Model | None) -> tuple[str, ...]:
+        """Modules that a run on this model will import, where that takes long: imported once for several runs."""
+        del model
+        return ()
+
     def refusal(self, target: Target) -> str | None:
         """Why these options cannot work for this target, or None: asked before anything runs."""
         del target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import difflib
 import hashlib
@@ -108,6 +109,26 @@ def source_sha256(reference: Reference) -> str:
             owners = importlib.metadata.packages_distributions().get(top, [top])
             digest.update(importlib.metadata.version(owners[0]).encode())
     return digest.hexdigest()
+
+
+def imported_by(file: Path) -> tuple[str, ...]:
+    """Modules that a Python file names at its top level, in its order; none where it is no Python. Runs nothing."""
+    try:
+        body = ast.parse(file.read_bytes()).body
+    except (OSError, SyntaxError, ValueError):
+        return ()
+    names = [
+        name
+        for each in body
+        for name in (
+            [alias.name for alias in each.names]
+            if isinstance(each, ast.Import)
+            else [each.module]
+            if isinstance(each, ast.ImportFrom) and each.level == 0 and each.module
+            else []
+        )
+    ]
+    return tuple(dict.fromkeys(names))
 
 
 def load_function(

@@ -12,7 +12,7 @@ import time
 import traceback
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mlpack.core.filesystem import refused_by_machine
 from mlpack.errors import MlpackError
@@ -26,9 +26,13 @@ _STEP_SECONDS = 0.1
 
 
 def main() -> None:
-    """Run the function that job.json names and write result.json; written last, so it is whole or absent."""
-    folder, pipe, parent = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    _die_with(parent)
+    """Run a job as a program of its own."""
+    die_with(int(sys.argv[3]))
+    run(Path(sys.argv[1]), int(sys.argv[2]))
+
+
+def run(folder: Path, pipe: int) -> NoReturn:
+    """Run the function that the folder's job.json names, write its result.json, and end this process."""
     warnings.simplefilter("ignore")
     job = json.loads((folder / "job.json").read_text())
     say = _say_into(pipe)
@@ -43,6 +47,7 @@ def main() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     except BaseException:  # noqa: BLE001 - the parent raises it again as a bug, with this traceback
         result = {"bug": traceback.format_exc()}
+    # Written last and renamed, so that it is whole or absent.
     temporary = folder / "result.tmp"
     try:
         temporary.write_text(json.dumps(result))
@@ -55,7 +60,8 @@ def main() -> None:
     os._exit(0)
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
+    """Be killed when the parent ends, which may have happened already."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:

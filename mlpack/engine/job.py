@@ -77,7 +77,7 @@ class RunJob:
         return BACKENDS[name]
 
     def call(self, reference: str, arguments: dict[str, Any]) -> Any:
-        return process.call(reference, arguments, self.say).value
+        return self.launch(reference, arguments).finish()
 
     def launch(self, reference: str, arguments: dict[str, Any]) -> process.Launched:
         return process.Launched(reference, arguments, self.say)

@@ -1,24 +1,23 @@
-"""Run a function in a fresh process: a native crash is a readable error, memory is measured, Ctrl-C ends it."""
+"""Run a function in a process of its own: a native crash is a readable error, memory is measured, Ctrl-C ends it."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import resource
 import signal
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlpack.core.filesystem import disk_full, refused_by_machine
+from mlpack.engine.fork import fork
+from mlpack.engine.program import Program
 from mlpack.errors import KINDS, MachineError, StageFailed
 
 if TYPE_CHECKING:
     from mlpack.core.stage import Say
+    from mlpack.engine.program import Ended, Started
 
 READY = "ready"
 _TAIL_LINES = 8
@@ -43,29 +42,30 @@ class Launched:
     alone: that is how contenders are timed.
     """
 
-    def __init__(self, reference: str, arguments: dict[str, Any], say: Say, place: Path | None = None) -> None:
-        """Start it. Its temporary files lie in a folder inside `place`: who sweeps that sweeps what a kill left."""
+    def __init__(
+        self,
+        reference: str,
+        arguments: dict[str, Any],
+        say: Say,
+        place: Path | None = None,
+        imports: tuple[str, ...] | None = None,
+    ) -> None:
+        """Start it. Its temporary files lie in a folder inside `place`: who sweeps that sweeps what a kill left.
+
+        With `imports` it may be a fork of a process that has imported these; without, it is always a new program,
+        whose memory is laid out anew: two launches of that kind differ as two starts of a server do.
+        """
         self.peak_rss_bytes = 0
         self._say = say
         with refused_by_machine(place or Path(tempfile.gettempdir())):
             self._folder = tempfile.TemporaryDirectory(prefix="mlpack-", dir=place, ignore_cleanup_errors=True)
             folder = Path(self._folder.name)
             (folder / "job.json").write_text(json.dumps({"call": reference, "arguments": arguments}))
+        environment = {**os.environ, "TMPDIR": str(folder)}
         reader, writer = os.pipe()
         with (folder / "output.txt").open("wb") as output:
-            self._child = subprocess.Popen(
-                [sys.executable, "-m", "mlpack.engine.child", str(folder), str(writer), str(os.getpid())],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                pass_fds=(writer,),
-                start_new_session=True,
-                env={
-                    **os.environ,
-                    "TMPDIR": str(folder),
-                    "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-                },
-            )
+            forked = None if imports is None else fork(imports, folder, writer, output.fileno(), environment)
+            self._child: Started = forked or Program(folder, writer, output.fileno(), environment)
         os.close(writer)
         self._lines = os.fdopen(reader)
 
@@ -91,13 +91,9 @@ class Launched:
             ChildBug: the child raised something that is no MlpackError.
         """
         try:
-            with contextlib.suppress(BrokenPipeError):
-                assert self._child.stdin is not None
-                self._child.stdin.close()
+            self._child.go_on()
             self.ready()
-            _, status, usage = os.wait4(self._child.pid, 0)
-            self._child.returncode = os.waitstatus_to_exitcode(status)
-            finished = _finished(Path(self._folder.name), self._child.returncode, usage)
+            finished = _finished(Path(self._folder.name), self._child.wait())
             self.peak_rss_bytes = finished.peak_rss_bytes
             return finished.value
         finally:
@@ -105,28 +101,26 @@ class Launched:
 
     def end(self) -> None:
         """Kill it if it still runs, and forget its files."""
-        if self._child.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._child.pid, signal.SIGKILL)
-            self._child.wait()
-        with contextlib.suppress(BrokenPipeError):
-            assert self._child.stdin is not None
-            self._child.stdin.close()
+        self._child.kill()
         self._lines.close()
         self._folder.cleanup()
 
 
-def call(reference: str, arguments: dict[str, Any], say: Say, place: Path | None = None) -> Finished:
-    """Run `package.module:function(say, **arguments)` in a fresh process; arguments and result are JSON.
+def call(
+    reference: str, arguments: dict[str, Any], say: Say, place: Path | None = None, imports: tuple[str, ...] = ()
+) -> Finished:
+    """Run `package.module:function(say, **arguments)` in a process of its own; arguments and result are JSON.
+
+    `imports` are modules that it will need: they are imported once for all the calls that name the same ones.
 
     Raises:
         MlpackError, ChildBug: as `Launched.finish`.
     """
-    child = Launched(reference, arguments, say, place)
+    child = Launched(reference, arguments, say, place, imports)
     return Finished(child.finish(), child.peak_rss_bytes)
 
 
-def _finished(folder: Path, returncode: int, usage: resource.struct_rusage) -> Finished:
+def _finished(folder: Path, ended: Ended) -> Finished:
     result = folder / "result.json"
     if result.exists():
         content = json.loads(result.read_text())
@@ -136,17 +130,18 @@ def _finished(folder: Path, returncode: int, usage: resource.struct_rusage) -> F
             error = content["error"]
             raise KINDS[error["kind"]](error["message"], error["hint"])
         raise ChildBug(content["bug"])
-    if returncode == os.EX_IOERR:
+    if ended.exit_code == os.EX_IOERR:
         raise MachineError(*disk_full(folder))
-    peak_gb = usage.ru_maxrss * 1024 / 1e9
+    peak_gb = ended.peak_rss_bytes / 1e9
     tail = (folder / "output.txt").read_text(errors="replace").strip().splitlines()[-_TAIL_LINES:]
     said = f": {' | '.join(tail)}" if tail else ""
-    if returncode == -signal.SIGKILL:
+    if ended.exit_code == -signal.SIGKILL:
         raise StageFailed(
             f"its process was killed, most likely for memory: it had taken {peak_gb:.1f} GB{said}",
             "use fewer calibration samples, a smaller evaluation batch, or a machine with more memory",
         )
-    cause = signal.Signals(-returncode).name if returncode < 0 else f"exit status {returncode}"
+    code = ended.exit_code
+    cause = signal.Signals(-code).name if code < 0 else f"exit status {code}"
     raise StageFailed(
         f"a native library ended the process ({cause}, {peak_gb:.1f} GB at its peak){said}",
         "try another backend or other numerics; `mlpack logs` has the whole output",

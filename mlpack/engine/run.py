@@ -96,7 +96,8 @@ def _run(
             "model": with_path(model) if model else None,
             "spec": spec.model_dump(mode="json"),
         }
-        finished = process.call("mlpack.engine.job:run_stage", arguments, context.reporter.say, place=work)
+        call = "mlpack.engine.job:run_stage"
+        finished = process.call(call, arguments, context.reporter.say, place=work, imports=stage.imports(model))
         made = Model.model_validate(finished.value["model"])
         done = Done(
             stage=name,

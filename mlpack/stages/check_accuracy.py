@@ -11,6 +11,7 @@ from mlpack.core.dataset import Part
 from mlpack.core.report import Report
 from mlpack.core.stage import Outcome, Stage
 from mlpack.errors import UsageError
+from mlpack.stages.torch_imports import imports_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,6 +60,10 @@ class CheckAccuracy(Stage):
     def reads(self) -> tuple[Part, ...]:
         """The part that is scored."""
         return (self.part,)
+
+    def imports(self, model: Model | None) -> tuple[str, ...]:
+        """Those of a torch model."""
+        return imports_of(model)
 
     def run(self, model: Model | None, job: Job) -> Outcome:
         """Score every sample of the part.

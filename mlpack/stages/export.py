@@ -12,6 +12,7 @@ from mlpack.core.model import Model, TensorSpec
 from mlpack.core.report import Report
 from mlpack.core.stage import Outcome, Stage
 from mlpack.errors import ModelError, StageFailed
+from mlpack.stages.torch_imports import imports_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,6 +54,10 @@ class Export(Stage):
     def reads(self) -> tuple[Part, ...]:
         """Real rows to verify on; calibration rows, since the others are for judging."""
         return ("calibration",)
+
+    def imports(self, model: Model | None) -> tuple[str, ...]:
+        """Those of a torch model."""
+        return imports_of(model)
 
     def run(self, model: Model | None, job: Job) -> Outcome:
         """Export, name the nodes, verify.

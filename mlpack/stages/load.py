@@ -11,13 +11,14 @@ from mlpack.core.model import Model, TensorSpec
 from mlpack.core.recipe import SourceSpec
 from mlpack.core.report import Report
 from mlpack.core.stage import Outcome, Stage
-from mlpack.core.user_code import absolute, running
+from mlpack.core.user_code import absolute, find_reference, running
 from mlpack.datasets import check_fits
 from mlpack.datasets.random_rows import random_arrays
 from mlpack.errors import ModelError
 from mlpack.sources import SOURCES
 from mlpack.sources.detect import detect
 from mlpack.sources.input_spec import Parameters, choose_inputs, parse_inputs
+from mlpack.stages.torch_imports import with_code
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,6 +90,14 @@ class Load(Stage):
         """A few rows, to see that the answers are numbers."""
         return ("choosing",)
 
+    def imports(self, model: Model | None) -> tuple[str, ...]:
+        """Those of the torch model that it loads."""
+        del model
+        if self.kind == "onnx_file":
+            return ()
+        code = self.path if self.kind == "factory" else self.factory
+        return with_code(None if code is None else find_reference(code, "factory", ModelError))
+
     def run(self, model: Model | None, job: Job) -> Outcome:
         """Write the Model folder.
 
@@ -125,7 +134,7 @@ class Load(Stage):
     def _complete(self, job: Job) -> Model:
         """Run the module to learn what the file does not say; then finish `loader.json`."""
         from mlpack.backends import torch_probe
-        from mlpack.backends.torch_loader import Exported, Flat, code_of, load_inner
+        from mlpack.backends.torch_loader import Exported, Flat, load_inner
 
         loader = Loader.read(job.out)
         for note in loader.unwrapped:
@@ -145,7 +154,7 @@ class Load(Stage):
             return random_arrays(specs, rows, job.seed, wanted)
 
         shapes = ", ".join(str(spec) for spec in specs)
-        with running(code_of(loader), f"forward({shapes})", ModelError, f"say what it takes: {_EXAMPLE}"):
+        with running(loader.code, f"forward({shapes})", ModelError, f"say what it takes: {_EXAMPLE}"):
             torch_probe.check_repeatable(flat, names, make(sizes))
             outputs = torch_probe.output_specs(flat, specs, sizes, make)
             if real is not None:

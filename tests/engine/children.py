@@ -7,6 +7,9 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
+
+import threadpoolctl
 
 from mlpack import errors
 
@@ -49,6 +52,23 @@ def takes_memory(say, megabytes):
 
 def says_no_json(say):
     return sys.stdout
+
+
+def surroundings(say):
+    import random
+    import tempfile
+
+    import numpy as np
+
+    return {
+        "folder": str(Path.cwd()),
+        "environment": dict(os.environ),
+        "temporary": tempfile.gettempdir(),
+        "drawn": [random.random(), float(np.random.random())],
+        "torch": "torch" in sys.modules,
+        "parent": os.getppid(),
+        "blas_threads": [each["num_threads"] for each in threadpoolctl.threadpool_info()],
+    }
 
 
 def waits(say):

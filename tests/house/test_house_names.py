@@ -28,6 +28,7 @@ ALLOWED = {
     ("mlpack/core/runlog.py", "compile"): "re.compile",
     ("mlpack/core/user_code.py", "compile"): "re.compile and Python's compile()",
     ("mlpack/engine/explain.py", "compile"): "re.compile",
+    ("mlpack/engine/forkserver.py", "random"): "Python's own module",
     ("mlpack/core/recipe.py", "golden"): "a role in a recipe, beside accuracy and latency",
     ("mlpack/core/recipe.py", "factory"): "a key of a recipe's source",
     ("mlpack/core/settings.py", "factory"): "a key of mlpack.toml",

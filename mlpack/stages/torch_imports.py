@@ -1,0 +1,32 @@
+"""What a stage of a torch model imports: known before it runs, so that one process can import it for all of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlpack.core.loader import Loader
+from mlpack.core.user_code import imported_by, module_file
+
+if TYPE_CHECKING:
+    from mlpack.core.model import Model
+    from mlpack.core.user_code import Reference
+
+_TORCH = ("torch", "torch.export", "torch.onnx", "onnxscript")
+# Large libraries that do nothing but define things as they are imported. Others may look at the machine, start
+# threads, or read a variable that the user's code sets before.
+_HARMLESS = ("torch", "torchaudio", "torchvision", "transformers", "timm")
+
+
+def imports_of(model: Model | None) -> tuple[str, ...]:
+    """What a stage imports that runs this model; nothing where it is no torch model."""
+    if model is None or model.format != "torch":
+        return ()
+    loader = Loader.read(model.path)
+    return with_code(loader.code if loader.reference is not None else None)
+
+
+def with_code(reference: Reference | None) -> tuple[str, ...]:
+    """Torch, and what the user's file names of large libraries."""
+    file = None if reference is None else module_file(reference)
+    named = () if file is None else imported_by(file)
+    return (*_TORCH, *(name for name in named if name.partition(".")[0] in _HARMLESS and name not in _TORCH))
