@@ -32,14 +32,6 @@ class Say(Protocol):
         ...
 
 
-class Call(Protocol):
-    """Runs `package.module:function(say, **arguments)` in a fresh process and gives its JSON result."""
-
-    def __call__(self, reference: str, arguments: dict[str, Any]) -> Any:
-        """Arguments and result are JSON; an error in the child is raised here."""
-        ...
-
-
 class Launched(Protocol):
     """A function loaded in a fresh process, waiting for its turn."""
 
@@ -105,11 +97,6 @@ class Job(Protocol):
     @property
     def say(self) -> Say:
         """Tells the user how far the stage has come."""
-        ...
-
-    @property
-    def call(self) -> Call:
-        """Runs a function in a fresh process."""
         ...
 
     @property

@@ -102,9 +102,10 @@ _servers: dict[tuple[str, ...], _Server] = {}
 
 
 @atexit.register
-def _end() -> None:
-    for server in _servers.values():
-        server.close()
+def end_servers() -> None:
+    """End the processes that are forked from, and with them what they forked."""
+    while _servers:
+        _servers.popitem()[1].close()
 
 
 def fork(imports: tuple[str, ...], folder: Path, say: int, output: int, environment: dict[str, str]) -> Forked | None:
@@ -117,6 +118,8 @@ def fork(imports: tuple[str, ...], folder: Path, say: int, output: int, environm
         return None
     start = {"environment": environment, "path": sys.path, "folder": str(Path.cwd())}
     (folder / START).write_text(json.dumps(start))
+    if imports not in _servers and imports:
+        imports = next((more for more, each in _servers.items() if each.fit and set(imports) <= set(more)), imports)
     server = _servers.get(imports)
     if server is not None and server.owner == os.getpid():
         forked = server.fork(folder, say, output) if server.fit else None

@@ -76,9 +76,6 @@ class RunJob:
     def backend(self, name: str) -> Backend:
         return BACKENDS[name]
 
-    def call(self, reference: str, arguments: dict[str, Any]) -> Any:
-        return self.launch(reference, arguments).finish()
-
     def launch(self, reference: str, arguments: dict[str, Any]) -> process.Launched:
         return process.Launched(reference, arguments, self.say)
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from mlpack.core.model import Model
-from mlpack.core.target import Target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from mlpack.core.backend import Spent
-    from mlpack.core.stage import Say
+    import numpy as np
+
+    from mlpack.core.backend import Backend, Spent
+    from mlpack.core.backend_options import BackendOptions
+    from mlpack.core.model import Model
+    from mlpack.core.target import Target
 
 _TOP_OPERATORS = 6
 _MOST_MODULES = 12
@@ -23,31 +23,25 @@ ELSEWHERE = "(no module)"
 _SHOWN_SHARE = 0.001
 
 
-def components(
-    say: Say, model: dict[str, Any], target: dict[str, Any], threads: int, rows: str, batches: list[int], seconds: float
+def split_request(
+    backend: Backend,
+    model: Model,
+    target: Target,
+    options: BackendOptions,
+    feeds: Mapping[str, np.ndarray],
+    seconds: float,
 ) -> dict[str, Any]:
-    """Median ms of one request at the first batch size: `parts` with shares that sum to 1, `modules` by path.
-
-    Runs in a process of its own.
-    """
-    del say
+    """Median ms of one request: `parts` with shares that sum to 1, `modules` by path."""
     import numpy as np
 
-    from mlpack.backends import BACKENDS
     from mlpack.measure.clock import time_calls
 
-    opened = Model.model_validate(model)
-    assert opened.backend is not None
-    backend = BACKENDS[opened.backend]
-    where = Target.model_validate(target)
-    options = opened.backend_options.model_copy(update={"threads": threads})
-    feeds = {name: np.ascontiguousarray(array[: batches[0]]) for name, array in np.load(Path(rows)).items()}
-    with backend.open(opened, where, options) as runner:
+    with backend.open(model, target, options) as runner:
         runner(feeds)
         copy_in = float(np.median(time_calls(partial(runner.copy_in, feeds), seconds / 4)))
         compute = float(np.median(time_calls(runner.compute, seconds)))
         copy_out = float(np.median(time_calls(runner.copy_out, seconds / 4)))
-    spent = backend.operators(opened, where, options, feeds)
+    spent = backend.operators(model, target, options, feeds)
     # The library's profiler slows each operator a little: its shares are kept, its sum is not.
     whole = sum(each.ms for each in spent)
     scale = compute / whole if whole else 0.0

@@ -17,6 +17,8 @@ from mlpack.stages.components import by_module
 from mlpack.stages.turns import Turns
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
 
     from mlpack.core.dataset import Part
@@ -85,12 +87,14 @@ class ProfileLatency(Stage):
             rows=job.out / _ROWS,
             job=job,
             order=random.Random(job.seed),  # noqa: S311 - an order of turns
+            split=_split(job.rivals) if self.components else (),
         )
         with timing_lock():
             ended = self._play(turns)
-            parts, modules = self._split(turns) if self.components else ([], [])
         save_arrays(job.out / SAMPLES, _flat(turns.ms))
         latency = [row for batch in batches for row in _rows(turns.ms, batch)]
+        parts = turns.parts[OPTIMIZED]["parts"] if self.components else []
+        modules = by_module({label: turns.parts[label]["modules"] for label in turns.split})
         metrics = {
             "steady": turns.steady,
             "unsteady": turns.unsteady,
@@ -128,16 +132,10 @@ class ProfileLatency(Stage):
                 return "time"
             turns.play(min(_MORE_LAUNCHES, most - turns.launches))
 
-    def _split(self, turns: Turns) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """The parts of one request to the model, and its modules beside those of the baseline."""
-        turns.job.say("timing components")
-        told = {}
-        for label in (OPTIMIZED, BASELINE):
-            if label in turns.contenders:
-                arguments = {**turns.arguments(label), "batches": turns.batches[:1]}
-                told[label] = turns.job.call("mlpack.stages.components:components", arguments)
-        parts: list[dict[str, Any]] = told[OPTIMIZED]["parts"]
-        return parts, by_module({label: each["modules"] for label, each in told.items()})
+
+def _split(rivals: Mapping[str, Model]) -> tuple[str, ...]:
+    """The model, and the original beside it."""
+    return (OPTIMIZED, *(label for label in rivals if label == BASELINE))
 
 
 def _flat(timed: dict[str, dict[int, list[np.ndarray]]]) -> dict[str, np.ndarray]:

@@ -37,6 +37,11 @@ class Simplify(Stage):
         """Rows to compare the two graphs on."""
         return ("calibration",)
 
+    def imports(self, model: Model | None) -> tuple[str, ...]:
+        """The simplifier imports torch, for tools of its own that are not used here."""
+        del model
+        return ("torch",)
+
     def run(self, model: Model | None, job: Job) -> Outcome:
         """Simplify, compare, keep the better one; the report says which and why."""
         assert model is not None

@@ -28,6 +28,7 @@ _TRIES = 4
 class Turns:
     """The timings so far: `ms` by contender, batch size and launch, and what was seen of the machine meanwhile.
 
+    The first launches of those in `split` also give the parts of one request, in `parts`, once they are timed.
     `unsteady` counts blocks that never settled, `repeated` those taken again, `disturbed` those kept all the same;
     `steal` and `others` are the largest shares of CPU time that a kept block lost; `peak_rss_bytes` has each
     contender's launches.
@@ -39,8 +40,10 @@ class Turns:
     rows: Path
     job: Job
     order: random.Random
+    split: tuple[str, ...] = ()
     ms: dict[str, dict[int, list[np.ndarray]]] = field(default_factory=dict)
     peak_rss_bytes: dict[str, list[int]] = field(default_factory=dict)
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
     unsteady: int = 0
     repeated: int = 0
     disturbed: int = 0
@@ -69,6 +72,8 @@ class Turns:
         import numpy as np
 
         self.peak_rss_bytes.setdefault(label, []).append(given["peak_rss_bytes"])
+        if given["parts"] is not None:
+            self.parts[label] = given["parts"]
         by_batch = self.ms.setdefault(label, {batch: [] for batch in self.batches})
         for batch in self.batches:
             told = given[str(batch)]
@@ -93,7 +98,11 @@ class Turns:
         """Load the wave's processes side by side; then let one at a time run, when all others stand still."""
         from mlpack.measure.machine import wait_until_idle
 
-        launched = [self.job.launch("mlpack.stages.turns:block", self.arguments(label)) for label in wave]
+        first = {label: wave.index(label) for label in set(wave) & set(self.split) - set(self.parts)}
+        launched = [
+            self.job.launch("mlpack.stages.turns:block", self._arguments(label, split=first.get(label) == index))
+            for index, label in enumerate(wave)
+        ]
         try:
             for each in launched:
                 each.ready()
@@ -106,8 +115,7 @@ class Turns:
             for each in launched:
                 each.end()
 
-    def arguments(self, label: str) -> dict[str, Any]:
-        """What a process needs to open this contender and time it."""
+    def _arguments(self, label: str, *, split: bool) -> dict[str, Any]:
         model = self.contenders[label]
         return {
             "model": {"path": str(model.path), **model.model_dump(mode="json")},
@@ -116,13 +124,24 @@ class Turns:
             "rows": str(self.rows),
             "batches": self.batches,
             "seconds": self.seconds,
+            "split": split,
         }
 
 
 def block(
-    say: Say, model: dict[str, Any], target: dict[str, Any], threads: int, rows: str, batches: list[int], seconds: float
+    say: Say,
+    model: dict[str, Any],
+    target: dict[str, Any],
+    threads: int,
+    rows: str,
+    batches: list[int],
+    seconds: float,
+    *,
+    split: bool,
 ) -> dict[str, Any]:
     """One launch of one contender: by batch size the milliseconds per call, and how quiet the machine was.
+
+    With `split` then the parts of one request at the first batch size.
 
     Runs in a process of its own, which loads the model, says that it is ready and waits for its turn.
     """
@@ -133,19 +152,24 @@ def block(
     from mlpack.backends import BACKENDS
     from mlpack.core.model import Model
     from mlpack.measure.machine import peak_rss_bytes
+    from mlpack.stages.components import split_request
 
     opened = Model.model_validate(model)
     assert opened.backend is not None
     options = opened.backend_options.model_copy(update={"threads": threads})
     inputs = dict(np.load(rows))
-    with BACKENDS[opened.backend].open(opened, Target.model_validate(target), options) as runner:
+    backend, where = BACKENDS[opened.backend], Target.model_validate(target)
+    with backend.open(opened, where, options) as runner:
         say("ready")
         sys.stdin.readline()
         found: dict[str, Any] = {}
         for batch in batches:
             feeds = {name: np.ascontiguousarray(array[:batch]) for name, array in inputs.items()}
             found[str(batch)] = _quietest(lambda feeds=feeds: runner(feeds), seconds)
-    return {**found, "peak_rss_bytes": peak_rss_bytes()}
+        peak = peak_rss_bytes()
+    first = {name: np.ascontiguousarray(array[: batches[0]]) for name, array in inputs.items()}
+    parts = split_request(backend, opened, where, options, first, seconds) if split else None
+    return {**found, "peak_rss_bytes": peak, "parts": parts}
 
 
 def _quietest(call: Any, seconds: float) -> dict[str, Any]:

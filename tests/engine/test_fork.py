@@ -25,6 +25,11 @@ def surroundings(**options):
     return process.call("children:surroundings", {}, quiet, **options).value
 
 
+@pytest.fixture(autouse=True)
+def no_servers():
+    fork.end_servers()
+
+
 def test_forks_come_from_one_process_and_have_what_it_imported():
     one, two = (surroundings(imports=("torch",)) for _ in range(2))
     plain = surroundings()
@@ -32,6 +37,7 @@ def test_forks_come_from_one_process_and_have_what_it_imported():
     assert two["torch"]
     assert not plain["torch"]
     assert fork._servers["torch",].fit
+    assert len(fork._servers) == 2
     assert one["parent"] != two["parent"]
 
 

@@ -67,9 +67,6 @@ class OneJob:
     def say(self, text, done=None, total=None):
         self.said.append(text if total is None else f"{text} {done}/{total}")
 
-    def call(self, reference, arguments):
-        raise AssertionError(reference, arguments)
-
     def dataset(self, part):
         return self.data if part == "choosing" else None
 

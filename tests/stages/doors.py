@@ -48,10 +48,8 @@ class OneJob:
     def say(self, text, done=None, total=None):
         self.said.append((text, done, total))
 
-    def call(self, reference, arguments):
+    def launch(self, reference, arguments):
         raise AssertionError(reference, arguments)
-
-    launch = call
 
     def dataset(self, part):
         return self.parts.get(part)
