@@ -25,6 +25,7 @@ COMMANDS: dict[str, Entry] = {
     "list": Entry("mlpack.cli.list_artifacts:command", "List what the store holds."),
     "show": Entry("mlpack.cli.show:command", "Show what an artifact is and how it was proven."),
     "report": Entry("mlpack.cli.report:command", "Write an artifact's report as one HTML page."),
+    "explain": Entry("mlpack.cli.explain:command", "Say what costs accuracy and time, and what to try."),
     "diff": Entry("mlpack.cli.diff:command", "Show what differs between two artifacts."),
     "tag": Entry("mlpack.cli.tag:command", "Point a tag, such as prod, at a version."),
     "verify": Entry("mlpack.cli.verify:command", "Check that no file of an artifact or package has changed."),

@@ -57,6 +57,9 @@ class Quantize(Stage):
         default="minmax", description="how static ranges are found"
     )
     percentile: float = Field(default=99.99, gt=50, le=100, description="for calibration_method: percentile")
+    exclude: tuple[str, ...] = Field(
+        default=(), description="int8: module paths or node names to leave in float, with all that lies in them"
+    )
     samples: int = Field(default=256, ge=1, description="calibration samples; histograms hold them all in memory")
     batch: int = Field(default=16, ge=1, description="calibration batch size")
 
@@ -121,7 +124,7 @@ class Quantize(Stage):
         elif self.method == "dynamic":
             from mlpack.stages.quantize_int8 import dynamic
 
-            dynamic(model, job, per_channel=self.per_channel)
+            dynamic(model, job, self)
         elif self.method == "static":
             from mlpack.stages.quantize_int8 import static
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import tempfile
 from pathlib import Path
@@ -20,6 +21,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from mlpack.errors import StageFailed, UsageError
 from mlpack.quantization.rules import rules_for
+from mlpack.stages.module_names import module_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +43,7 @@ _HISTOGRAM_SAMPLES = 64
 _WEIGHTED = ["Conv", "ConvTranspose", "MatMul", "Gemm"]
 # Gather: embeddings, often most of a language model's bytes.
 _DYNAMIC = ["MatMul", "Gemm", "Gather", "LSTM", "GRU", "Attention"]
+_SHOWN_MODULES = 6
 _TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
 
 
@@ -64,11 +67,12 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc] # onnxruntime ships 
         return next(self._batches, None)
 
 
-def dynamic(model: Model, job: Job, *, per_channel: bool) -> None:
+def dynamic(model: Model, job: Job, options: Quantize) -> None:
     """Int8 weights, activations quantized by the range of each batch as it comes.
 
     Raises:
         StageFailed: the quantizer refuses the graph.
+        UsageError: nothing of the graph lies in what is to be excluded.
     """
     logging.disable(logging.WARNING)
     job.say("quantizing, dynamic ranges")
@@ -79,7 +83,8 @@ def dynamic(model: Model, job: Job, *, per_channel: bool) -> None:
             prepared,
             job.out / model.entry,
             op_types_to_quantize=_DYNAMIC,
-            per_channel=per_channel,
+            nodes_to_exclude=_excluded(prepared, options.exclude),
+            per_channel=options.per_channel,
             reduce_range=rules_for(job.target.rules).reduce_range,
             weight_type=QuantType.QInt8,
             use_external_data_format=_external(model),
@@ -91,7 +96,7 @@ def static(model: Model, job: Job, options: Quantize) -> None:
     """Q/DQ with ranges found on the calibration rows.
 
     Raises:
-        UsageError: there are no calibration rows.
+        UsageError: there are no calibration rows, or nothing of the graph lies in what is to be excluded.
         StageFailed: the quantizer refuses the graph.
     """
     dataset = job.dataset("calibration")
@@ -123,6 +128,7 @@ def static(model: Model, job: Job, options: Quantize) -> None:
             reader,
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=_WEIGHTED if options.operators == "weighted" else None,
+            nodes_to_exclude=_excluded(prepared, options.exclude),
             per_channel=options.per_channel,
             reduce_range=rules.reduce_range,
             activation_type=_TYPES[rules.activation],
@@ -145,6 +151,36 @@ def _prepared(model: Model, folder: Path) -> Path:
         save_as_external_data=_external(model),
     )
     return prepared
+
+
+def _excluded(prepared: Path, exclude: tuple[str, ...]) -> list[str]:
+    """The nodes of the graph that lie in one of these modules, or have one of these names.
+
+    Raises:
+        UsageError: there are none in one of them; the hint has what is nearest.
+    """
+    if not exclude:
+        return []
+    import onnx
+
+    names = [node.name for node in onnx.load(prepared, load_external_data=False).graph.node]
+    found: list[str] = []
+    for wanted in exclude:
+        inside = [name for name in names if name == wanted or name.startswith((f"{wanted}/", f"{wanted}."))]
+        if not inside:
+            modules = dict.fromkeys(module for name in names if (module := module_of(name)))
+            near = difflib.get_close_matches(wanted, [*modules, *names], n=1)
+            known = (
+                f"its modules: {', '.join(list(modules)[:_SHOWN_MODULES])}, …"
+                if modules
+                else "its nodes have no modules"
+            )
+            raise UsageError(
+                f"quantize.exclude: nothing of this graph lies in {wanted!r}",
+                f"did you mean {near[0]!r}?" if near else known,
+            )
+        found += inside
+    return found
 
 
 def _fixed_batch(model: Model) -> int:

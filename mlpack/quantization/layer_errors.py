@@ -1,0 +1,179 @@
+"""How much noise quantization adds, layer by layer: the quantized graph beside the one that it was made from."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from mlpack.core.stage import Say
+
+Arrays = dict[str, np.ndarray]
+_TRUE = "@true"
+_INLINE_BYTES = 1_500_000_000
+# Float32 kernels that sum in another order agree to 120 dB; fp16 has 65 dB.
+_ROUNDING_DB = 100.0
+
+
+def layer_errors(say: Say, reference: str, quantized: str, inputs: str, step: int, threads: int) -> dict[str, Any]:
+    """SQNR of every layer that both graphs have, in dB, in the order of the graph.
+
+    `sqnr` is that of the layer's result in the quantized graph: the noise of all before it too. `own_sqnr` is that of
+    the layer alone, when it is given what the original computes. Layers that add no noise are left out; `outputs`
+    has the SQNR of the model's outputs. `after` names the nearest layers with weights whose results the layer reads:
+    what a quantizer does to their results, it is the layer that feels it. The rows of `inputs`, an .npz, are run
+    `step` at a time.
+
+    SQNR is 10 log10 of the power of the signal over that of the difference (Jayant, Noll: Digital Coding of
+    Waveforms, 1984).
+    """
+    rows = dict(np.load(inputs))
+    before, after = onnx.load(reference), onnx.load(quantized)
+    makers = {tensor: node for node in before.graph.node for tensor in node.output if tensor}
+    remade = {tensor for node in after.graph.node for tensor in node.output}
+    shared = [tensor for tensor in makers if tensor in remade]
+    outputs = [output.name for output in after.graph.output]
+    count = len(next(iter(rows.values())))
+    noise, weights = _Noise(), _Weights(before, makers)
+    with tempfile.TemporaryDirectory() as folder:
+        one = _open(before, shared, Path(folder) / "before.onnx", threads)
+        two = _open(after, shared, Path(folder) / "after.onnx", threads)
+        alone: ort.InferenceSession | None = None
+        for start in range(0, count - step + 1, step):
+            say("running both graphs", start, count)
+            feeds = {name: array[start : start + step] for name, array in rows.items()}
+            true, got = _run(one, shared, feeds), _run(two, shared, feeds)
+            floats = [tensor for tensor in shared if true[tensor].dtype.kind == "f"]
+            if alone is None:
+                kinds = {tensor: got[tensor].dtype for tensor in floats}
+                _cut(after, kinds)
+                alone = _open(after, floats, Path(folder) / "alone.onnx", threads)
+            wanted = {each.name for each in alone.get_inputs()}
+            given = {**feeds, **{tensor + _TRUE: true[tensor].astype(kinds[tensor]) for tensor in floats}}
+            own = _run(alone, floats, {name: array for name, array in given.items() if name in wanted})
+            for tensor in floats:
+                noise.add(tensor, true[tensor], got[tensor], own[tensor])
+    layers = [
+        {
+            "layer": makers[tensor].name,
+            "operator": makers[tensor].op_type,
+            "weighted": weights.of(makers[tensor]),
+            "after": weights.before(makers[tensor]),
+            "sqnr": noise.reached(tensor),
+            "own_sqnr": noise.own(tensor),
+        }
+        for tensor in shared
+        if noise.own(tensor) is not None
+    ]
+    return {
+        "layers": layers,
+        "outputs": {name: noise.reached(name) for name in outputs if name in noise.signal},
+        "samples": count,
+    }
+
+
+class _Weights:
+    """Which nodes have weights, and which such nodes come before a node."""
+
+    def __init__(self, graph: onnx.ModelProto, makers: Mapping[str, onnx.NodeProto]) -> None:
+        self._matrices = {each.name for each in graph.graph.initializer if len(each.dims) > 1}
+        self._makers = makers
+
+    def of(self, node: onnx.NodeProto) -> bool:
+        """Whether it multiplies with, or looks up in, a matrix of the model's."""
+        return any(name in self._matrices for name in node.input)
+
+    def before(self, node: onnx.NodeProto) -> list[str]:
+        """The nearest ones upstream, by name."""
+        found: dict[str, None] = {}
+        seen: set[str] = set()
+        waiting = list(node.input)
+        while waiting:
+            tensor = waiting.pop()
+            maker = self._makers.get(tensor)
+            if maker is None or tensor in seen:
+                continue
+            seen.add(tensor)
+            if self.of(maker):
+                found[maker.name] = None
+            else:
+                waiting.extend(maker.input)
+        return list(found)
+
+
+class _Noise:
+    """Sums of squares by tensor: of the true values, and of what the graph and each layer alone differ by."""
+
+    def __init__(self) -> None:
+        self.signal: dict[str, float] = {}
+        self._reached: dict[str, float] = {}
+        self._own: dict[str, float] = {}
+
+    def add(self, tensor: str, true: np.ndarray, got: np.ndarray, own: np.ndarray) -> None:
+        """What one step gave; cells that the original itself has no number for do not count."""
+        known = true.astype(np.float64)
+        finite = np.isfinite(known)
+        known = known[finite]
+        for sums, values in (
+            (self.signal, known),
+            (self._reached, known - got.astype(np.float64)[finite]),
+            (self._own, known - own.astype(np.float64)[finite]),
+        ):
+            sums[tensor] = sums.get(tensor, 0.0) + float(np.square(values).sum())
+
+    def reached(self, tensor: str) -> float | None:
+        """The SQNR in the quantized graph; None: it adds none beyond rounding."""
+        return _decibels(self.signal[tensor], self._reached[tensor])
+
+    def own(self, tensor: str) -> float | None:
+        """The SQNR of the layer alone; None: it adds none beyond rounding."""
+        return _decibels(self.signal.get(tensor, 0.0), self._own.get(tensor, 0.0))
+
+
+def _decibels(signal: float, noise: float) -> float | None:
+    if noise == 0 or signal == 0:
+        return None
+    if not math.isfinite(noise):
+        return -math.inf
+    ratio = 10 * math.log10(signal / noise)
+    return ratio if ratio < _ROUNDING_DB else None
+
+
+def _cut(graph: onnx.ModelProto, kinds: Mapping[str, np.dtype[Any]]) -> None:
+    """Every layer reads what the original computes, as an input of the graph, in place of what came before it."""
+    read: set[str] = set()
+    for node in graph.graph.node:
+        for index, name in enumerate(node.input):
+            if name in kinds:
+                node.input[index] = name + _TRUE
+                read.add(name)
+    graph.graph.input.extend(
+        onnx.helper.make_tensor_value_info(name + _TRUE, onnx.helper.np_dtype_to_tensor_dtype(kinds[name]), None)
+        for name in kinds
+        if name in read
+    )
+
+
+def _open(graph: onnx.ModelProto, tensors: Sequence[str], path: Path, threads: int) -> ort.InferenceSession:
+    """A session that gives these tensors too."""
+    shown = onnx.ModelProto()
+    shown.CopyFrom(graph)
+    known = {output.name for output in shown.graph.output}
+    shown.graph.output.extend(onnx.ValueInfoProto(name=tensor) for tensor in tensors if tensor not in known)
+    onnx.save(shown, path, save_as_external_data=shown.ByteSize() > _INLINE_BYTES)
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.log_severity_level = 4
+    return ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+
+
+def _run(session: ort.InferenceSession, tensors: Sequence[str], feeds: Mapping[str, np.ndarray]) -> Arrays:
+    return dict(zip(tensors, session.run(list(tensors), dict(feeds)), strict=True))
