@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlpack.api.lookup import artifact
+from mlpack.api.pages import check_free
+from mlpack.core.filesystem import write_atomic
 from mlpack.core.words import Frozen
+from mlpack.reports.diff_html import render_diff
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from mlpack.core.artifact import Artifact, Stored
 
@@ -24,23 +27,32 @@ class Difference(Frozen):
 
 
 class Comparison(Frozen):
-    """Two artifacts and all that differs between them."""
+    """Two artifacts and all that differs between them; `path` is the page where one was asked for."""
 
     a: str
     b: str
     differences: tuple[Difference, ...]
+    path: str | None = None
 
 
-def diff(a: str, b: str, store: str | Path | None = None) -> Comparison:
-    """Numerics, accuracy, latency, sizes, lineage options and libraries, where they differ.
+def diff(
+    a: str, b: str, store: str | Path | None = None, *, out: str | Path | None = None, force: bool = False
+) -> Comparison:
+    """Numerics, accuracy, latency, sizes, lineage options and libraries, where they differ; `out`: as a page too.
 
     Raises:
-        UsageError: nothing is there under one of the references.
+        UsageError: nothing is there under one of the references, or `out` is there already without `force`.
         Tampered: an `artifact.json` is damaged.
+        MachineError: the disk is full or `out` cannot be written.
     """
     first, second = artifact(a, store), artifact(b, store)
     found = differences(first.artifact, second.artifact)
-    return Comparison(a=_label(first), b=_label(second), differences=found)
+    place = None if out is None else Path(out).expanduser().absolute()
+    if place is not None:
+        check_free(place, inside=(first.path, second.path), force=force)
+        rows = [(each.part, each.what, each.a, each.b) for each in found]
+        write_atomic(place, render_diff(first.artifact, second.artifact, rows).encode())
+    return Comparison(a=_label(first), b=_label(second), differences=found, path=None if place is None else str(place))
 
 
 def differences(a: Artifact, b: Artifact) -> tuple[Difference, ...]:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlpack.api.lookup import artifact
+from mlpack.api.pages import check_free
 from mlpack.core.filesystem import write_atomic
-from mlpack.errors import Tampered, UsageError
+from mlpack.errors import Tampered
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +53,7 @@ def report(
     stored = artifact(ref, store)
     this = stored.artifact
     place = Path(out or f"{this.name}-{this.version}.html").expanduser().absolute()
-    _check_free(place, inside=stored.path, force=force)
+    check_free(place, inside=(stored.path,), force=force)
     page = page_of(this, stored.path / "reports").encode()
     write_atomic(place, page)
     return Reported(path=place, artifact=f"{this.name}@{this.version}", size_bytes=len(page))
@@ -90,17 +91,3 @@ def _timings(file: Path, check: str) -> dict[str, np.ndarray]:
         return load_arrays(file)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise Tampered(f"{file} is damaged: {error}", check) from error
-
-
-def _check_free(place: Path, *, inside: Path, force: bool) -> None:
-    if place.is_relative_to(inside):
-        raise UsageError(
-            f"{place} lies inside the artifact, which never changes", f"choose another file: --out {place.name}"
-        )
-    if place.is_dir():
-        raise UsageError(f"{place} is a folder", f"choose a file: --out {place.name}/report.html")
-    if (place.exists() or place.is_symlink()) and not force:
-        raise UsageError(
-            f"{place} is there already",
-            f"replace it with --force, or choose another: --out {place.stem}-2{place.suffix}",
-        )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from mlpack.cli.options import Ref, Store
 
@@ -10,18 +13,24 @@ if TYPE_CHECKING:
     from mlpack.cli.screen import Screen
 
 
-def command(screen: Screen, a: Ref, b: Ref, store: Store = None) -> None:
+Out = Annotated[Path | None, typer.Option("--out", metavar="FILE.html", help="Write it as one HTML page too.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there.")]
+
+
+def command(screen: Screen, a: Ref, b: Ref, store: Store = None, out: Out = None, *, force: Force = False) -> None:
     """Show what differs between two artifacts."""
     from mlpack.api.diff import diff
 
-    found = diff(a, b, store)
+    found = diff(a, b, store, out=out, force=force)
 
     def human(screen: Screen) -> None:
         if not found.differences:
             screen.print(f"{found.a} and {found.b} do not differ in anything that counts")
-            return
-        rows = [(each.part, each.what, _cell(each.a), _cell(each.b)) for each in found.differences]
-        screen.table(("part", "what", found.a, found.b), rows)
+        else:
+            rows = [(each.part, each.what, _cell(each.a), _cell(each.b)) for each in found.differences]
+            screen.table(("part", "what", found.a, found.b), rows)
+        if found.path is not None:
+            screen.print(f"the page: {found.path}")
 
     screen.result(found.model_dump(mode="json"), human)
 

@@ -38,7 +38,7 @@ def render(artifact: Artifact, timings: Mapping[str, np.ndarray], reports: Mappi
     figures = {f"launches-{each['batch']}": each for each in by_batch} | ({"pareto": plot} if plot else {})
     scripts = _scripts() if figures else ()
     return (
-        _environment()
+        environment()
         .get_template("page.html.j2")
         .render(
             this=artifact,
@@ -51,11 +51,16 @@ def render(artifact: Artifact, timings: Mapping[str, np.ndarray], reports: Mappi
             quantize=reports.get("quantize", {}).get("tables", {}),
             recipe=_yaml(artifact.recipe),
             figures=figures,
-            style=(_PAGE / "style.css").read_text(encoding="utf-8"),
+            style=style(),
             scripts=scripts,
             policy=" ".join(f"'{_digest(text)}'" for text in scripts) or "'none'",
         )
     )
+
+
+def style() -> str:
+    """The pages' style sheet."""
+    return (_PAGE / "style.css").read_text(encoding="utf-8")
 
 
 @cache
@@ -85,7 +90,8 @@ def _yaml(recipe: dict[str, Any]) -> str:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Where the pages' templates lie, with the words that they use."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
