@@ -69,6 +69,9 @@ class _SessionRunner:
     def copy_out(self) -> dict[str, np.ndarray]:
         return dict(zip(self._names, self._binding.copy_outputs_to_cpu(), strict=True))
 
+    def device_ms(self) -> float | None:
+        return None
+
 
 class OnnxRuntime:
     """ONNX Runtime, one session per opened model."""

@@ -62,6 +62,9 @@ class _RequestRunner:
     def copy_out(self) -> dict[str, np.ndarray]:
         return {name: np.array(self._request.get_tensor(output).data) for name, output in self._outputs}
 
+    def device_ms(self) -> float | None:
+        return None
+
 
 class OpenVino:
     """OpenVINO's CPU plug-in. By default it runs fp32 graphs in bf16 on some CPUs: here it is always told."""

@@ -36,6 +36,7 @@ class _ModuleRunner:
         self._device = device
         self._given: tuple[torch.Tensor, ...] = ()
         self._made: tuple[torch.Tensor, ...] = ()
+        self._events = _events() if device.type == "cuda" else None
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         self.copy_in(inputs)
@@ -46,6 +47,8 @@ class _ModuleRunner:
         self._given = tuple(to_tensor(inputs[name]).to(self._device) for name in self._inputs)
 
     def compute(self) -> None:
+        if self._events is not None:
+            self._events[0].record()
         with torch.inference_mode():
             try:
                 self._made = self.module(*self._given)
@@ -58,11 +61,20 @@ class _ModuleRunner:
                     f"the torch module fails on {shapes}: {reason}",
                     "check that the data is what it was trained on",
                 ) from error
-        if self._device.type == "cuda":
+        if self._events is not None:
+            self._events[1].record()
             torch.cuda.synchronize(self._device)
 
     def copy_out(self) -> dict[str, np.ndarray]:
         return {spec.name: to_numpy(made) for spec, made in zip(self._outputs, self._made, strict=True)}
+
+    def device_ms(self) -> float | None:
+        return None if self._events is None else float(self._events[0].elapsed_time(self._events[1]))
+
+
+def _events() -> tuple[torch.cuda.Event, torch.cuda.Event]:
+    """Marks on the device's own time line: what lies between them was computed, not waited for."""
+    return torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
 
 
 def to_tensor(array: np.ndarray) -> torch.Tensor:

@@ -67,6 +67,7 @@ def _facts(this: Artifact) -> Iterator[tuple[str, list[str]]]:
     timed = [record for record in this.latency if record.baseline and record.optimized]
     if timed:
         yield "speed", [_speed(record) for record in timed]
+        yield from _energy(timed)
         again = [] if timed[0].steady else ["not steady: `mlpack bench` times it again"]
         yield (
             "measured",
@@ -132,6 +133,18 @@ def _worst_group(groups: tuple[GroupRecord, ...], scale: int, unit: str) -> str:
         f"worst of {len(groups)} groups: {worst.group} drops {worst.drop * scale:.3g}{unit} [{low:.3g}, {high:.3g}] on "
         f"{count(worst.samples, 'sample')}"
     )
+
+
+def _energy(timed: list[LatencyRecord]) -> Iterator[tuple[str, list[str]]]:
+    """Millijoules per sample, where the machine has sensors for them."""
+    lines = [
+        f"{record.baseline.energy_mj:.3g} → {record.optimized.energy_mj:.3g} mJ a sample at batch {record.batch}"
+        for record in timed
+        if record.baseline and record.baseline.energy_mj is not None
+        if record.optimized and record.optimized.energy_mj is not None
+    ]
+    if lines:
+        yield "energy", lines
 
 
 def _speed(record: LatencyRecord) -> str:

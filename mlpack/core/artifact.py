@@ -94,7 +94,7 @@ class AccuracyRecord(Frozen):
 
 
 class Timing(Frozen):
-    """Percentiles of one contender in ms. `p99` is None where `n` cannot carry it."""
+    """Percentiles of one contender in ms, and its energy. `p99` is None where `n` cannot carry it."""
 
     p50: float
     p50_ci95: tuple[float, float] | None = None
@@ -102,6 +102,9 @@ class Timing(Frozen):
     p99_reason: str | None = None
     n: int
     launches: int
+    energy_mj: float | None = Field(
+        default=None, description="per sample, of the device that computes; null: no sensor"
+    )
 
 
 class LatencyRecord(Frozen):

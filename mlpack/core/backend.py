@@ -49,6 +49,10 @@ class Runner(Protocol):
         """The outputs as numpy arrays."""
         ...
 
+    def device_ms(self) -> float | None:
+        """What the last compute took by the device's own clock; None where it has none that the library shows."""
+        ...
+
 
 class Backend(Protocol):
     """A library that runs models here. One file per backend, one line in the table."""

@@ -104,7 +104,15 @@ def notes(metrics: Mapping[str, Any]) -> tuple[str, ...]:
     if abs(metrics["drift"]) > _DRIFTED:
         how = "slower" if metrics["drift"] > 0 else "faster"
         told.append(f"the machine became {abs(metrics['drift']):.0%} {how} meanwhile; turns cancel that out of speeds")
+    if metrics["clocks_moved"]:
+        told.append(f"the clock changed by more than 5% within {_times(metrics['clocks_moved'])}")
+    if metrics["slowed"]:
+        told.append(f"the card ran below its clocks: {', '.join(metrics['slowed'])}")
     return tuple(told)
+
+
+def _times(count: int) -> str:
+    return "1 timing" if count == 1 else f"{count} timings"
 
 
 def _takers(metrics: Mapping[str, Any]) -> list[str]:

@@ -10,13 +10,14 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from mlpack.core.backend import Backend, Spent
+    from mlpack.core.backend import Backend, Runner, Spent
     from mlpack.core.backend_options import BackendOptions
     from mlpack.core.model import Model
     from mlpack.core.target import Target
 
 _TOP_OPERATORS = 6
 _MOST_MODULES = 12
+_DEVICE_RUNS = 10
 _QUANTIZING = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "FakeQuantize"}
 QUANTIZING = "quantize/dequantize"
 ELSEWHERE = "(no module)"
@@ -31,7 +32,7 @@ def split_request(
     feeds: Mapping[str, np.ndarray],
     seconds: float,
 ) -> dict[str, Any]:
-    """Median ms of one request: `parts` with shares that sum to 1, `modules` by path."""
+    """Median ms of one request: `parts` with shares that sum to 1, `modules` by path, `device_ms` by its own clock."""
     import numpy as np
 
     from mlpack.measure.clock import time_calls
@@ -41,6 +42,7 @@ def split_request(
         copy_in = float(np.median(time_calls(partial(runner.copy_in, feeds), seconds / 4)))
         compute = float(np.median(time_calls(runner.compute, seconds)))
         copy_out = float(np.median(time_calls(runner.copy_out, seconds / 4)))
+        device_ms = _by_the_device(runner)
     spent = backend.operators(model, target, options, feeds)
     # The library's profiler slows each operator a little: its shares are kept, its sum is not.
     whole = sum(each.ms for each in spent)
@@ -50,7 +52,20 @@ def split_request(
     for each in spent:
         modules[each.module] = modules.get(each.module, 0.0) + each.ms * scale
     request = sum(ms for _, ms in parts)
-    return {"parts": [{"name": name, "p50": ms, "share": ms / request} for name, ms in parts], "modules": modules}
+    shares = [{"name": name, "p50": ms, "share": ms / request} for name, ms in parts]
+    return {"parts": shares, "modules": modules, "device_ms": device_ms}
+
+
+def _by_the_device(runner: Runner) -> float | None:
+    """Median ms of compute by the device's own clock; None where there is none."""
+    import numpy as np
+
+    told = []
+    for _ in range(_DEVICE_RUNS):
+        runner.compute()
+        told.append(runner.device_ms())
+    known = [each for each in told if each is not None]
+    return float(np.median(known)) if known else None
 
 
 def _by_operator(spent: Sequence[Spent], scale: float) -> list[tuple[str, float]]:

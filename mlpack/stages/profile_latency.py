@@ -50,6 +50,7 @@ class ProfileLatency(Stage):
     code: ClassVar[tuple[str, ...]] = (
         "mlpack.measure.launches",
         "mlpack.measure.clock",
+        "mlpack.measure.telemetry",
         "mlpack.stages.turns",
         "mlpack.stages.components",
     )
@@ -93,6 +94,8 @@ class ProfileLatency(Stage):
             ended = self._play(turns)
         save_arrays(job.out / SAMPLES, _flat(turns.ms))
         latency = [row for batch in batches for row in _rows(turns.ms, batch)]
+        for row in latency:
+            row["energy_mj"] = _median(turns.energy_mj.get(row["contender"], {}).get(row["batch"]))
         parts = turns.parts[OPTIMIZED]["parts"] if self.components else []
         modules = by_module({label: turns.parts[label]["modules"] for label in turns.split})
         metrics = {
@@ -105,6 +108,10 @@ class ProfileLatency(Stage):
             "drift": max((drift([turns.ms[label][batch] for label in turns.ms]) for batch in batches), key=abs),
             "ended": ended,
             "peak_rss_bytes": turns.peak_rss_bytes,
+            "clocks_moved": turns.clocks_moved,
+            "slowed": sorted(turns.slowed),
+            "telemetry": turns.telemetry,
+            "device_ms": {label: each["device_ms"] for label, each in turns.parts.items()},
             "half_width": _half_width(latency),
             "rows": kind,
             "threads": job.threads,
@@ -136,6 +143,12 @@ class ProfileLatency(Stage):
 def _split(rivals: Mapping[str, Model]) -> tuple[str, ...]:
     """The model, and the original beside it."""
     return (OPTIMIZED, *(label for label in rivals if label == BASELINE))
+
+
+def _median(values: list[float] | None) -> float | None:
+    import numpy as np
+
+    return float(np.median(values)) if values else None
 
 
 def _flat(timed: dict[str, dict[int, list[np.ndarray]]]) -> dict[str, np.ndarray]:

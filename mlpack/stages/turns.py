@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from mlpack.core.model import Model
     from mlpack.core.stage import Job, Say
+    from mlpack.measure.telemetry import Sensors
 
 # Processes that are loaded side by side, and how many times its files a loaded model takes.
 _ABREAST = 10
@@ -31,7 +32,8 @@ class Turns:
     The first launches of those in `split` also give the parts of one request, in `parts`, once they are timed.
     `unsteady` counts blocks that never settled, `repeated` those taken again, `disturbed` those kept all the same;
     `steal` and `others` are the largest shares of CPU time that a kept block lost; `peak_rss_bytes` has each
-    contender's launches.
+    contender's launches. Where there are sensors, `energy_mj` has what each launch took per sample; `clocks_moved`
+    counts blocks in which the clock changed, and `slowed` says what held a card back.
     """
 
     contenders: dict[str, Model]
@@ -44,6 +46,10 @@ class Turns:
     ms: dict[str, dict[int, list[np.ndarray]]] = field(default_factory=dict)
     peak_rss_bytes: dict[str, list[int]] = field(default_factory=dict)
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    energy_mj: dict[str, dict[int, list[float]]] = field(default_factory=dict)
+    telemetry: dict[str, dict[str, Any]] = field(default_factory=dict)
+    clocks_moved: int = 0
+    slowed: set[str] = field(default_factory=set)
     unsteady: int = 0
     repeated: int = 0
     disturbed: int = 0
@@ -83,6 +89,15 @@ class Turns:
             self.disturbed += told["disturbed"]
             self.steal = max(self.steal, told["steal"])
             self.others = max(self.others, told["others"])
+            self._sense(label, batch, told["telemetry"], len(told["ms"]))
+
+    def _sense(self, label: str, batch: int, told: dict[str, Any], calls: int) -> None:
+        self.telemetry[label] = told
+        self.clocks_moved += told["clocks_moved"]
+        self.slowed |= set(told["slowed"])
+        if told["joules"] is not None:
+            by_batch = self.energy_mj.setdefault(label, {})
+            by_batch.setdefault(batch, []).append(told["joules"] * 1000 / calls / batch)
 
     def _waves(self, count: int) -> list[list[str]]:
         """The turns: a wave is as many rounds as fit the memory and `_ABREAST` processes, one at least."""
@@ -152,12 +167,14 @@ def block(
     from mlpack.backends import BACKENDS
     from mlpack.core.model import Model
     from mlpack.measure.machine import peak_rss_bytes
+    from mlpack.measure.telemetry import Sensors
     from mlpack.stages.components import split_request
 
     opened = Model.model_validate(model)
     assert opened.backend is not None
     options = opened.backend_options.model_copy(update={"threads": threads})
     inputs = dict(np.load(rows))
+    sensors = Sensors(options.device)
     backend, where = BACKENDS[opened.backend], Target.model_validate(target)
     with backend.open(opened, where, options) as runner:
         say("ready")
@@ -165,34 +182,35 @@ def block(
         found: dict[str, Any] = {}
         for batch in batches:
             feeds = {name: np.ascontiguousarray(array[:batch]) for name, array in inputs.items()}
-            found[str(batch)] = _quietest(lambda feeds=feeds: runner(feeds), seconds)
+            found[str(batch)] = _quietest(lambda feeds=feeds: runner(feeds), seconds, sensors)
         peak = peak_rss_bytes()
     first = {name: np.ascontiguousarray(array[: batches[0]]) for name, array in inputs.items()}
     parts = split_request(backend, opened, where, options, first, seconds) if split else None
     return {**found, "peak_rss_bytes": peak, "parts": parts}
 
 
-def _quietest(call: Any, seconds: float) -> dict[str, Any]:
+def _quietest(call: Any, seconds: float, sensors: Sensors) -> dict[str, Any]:
     """The calls of the first try that nothing disturbed, or of the least disturbed one.
 
     What decides is the CPU time that others took, never the timing itself: taking the fastest would be cheating.
     """
     from mlpack.measure.clock import time_calls, warm_up
     from mlpack.measure.disturbance import Disturbance, Watch
+    from mlpack.measure.telemetry import between
 
-    kept: tuple[Disturbance, Any] | None = None
+    kept: tuple[Disturbance, Any, dict[str, Any]] | None = None
     steady = warm_up(call)
     tries = 0
     while tries < _TRIES:
         tries += 1
-        watch = Watch()
+        watch, before = Watch(), sensors.read()
         ms = time_calls(call, seconds, warmup_seconds=0)
-        seen = watch.read() or Disturbance(0.0, 0.0)
+        seen, used = watch.read() or Disturbance(0.0, 0.0), between(before, sensors.read())
         if kept is None or seen.share < kept[0].share:
-            kept = seen, ms
+            kept = seen, ms, used.document()
         if not seen.noticed:
             break
     assert kept is not None
-    seen, ms = kept
-    told = {"steal": seen.steal, "others": seen.others, "disturbed": seen.noticed}
+    seen, ms, telemetry = kept
+    told = {"steal": seen.steal, "others": seen.others, "disturbed": seen.noticed, "telemetry": telemetry}
     return {"ms": ms.tolist(), "steady": steady, "tries": tries, **told}

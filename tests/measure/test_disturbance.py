@@ -11,6 +11,7 @@ from mlpack.measure.disturbance import Disturbance, Watch, notes
 
 BUSY = "import time; print(flush=True)\nwhile True: pass"
 QUIET = {"disturbed": 0, "repeated": 0, "unsteady": 0, "drift": 0.0, "steal": 0.0, "others": 0.0}
+QUIET |= {"clocks_moved": 0, "slowed": []}
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the counters are Linux's")
 
 
@@ -81,3 +82,10 @@ def test_notes_name_what_happened_and_are_silent_when_nothing_did():
     assert "never steady" in notes({**QUIET, "unsteady": 1})[0]
     assert "20% slower" in notes({**QUIET, "drift": 0.2})[0]
     assert notes({**QUIET, "drift": 0.05}) == ()
+
+
+def test_clocks_that_moved_and_what_slowed_a_card_are_said():
+    assert notes({**QUIET, "clocks_moved": 2, "slowed": ["heat"]}) == (
+        "the clock changed by more than 5% within 2 timings",
+        "the card ran below its clocks: heat",
+    )
