@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -52,6 +52,8 @@ def tensors(draw):
 
 
 @given(tensors(), st.booleans())
+@example(("UINT64", np.array([0, 2**63], np.uint64)), False)
+@example(("UINT64", np.array([[1], [2**64 - 1]], np.uint64)), True)
 def test_every_finite_array_arrives_bit_for_bit(tensor, is_nested):
     datatype, array = tensor
     spec = Tensor("x", datatype, ("batch", *array.shape[1:]))
@@ -161,3 +163,10 @@ def test_the_response_keeps_values_and_refuses_what_json_cannot_say():
     assert answer["outputs"][1] == {"name": "z", "datatype": "INT64", "shape": [1], "data": [2**60]}
     with pytest.raises(ValueError, match="output 'y' has NaN"):
         build_response(request, {"y": np.array([[np.nan]]), "z": np.array([1])}, model)
+
+
+@pytest.mark.parametrize("data", [[0, 2**64], [-1, 2**63], [None, 1], [1.5, 2**63]])
+def test_whole_numbers_that_uint64_cannot_hold_are_refused(data):
+    content = written(np.zeros(2, np.uint64), "UINT64", data)
+    with pytest.raises(BadRequest, match="UINT64"):
+        parse_request(content, described(Tensor("x", "UINT64", ("batch",))))

@@ -146,7 +146,7 @@ def _array(given: dict[str, Any], tensor: Tensor, symbols: dict[str, tuple[int, 
     if not isinstance(data, list):
         raise BadRequest(f"input {tensor.name!r} must have its values in a list, 'data'")
     try:
-        values = np.array(data)
+        values = _exact(data, np.array(data), tensor)
     except (ValueError, OverflowError, RecursionError):
         raise BadRequest(f"the data of input {tensor.name!r} is ragged or not of numbers") from None
     count = math.prod(shape)
@@ -156,6 +156,20 @@ def _array(given: dict[str, Any], tensor: Tensor, symbols: dict[str, tuple[int, 
             f"neither {list(shape)} nor {count} values in one list"
         )
     return _cast(values, tensor).reshape(shape)
+
+
+def _exact(data: list[Any], values: Array, tensor: Tensor) -> Array:
+    """Whole numbers as they came: beside one from 2**63 on, numpy makes floats of all of them."""
+    dtype = DATATYPES[tensor.datatype]
+    if dtype.kind not in "iu" or values.dtype.kind not in "fO" or not values.size:
+        return values
+    exact = np.array(data, dtype=object)
+    if not all(type(each) is int for each in exact.flat):
+        return values
+    bounds = np.iinfo(dtype)
+    if exact.min() < bounds.min or exact.max() > bounds.max:
+        raise BadRequest(f"the data of input {tensor.name!r} has values that {tensor.datatype} cannot hold")
+    return exact.astype(dtype)
 
 
 def _shape(given: Any, tensor: Tensor, symbols: dict[str, tuple[int, str]]) -> tuple[int, ...]:
