@@ -110,6 +110,7 @@ class Quantize(Stage):
         """
         assert model is not None
         from mlpack.quantization.coverage import operator_counts, share
+        from mlpack.quantization.ranges import calibration_ranges
         from mlpack.stages import samples
 
         rules = job.target.rules
@@ -153,10 +154,13 @@ class Quantize(Stage):
             }
         )
         counts = operator_counts(job.out / model.entry)
-        table = [{"operator": operator, "nodes": nodes} for operator, nodes in sorted(counts.items())]
+        tables = {
+            "operators": [{"operator": operator, "nodes": nodes} for operator, nodes in sorted(counts.items())],
+            "calibration_ranges": calibration_ranges(job.out / model.entry),
+        }
         return Outcome(
             model=quantized,
-            report=Report(metrics={"share": round(changed, 4), "rules": rules}, tables={"operators": table}),
+            report=Report(metrics={"share": round(changed, 4), "rules": rules}, tables=tables),
         )
 
 

@@ -28,6 +28,7 @@ NEED_A_LIBRARY = {
     "mlpack.backends.torch_probe": "torch",
     "mlpack.quantization.coverage": "onnx",
     "mlpack.quantization.layer_errors": "onnx",
+    "mlpack.quantization.ranges": "onnx",
     "mlpack.stages.quantize_int8": "onnx",
 }
 # These are copied into packages: they run beside a server's libraries, without mlpack.

@@ -273,3 +273,20 @@ def test_refusals_before_anything_runs():
     for fine in (Quantize(numerics="int8"), Quantize(numerics="fp16"), Quantize(numerics="auto")):
         assert fine.refusal(A100) is None
         assert fine.refusal(VNNI) is None
+
+
+@pytest.mark.parametrize("target", [VNNI, A100])
+def test_the_ranges_that_calibration_found_are_reported(static, target):
+    rows = static("mlp", target).report.tables["calibration_ranges"]
+    data = rows_for("mlp", 64)["x"]
+    by_tensor = {row["tensor"]: row for row in rows}
+    assert "x" in by_tensor
+    assert by_tensor["x"]["low"] <= data.min() + by_tensor["x"]["step"]
+    assert by_tensor["x"]["high"] >= data.max() - by_tensor["x"]["step"]
+    assert by_tensor["x"]["high"] <= 1.5 * np.abs(data).max()
+    assert all(row["high"] - row["low"] == pytest.approx(255 * row["step"]) for row in rows)
+
+
+def test_dynamic_ranges_are_not_calibrated(bench, kept):
+    done = run(bench, kept.ready("mlp"), VNNI, rows_for("mlp", 16), method="dynamic", operators="weighted")
+    assert done.report.tables["calibration_ranges"] == []
