@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -10,16 +9,6 @@ import pytest
 
 # Test folders are no packages.
 sys.path.insert(0, str(Path(__file__).parent.parent / "runtimes"))
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    for name in list(os.environ):
-        if name.startswith("MLPACK_"):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLPACK_CACHE", str(tmp_path / "cache"))
-    return tmp_path
 
 
 @pytest.fixture

@@ -1,13 +1,11 @@
-"""A store with artifacts, and ways to run a command line: in this process, or as a process of its own."""
+"""A store with artifacts, and the command line as a process of its own."""
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,27 +14,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "store"))
 
 MLPACK = [sys.executable, "-c", "from mlpack.cli.app import main; main()"]
-
-
-@dataclass
-class Ended:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in list(os.environ):
-        if name.startswith("MLPACK_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("MLPACK_CACHE", str(tmp_path / "cache"))
-    return tmp_path
 
 
 @pytest.fixture
@@ -53,22 +30,9 @@ def store(place):
 
 
 @pytest.fixture
-def cli(place, capsys):
-    from mlpack.cli.app import run
-
-    def call(*words: str) -> Ended:
-        capsys.readouterr()
-        code = run(list(words))
-        out, err = capsys.readouterr()
-        return Ended(code, out, err)
-
-    return call
-
-
-@pytest.fixture
 def process(place):
-    def call(*words: str, **changes: Any) -> Ended:
+    def call(*words: str, **changes: Any) -> Any:
         done = subprocess.run([*MLPACK, *words], capture_output=True, text=True, timeout=60, check=False, **changes)
-        return Ended(done.returncode, done.stdout, done.stderr)
+        return SimpleNamespace(code=done.returncode, out=done.stdout, err=done.stderr)
 
     return call

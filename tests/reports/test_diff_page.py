@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from browser import CHROMIUM, LOCAL, Browser
-from conftest import Page
 from hand_made import FULL, latency, publish_by_hand
+from pages import Page
 
 HOSTILE = "<img src=x onerror='window.hacked=1'>"
 
@@ -30,7 +28,7 @@ def test_the_page_has_what_counts_and_every_difference(cli, two, place):
     done, page = differ(cli, place)
     assert done.code == 0, done.err
     assert str(place / "diff.html") in done.err
-    document = json.loads(cli("diff", "reviews@1", "reviews@2", "--json").out)
+    document = cli("diff", "reviews@1", "reviews@2", "--json").document
     assert "reviews@1 → reviews@2" in page.text
     assert "2.67 ×" in page.text
     assert {"model", "accuracy", "latency"} <= page.sections
