@@ -160,6 +160,10 @@ def load_inner(folder: Path, loader: Loader) -> torch.nn.Module:
         return Exported(read_program(archive))
     if loader.kind == "torchscript":
         return _read_torchscript(archive)
+    if loader.kind == "hf_folder":
+        from mlpack.backends.torch_hf import load_hf
+
+        return load_hf(archive).eval()
     module = _read_pickle(archive, loader) if loader.kind == "pickled_module" else _from_factory(folder, loader)
     return module.eval()
 

@@ -11,7 +11,7 @@ from mlpack.core.user_code import Reference
 from mlpack.core.words import Frozen
 
 ENTRY = "loader.json"
-Kind = Literal["exported_program", "torchscript", "pickled_module", "state_dict", "onnx_file", "factory"]
+Kind = Literal["exported_program", "torchscript", "pickled_module", "state_dict", "onnx_file", "factory", "hf_folder"]
 
 
 class Loader(Frozen):
@@ -19,7 +19,9 @@ class Loader(Frozen):
 
     kind: Kind
     sha256: str = Field(description="of what the user handed in")
-    archive: str | None = Field(default=None, description="exported program, TorchScript or allowed pickle")
+    archive: str | None = Field(
+        default=None, description="exported program, TorchScript or allowed pickle; folder with config and weights"
+    )
     weights: str | None = Field(default=None, description="safetensors file")
     shared: dict[str, str] = Field(
         default_factory=dict, description="tensor names that are the same tensor as another, which is kept"
@@ -30,6 +32,8 @@ class Loader(Frozen):
     folder: str | None = Field(default=None, description="where the user's own imports are looked for")
     pickled: bool = False
     unwrapped: tuple[str, ...] = ()
+    usual: tuple[str, ...] = Field(default=(), description="inputs as --input has them, where nobody says otherwise")
+    library: str | None = Field(default=None, description="whose code the module is, with its version")
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 # With fewer differing samples the resamples see too little of what can happen: see `_floor`.
 DISCORDANT_FLOOR = 10
+# So many samples like the most extreme one that was seen are taken to be missing, at either end: a heavy tail is
+# seldom seen whole, and a resample never goes beyond it.
+_UNSEEN = 0.5
 _JACKKNIFE_GROUPS = 200
 _UNDEFINED_SHARE = 0.05
 _CHUNK_NUMBERS = 4_000_000
@@ -89,6 +92,8 @@ def paired_drop(
         tail = (1 - confidence) / 2
         ends = value - _standard_error(sums, counts) * np.quantile(studentized, [1 - tail, tail])
         low, high = min(low, float(ends[0])), max(high, float(ends[1]))
+        share = _shares(sums, counts)
+        low, high = low + _UNSEEN * float(share.min()), high + _UNSEEN * float(share.max())
     return _floor(Drop(value, low, high, discordant), groups, 1.0 if metric.percent else spread, confidence)
 
 
@@ -137,11 +142,15 @@ def _resampled_means(
     return np.concatenate(means), np.concatenate(distances)
 
 
+def _shares(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """What each group adds to the mean over all samples, beyond what an average one adds."""
+    total = counts.sum(axis=-1)
+    return np.asarray((sums - (sums.sum(axis=-1) / total)[..., None] * counts) / total[..., None])
+
+
 def _standard_error(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Of the mean over all samples of groups with these sums and counts [..., groups], linearised."""
-    total = counts.sum(axis=-1)
-    rest = sums - (sums.sum(axis=-1) / total)[..., None] * counts
-    return np.asarray(np.sqrt((rest**2).sum(axis=-1)) / total)
+    return np.asarray(np.sqrt((_shares(sums, counts) ** 2).sum(axis=-1)))
 
 
 def _means_without(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -18,5 +18,6 @@ SOURCES: Table[Source] = Table(
         "state_dict": "mlpack.sources.state_dict:SOURCE",
         "onnx_file": "mlpack.sources.onnx_file:SOURCE",
         "factory": "mlpack.sources.factory:SOURCE",
+        "hf_folder": "mlpack.sources.hf_folder:SOURCE",
     },
 )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mlpack.core.recipe import SourceSpec
     from mlpack.sources.source import Container
 
-_TAKES = "give a .pt2, TorchScript, .onnx, weights with --factory, or package.module:function"
+_TAKES = "give a .pt2, TorchScript, .onnx, weights with --factory, a Hugging Face folder, or package.module:function"
 _LARGEST_HEADER = 100_000_000
 _ONNX_FIELDS = {1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26}
 _ONNX_GRAPH = 7
@@ -40,6 +40,10 @@ def detect(spec: SourceSpec) -> Detected:
     path = Path(spec.model).expanduser()
     if not path.exists() and is_reference(spec.model):
         return _detect_factory(spec)
+    if (path / "config.json").is_file():
+        from mlpack.sources.hf_folder import detect_folder
+
+        return detect_folder(path, spec)
     _check_is_file(path, spec.model)
     kind, container, scan = _recognise(path)
     factory = None if spec.factory is None else find_reference(spec.factory, "--factory", ModelError)
@@ -85,12 +89,7 @@ def _refuse(found: Detected, spec: SourceSpec) -> None:
 
 def _check_is_file(path: Path, given: str) -> None:
     if path.is_dir():
-        if (path / "config.json").is_file():
-            raise ModelError(
-                f"{given} is a Hugging Face folder",
-                "Hugging Face folders come with a later version: export it to .pt2 or give a factory",
-            )
-        raise ModelError(f"{given} is a folder, not a model file", _TAKES)
+        raise ModelError(f"{given} is a folder without a config.json, not a model", _TAKES)
     if not path.exists():
         names = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.name, names, n=1)

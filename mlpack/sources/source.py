@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mlpack.core.recipe import SourceSpec
     from mlpack.core.user_code import Reference
 
-Container = Literal["pt2", "torchscript", "torch_zip", "torch_legacy", "safetensors", "onnx", "code"]
+Container = Literal["pt2", "torchscript", "torch_zip", "torch_legacy", "safetensors", "onnx", "code", "hf"]
 
 
 @dataclass(frozen=True)

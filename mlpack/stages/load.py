@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from pydantic import Field
@@ -18,7 +19,7 @@ from mlpack.errors import ModelError
 from mlpack.sources import SOURCES
 from mlpack.sources.detect import detect
 from mlpack.sources.input_spec import Parameters, choose_inputs, parse_inputs
-from mlpack.stages.torch_imports import with_code
+from mlpack.stages.torch_imports import with_architecture, with_code
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,6 +96,8 @@ class Load(Stage):
         del model
         if self.kind == "onnx_file":
             return ()
+        if self.kind == "hf_folder":
+            return with_architecture(Path(self.path).expanduser())
         code = self.path if self.kind == "factory" else self.factory
         return with_code(None if code is None else find_reference(code, "factory", ModelError))
 
@@ -141,7 +144,7 @@ class Load(Stage):
             job.say(note)
         inner = load_inner(job.out, loader)
         program = inner.program if isinstance(inner, Exported) else None
-        specs = self._inputs_of_program(program, job) if program is not None else self._inputs_of(inner)
+        specs = self._inputs_of_program(program, job) if program is not None else self._inputs_of(inner, loader.usual)
         names = tuple(spec.name for spec in specs)
         flat = Flat(inner, names)
         real = _real_rows(job, specs)
@@ -186,17 +189,25 @@ class Load(Stage):
             for spec in specs
         )
 
-    def _inputs_of(self, inner: torch.nn.Module) -> tuple[TensorSpec, ...]:
+    def _inputs_of(self, inner: torch.nn.Module, usual: tuple[str, ...]) -> tuple[TensorSpec, ...]:
         from mlpack.backends import torch_probe
 
         found = torch_probe.signature(inner)
         return choose_inputs(
             Parameters(found.names, found.required, found.open_to),
-            parse_inputs(self.inputs),
+            parse_inputs(self.inputs) or _those_in(parse_inputs(usual), self.data_inputs),
             self.data_inputs,
             float_dtype=torch_probe.float_dtype(inner),
             static_batch=self.static_batch,
         )
+
+
+def _those_in(usual: tuple[TensorSpec, ...], data: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    """What usually goes in, less what the data does not have; nothing where the data has something else."""
+    names = {spec.name for spec in data}
+    if names - {spec.name for spec in usual}:
+        return ()
+    return tuple(spec for spec in usual if not names or spec.name in names)
 
 
 def _rows(specs: tuple[TensorSpec, ...], sizes: Mapping[str, int]) -> int:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from mlpack.core.loader import Loader
 from mlpack.core.user_code import imported_by, module_file
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mlpack.core.model import Model
     from mlpack.core.user_code import Reference
 
@@ -22,7 +25,15 @@ def imports_of(model: Model | None) -> tuple[str, ...]:
     if model is None or model.format != "torch":
         return ()
     loader = Loader.read(model.path)
+    if loader.kind == "hf_folder":
+        return with_architecture(model.path / (loader.archive or ""))
     return with_code(loader.code if loader.reference is not None else None)
+
+
+def with_architecture(folder: Path) -> tuple[str, ...]:
+    """Torch, transformers, and its module for the architecture in the folder's config.json."""
+    kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"].replace("-", "_")
+    return (*_TORCH, "transformers", f"transformers.models.{kind}.modeling_{kind}")
 
 
 def with_code(reference: Reference | None) -> tuple[str, ...]:
