@@ -16,6 +16,7 @@ class Entry(NamedTuple):
 
 
 COMMANDS: dict[str, Entry] = {
+    "init": Entry("mlpack.cli.init:command", "Look at a model and data, write mlpack.toml."),
     "optimize": Entry("mlpack.cli.optimize:command", "Make a model smaller and faster, prove it, publish it."),
     "plan": Entry("mlpack.cli.plan:command", "Say what would run, what is kept, and what this machine lacks."),
     "bench": Entry("mlpack.cli.bench:command", "Time models in turns, with intervals and components."),
@@ -29,6 +30,8 @@ COMMANDS: dict[str, Entry] = {
     "diff": Entry("mlpack.cli.diff:command", "Show what differs between two artifacts."),
     "tag": Entry("mlpack.cli.tag:command", "Point a tag, such as prod, at a version."),
     "verify": Entry("mlpack.cli.verify:command", "Check that no file of an artifact or package has changed."),
+    "save": Entry("mlpack.cli.save:command", "Write an artifact as one file, to carry elsewhere."),
+    "load": Entry("mlpack.cli.load:command", "Take a saved artifact into the store."),
     "rm": Entry("mlpack.cli.rm:command", "Remove a version from the store."),
     "gc": Entry("mlpack.cli.gc:command", "Remove leftovers and cached work that nothing refers to."),
     "targets": Entry("mlpack.cli.targets:command", "List the hardware that models can be made for."),
