@@ -17,7 +17,8 @@ def folder(place):
     net = torch.nn.Linear(4, 2).eval()
     torch.export.save(torch.export.export(net, (torch.zeros(3, 4),)), place / "net.pt2")
     torch.save(net.state_dict(), place / "net.pt")
-    np.savez(place / "eval.npz", input=np.zeros((30, 4), np.float32), labels=np.arange(30) % 2)
+    rows = np.random.default_rng(0).standard_normal((30, 4)).astype(np.float32)
+    np.savez(place / "eval.npz", input=rows, labels=np.arange(30) % 2)
     (place / "broken.npz").write_bytes(b"PK\x03\x04 and no more")
     return place
 
