@@ -218,3 +218,11 @@ def test_the_published_schema_of_artifact_json_is_up_to_date():
     published = json.loads((DOCS / "artifact.schema.json").read_text())
     assert published == writer["schema"](), "run: python docs/write_artifact_schema.py"
     assert {"schema", "digest", "lineage", "files"} <= set(published["properties"])
+
+
+def test_the_pages_of_the_commands_and_of_python_are_current():
+    written = runpy.run_path(str(DOCS / "write_pages.py"))["pages"]()
+    there = {path.relative_to(DOCS).as_posix() for path in (DOCS / "commands").glob("*.md")}
+    assert there == {name for name in written if name.startswith("commands/")}
+    for name, text in written.items():
+        assert (DOCS / name).read_text(encoding="utf-8") == text, f"run: python docs/write_pages.py ({name})"
