@@ -40,8 +40,12 @@ class Forked:
         if self._status.closed:
             return
         if self._ended is None:
-            with contextlib.suppress(ProcessLookupError):
+            try:
                 os.killpg(self.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                # It has ended, or has not come to lead its group yet.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.pid, signal.SIGKILL)
             self.wait()
         self._status.close()
 
