@@ -121,11 +121,11 @@ def _timed(stored: Stored, baseline: Against, asked: Speed, context: Context) ->
         )
         for row in rows
     ]
-    calls = _calls(done)
+    batch, calls = _calls(done)
     if asked.p99_ms is not None:
-        found.append(checks.p99(calls, asked.p99_ms, steady=steady))
+        found.append(checks.p99(calls, asked.p99_ms, batch, steady=steady))
     if asked.slow is not None:
-        found.append(checks.slow_share(calls, asked.slow, steady=steady))
+        found.append(checks.slow_share(calls, asked.slow, batch, steady=steady))
     if asked.memory is not None:
         peaks = done.report.metrics["peak_rss_bytes"]
         found.append(checks.memory(peaks["optimized"], peaks.get(_BASELINE), asked.memory))
@@ -183,8 +183,8 @@ def _seconds(stored: Stored, asked: Speed) -> float:
     return max(_SECONDS, 1.34 * values_needed(0.99) / _LAUNCHES * timed[0].p50 / 1e3)
 
 
-def _calls(done: Done) -> np.ndarray:
-    """All calls of the artifact at the first batch size, ms."""
+def _calls(done: Done) -> tuple[int, np.ndarray]:
+    """The first batch size, and all calls of the artifact at it, ms."""
     import numpy as np
 
     from mlpack.core.arrays import load_arrays
@@ -193,4 +193,4 @@ def _calls(done: Done) -> np.ndarray:
     batch = done.report.tables["latency"][0]["batch"]
     start = f"{OPTIMIZED}/{batch}/"
     calls = [ms for name, ms in load_arrays(done.file(SAMPLES)).items() if name.startswith(start)]
-    return np.concatenate(calls)
+    return batch, np.concatenate(calls)

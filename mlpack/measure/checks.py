@@ -88,25 +88,25 @@ def p50_regression(
     )
 
 
-def p99(ms: np.ndarray, limit_ms: float, *, steady: bool) -> Check:
-    """The 99th percentile of calls [n] against a limit, by the interval between two order statistics."""
+def p99(ms: np.ndarray, limit_ms: float, batch: int = 1, *, steady: bool) -> Check:
+    """The 99th percentile of calls [n] at one batch size against a limit, by the interval between two order statistics."""
     needed = values_needed(_P99)
     if len(ms) < needed:
         return Check(
-            name="P99 at batch 1", verdict="inconclusive", limit=limit_ms, unit="ms", allowed=f"{limit_ms:g} ms",
+            name=f"P99 at batch {batch}", verdict="inconclusive", limit=limit_ms, unit="ms", allowed=f"{limit_ms:g} ms",
             says=f"{len(ms)} calls cannot carry a P99: it needs {needed}",
         )  # fmt: skip
     found = percentile(ms, _P99)
-    return _one_sided("P99 at batch 1", found.value, found.low, found.high, limit_ms, len(ms), steady=steady)
+    return _one_sided(f"P99 at batch {batch}", found.value, found.low, found.high, limit_ms, len(ms), steady=steady)
 
 
-def slow_share(ms: np.ndarray, allowed: Bound, *, steady: bool) -> Check:
-    """The share of calls [n] over a bound, with the exact interval (Clopper-Pearson)."""
+def slow_share(ms: np.ndarray, allowed: Bound, batch: int = 1, *, steady: bool) -> Check:
+    """The share of calls [n] at one batch size over a bound, with the exact interval (Clopper-Pearson)."""
     n = len(ms)
     slow = int((ms > allowed.ms).sum())
     low, high = lower_rate(slow, n), upper_rate(slow, n)
     return Check(
-        name=f"calls over {allowed.ms:g} ms at batch 1",
+        name=f"calls over {allowed.ms:g} ms at batch {batch}",
         verdict=_settled(judge(slow / n, (low, high), allowed.share), steady=steady),
         measured=slow / n,
         interval=(low, high),

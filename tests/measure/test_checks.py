@@ -65,3 +65,12 @@ def test_size_and_memory():
     }
     assert answers == {"120MB": "pass", "100MB": "inconclusive", "80MB": "fail", "+5%": "skipped"}
     assert checks.memory(peaks, [100_000_000], ceiling("+20%", "f")).verdict == "pass"
+
+
+def test_checks_of_calls_name_the_batch_that_was_timed():
+    calls = np.linspace(1, 9, 1000)
+    assert checks.p99(calls, 20.0, 4, steady=True).name == "P99 at batch 4"
+    assert checks.p99(calls[:10], 20.0, 4, steady=True).name == "P99 at batch 4"
+    assert (
+        checks.slow_share(calls, bound("5%:20ms", "--max-slow"), 4, steady=True).name == "calls over 20 ms at batch 4"
+    )
