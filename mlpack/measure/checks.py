@@ -89,7 +89,7 @@ def p50_regression(
 
 
 def p99(ms: np.ndarray, limit_ms: float, batch: int = 1, *, steady: bool) -> Check:
-    """The 99th percentile of calls [n] at one batch size against a limit, by the interval between two order statistics."""
+    """The 99th percentile of calls [n] at one batch size against a limit, by the interval of two order statistics."""
     needed = values_needed(_P99)
     if len(ms) < needed:
         return Check(
