@@ -1,7 +1,8 @@
-"""Writes commands/*.md and python.md beside this file, from the options and docstrings themselves."""
+"""Writes commands/*.md, python.md and troubleshooting.md beside this file, from the source itself."""
 
 from __future__ import annotations
 
+import ast
 import inspect
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import mlpack
 from mlpack.api.wanted import Wanted
 from mlpack.cli.commands import COMMANDS
 from mlpack.cli.frame import load
+from mlpack.errors import KINDS
 
 HERE = Path(__file__).parent
 _EVERYWHERE = ("json", "quiet", "verbose")
@@ -19,7 +21,8 @@ _GENERATED = "<!-- Written by docs/write_pages.py: change the command, not this 
 def pages() -> dict[str, str]:
     """The text of every page by its path below docs/."""
     commands = {f"commands/{name}.md": _command_page(name) for name in COMMANDS}
-    return {**commands, "commands/README.md": _index(), "python.md": _python_page()}
+    whole = {"commands/README.md": _index(), "python.md": _python_page(), "troubleshooting.md": _troubleshooting()}
+    return {**commands, **whole}
 
 
 def _index() -> str:
@@ -131,6 +134,63 @@ def _signature(name: str, function: Any) -> str:
 
 def _words(annotation: Any) -> str:
     return str(getattr(annotation, "__forward_arg__", annotation))
+
+
+def _troubleshooting() -> str:
+    lines = [
+        _GENERATED,
+        "# When mlpack refuses",
+        "",
+        "Every error says what is wrong and, after `hint:`, what to do. `mlpack logs` has the whole output of a run,",
+        "`-v` shows the traceback. Below is every error that mlpack raises, by kind; `…` stands for what it fills in.",
+        "",
+    ]
+    told = _raised()
+    for name, kind in KINDS.items():
+        rows = [f"| {_cell(message)} | {_cell(hint)} |" for message, hint in sorted(set(told.get(name, [])))]
+        lines += [f"## {name}: exit {kind.exit_code}", "", f"{kind.__doc__}", ""]
+        lines += ["| it says | what to do |", "|---|---|", *rows, ""] if rows else []
+    return "\n".join(lines)
+
+
+def _raised() -> dict[str, list[tuple[str, str]]]:
+    """Message and hint of every error that the source raises with words of its own, by kind."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for file in sorted(Path(mlpack.__file__).parent.rglob("*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        texts = _constants(tree)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in KINDS:
+                message, hint, *_ = (*(_text(each, texts) for each in node.args), "", "")
+                if message.strip("… "):
+                    found.setdefault(node.func.id, []).append((message.partition("\n")[0], hint))
+    return found
+
+
+def _constants(tree: ast.Module) -> dict[str, str]:
+    """The texts that a module gives a name."""
+    return {
+        target.id: str(node.value.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+
+
+def _text(node: ast.expr, texts: dict[str, str]) -> str:
+    """A string as it is written in the source, with … for what is filled in."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.Name):
+        return texts.get(node.id, "…")
+    if isinstance(node, ast.FormattedValue):
+        return _text(node.value, texts)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_text(each, texts) for each in node.values)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return _text(node.left, texts) + _text(node.right, texts)
+    return "…"
 
 
 def main() -> None:
