@@ -23,6 +23,7 @@ NEED_A_LIBRARY = {
     "mlpack.backends.onnxruntime": "onnxruntime",
     "mlpack.backends.openvino": "openvino",
     "mlpack.backends.torch": "torch",
+    "mlpack.backends.torch_hf": "torch",
     "mlpack.backends.torch_loader": "torch",
     "mlpack.backends.torch_modules": "torch",
     "mlpack.backends.torch_probe": "torch",

@@ -37,7 +37,15 @@ ALLOWED = {
     ("mlpack/core/model.py", "openvino"): "a format of model files",
     **{
         ("mlpack/core/loader.py", kind): "loader.json's own record of what a file was recognised as"
-        for kind in ("exported_program", "torchscript", "pickled_module", "state_dict", "onnx_file", "factory")
+        for kind in (
+            "exported_program",
+            "torchscript",
+            "pickled_module",
+            "state_dict",
+            "onnx_file",
+            "factory",
+            "hf_folder",
+        )
     },
 }
 
