@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 from mlpack.cli.wording import number
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from mlpack.cli.screen import Screen
 
 _MOST_ERRORS = 5
+_WIDTH = 80
 _PARTS = ("network", "queue", "preprocess", "compute", "postprocess")
 _ABSENT = "–"
 
@@ -125,4 +127,5 @@ def _draw_parts(screen: Screen, done: ServerBenched) -> None:
         screen.table(("load", *_PARTS), rows, right=_PARTS)
     for each in done.loads:
         if each.split.reason and (split or each is done.loads[0]):
-            screen.print(f"{each.load.label}: only the total is known: {each.split.reason}")
+            told = f"{each.load.label}: only the total is known: {each.split.reason}"
+            screen.print(textwrap.fill(told, _WIDTH, subsequent_indent="  "))

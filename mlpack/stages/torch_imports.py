@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from mlpack.core.model import Model
     from mlpack.core.user_code import Reference
 
-_TORCH = ("torch", "torch.export", "torch.onnx", "onnxscript")
+# Not what the exporter alone imports: one stage of a run needs it, and a model that cannot be loaded none.
+_TORCH = ("torch",)
 # Large libraries that do nothing but define things as they are imported. Others may look at the machine, start
 # threads, or read a variable that the user's code sets before.
 _HARMLESS = ("torch", "torchaudio", "torchvision", "transformers", "timm")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,7 @@ def store(place):
 def process(place):
     def call(*words: str, **changes: Any) -> Any:
         done = subprocess.run([*MLPACK, *words], capture_output=True, text=True, timeout=60, check=False, **changes)
-        return SimpleNamespace(code=done.returncode, out=done.stdout, err=done.stderr)
+        document = json.loads(done.stdout) if "--json" in words else None
+        return SimpleNamespace(code=done.returncode, out=done.stdout, err=done.stderr, document=document)
 
     return call
