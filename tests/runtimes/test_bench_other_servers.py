@@ -15,7 +15,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import free_port
+from serving import free_port
 
 from mlpack import bench_server
 from mlpack.errors import MlpackError, StageFailed

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import LAUNCH, free_port, run_client, started
+from serving import LAUNCH, free_port, run_client, started
 from tiny_artifacts import SAMPLES
 
 import mlpack.runtimes

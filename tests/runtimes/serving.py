@@ -1,0 +1,130 @@
+"""Starts packaged servers for real, in a process where neither mlpack nor torch can be imported."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+from tiny_artifacts import make
+
+from mlpack.api.package import package
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LAUNCH = (
+    "import sys, runpy; sys.modules['mlpack'] = None; sys.modules['torch'] = None; "
+    "sys.path.insert(0, sys.argv.pop(1)); runpy.run_module('server', run_name='__main__', alter_sys=True)"
+)
+START_SECONDS = 30
+
+
+@dataclass
+class Running:
+    """A server process, the folder it serves and its address."""
+
+    process: subprocess.Popen
+    package: Path
+    url: str
+
+    def ask(self, path: str, body: object = None) -> tuple[int, object]:
+        """Status and JSON answer."""
+        raw = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}{path}", raw, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return response.status, json.load(response)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    def metrics(self) -> dict[str, float]:
+        """Samples of /metrics by name with labels."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=30) as response:
+            lines = response.read().decode().splitlines()
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
+
+
+@pytest.fixture
+def packaged(tmp_path):
+    """Make an artifact and its package: `packaged("mlp", "fastapi", changes, **options)`."""
+
+    def build(kind: str = "mlp", runtime: str = "fastapi", changes: dict | None = None, **options: object) -> Path:
+        make(tmp_path / "store", kind, **(changes or {}))
+        return package(
+            f"tiny-{kind}",
+            runtime=runtime,
+            store=tmp_path / "store",
+            out=tmp_path / f"package-{kind}",
+            **options,
+        ).path
+
+    return build
+
+
+@pytest.fixture
+def serve():
+    """Start the server of a package; it is ended with the test."""
+    with contextlib.ExitStack() as stack:
+
+        def start(folder: Path, **environment: str) -> Running:
+            command = [sys.executable, "-I", "-B", "-c", LAUNCH, str(folder)]
+            return stack.enter_context(started(command, folder, environment))
+
+        yield start
+
+
+@contextlib.contextmanager
+def started(command: list[str], folder: Path, environment: dict[str, str]):
+    """A server process that is ready, in a process group of its own."""
+    port = free_port()
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], "PORT": str(port), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    running = Running(process, folder, f"http://127.0.0.1:{port}")
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            assert process.poll() is None, process.stdout.read()
+            with contextlib.suppress(OSError):
+                if running.ask("/v2/health/ready")[0] == 200:
+                    break
+            time.sleep(0.05)
+        else:
+            raise AssertionError("the server did not get ready")
+        yield running
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def run_client(folder: Path, url: str, python: str = sys.executable) -> subprocess.CompletedProcess:
+    """Run the package's client.py."""
+    return subprocess.run(
+        [python, "-B", folder / "client.py", url], capture_output=True, text=True, timeout=60, check=False
+    )
