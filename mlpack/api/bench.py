@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlpack.api.contenders import EVERY, Contender, is_artifact, keyed, of_artifact, of_model
+from mlpack.api.lookup import raw_options
 from mlpack.api.shapes import rows_of
 from mlpack.api.timings import Benched, against_of, result_of
 from mlpack.core.dataset import PARTS
@@ -21,6 +22,7 @@ from mlpack.measure.quantities import milliseconds
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mlpack.core.dataset import RawOptions
     from mlpack.engine.cache import Done
 
 BATCHES = (1, 8)
@@ -79,15 +81,16 @@ def bench(
     given = None if data is None else str(data)
     if shapes and (given is not None or batches is not None):
         raise UsageError("--shape says the batch and makes its own rows", "leave --data and --batch out")
-    if given is not None and not given.startswith("random:"):
-        context = _with_rows(context, given, None)
     spec = SourceSpec(model="", factory=factory or known.factory, inputs=tuple(inputs), allow_pickle=allow_pickle)
     words = _words(models)
     there = {
         word: of_artifact(word, store, backend, context) for word in words if word is None or is_artifact(word, store)
     }
     rivals, _ = of_artifact(against, store, None, context) if against is not None else ([], [])
-    context = _with_golden(context, given, [*(each for made, _ in there.values() for each in made), *rivals])
+    artifacts = [*(each for found, _ in there.values() for each in found), *rivals]
+    if given is not None and not given.startswith("random:"):
+        context = _with_rows(context, given, None, _raw_of(artifacts))
+    context = _with_golden(context, given, artifacts)
     made = [there[word] if word in there else of_model(_spec(word, spec), backend, context) for word in words]
     left_out = [reason for _, reasons in made for reason in reasons]
     contenders = keyed([*(each for found, _ in made for each in found), *rivals])
@@ -102,7 +105,11 @@ def bench(
             context = _with_rows(context, given, contenders[0])
         sizes = _sizes(contenders, sizes, fixed=batches is not None or bool(shapes))
         done = _time(contenders, context, sizes, launches, seconds)
-    results = tuple(result_of(each, done, p99_ms, first=each is contenders[0]) for each in contenders)
+    first, *_ = contenders
+    results = tuple(
+        result_of(each, done, p99_ms, first=each is first, parts=_around(first, context) if each is first else {})
+        for each in contenders
+    )
     metrics = done.report.metrics
     return Benched(
         threads=context.threads,
@@ -197,13 +204,29 @@ def _with_golden(context: Context, given: str | None, contenders: list[Contender
     return _with_rows(context, str(golden), None)
 
 
-def _with_rows(context: Context, path: str, contender: Contender | None) -> Context:
+def _around(contender: Contender, context: Context) -> dict[str, float]:
+    """Ms before and after the model, of one sample, where the artifact carries that."""
+    from mlpack.api.pipeline_timings import pipeline_parts
+
+    stored = contender.stored
+    if stored is None or stored.artifact.pipeline is None:
+        return {}
+    return pipeline_parts(stored.path / stored.artifact.pipeline.path, stored.path / "golden", context.reporter.say)
+
+
+def _raw_of(contenders: list[Contender]) -> RawOptions | None:
+    """How raw data is read: as the first artifact that says so does it."""
+    told = (raw_options(each.stored) for each in contenders if each.stored is not None)
+    return next((each for each in told if each is not None), None)
+
+
+def _with_rows(context: Context, path: str, contender: Contender | None, raw: RawOptions | None = None) -> Context:
     """The context with this data, unsplit: nothing is judged on it. `random:N` needs a model's inputs."""
     from mlpack.datasets import open_data
     from mlpack.datasets.ref import make_ref
 
-    data = open_data(path, contender.model.inputs if contender else None)
-    return replace(context, data=make_ref(path, data), parts=dict.fromkeys(PARTS, data.fingerprint))
+    data = open_data(path, contender.model.inputs if contender else None, raw=raw)
+    return replace(context, data=make_ref(path, data, raw=raw), parts=dict.fromkeys(PARTS, data.fingerprint))
 
 
 def _time(contenders: list[Contender], context: Context, sizes: tuple[int, ...], launches: int, seconds: float) -> Done:

@@ -25,12 +25,18 @@ _MODEL_SUFFIXES = {".pt2", ".pt", ".pth", ".onnx", ".safetensors"}
 
 @dataclass(frozen=True)
 class Contender:
-    """A model on a backend. `key` names it within one run, `golden` are rows that it came with."""
+    """A model on a backend. `key` names it within one run; `stored` is the artifact that it came in."""
 
     key: str
     label: str
     model: Model
-    golden: Path | None = None
+    stored: Stored | None = None
+
+    @property
+    def golden(self) -> Path | None:
+        """Rows that it came with."""
+        rows = None if self.stored is None else self.stored.path / "golden" / "inputs.npz"
+        return rows if rows is not None and rows.is_file() else None
 
     @property
     def backend(self) -> str:
@@ -64,8 +70,7 @@ def of_artifact(
     stored = artifact(word, store)
     model = intact_model(stored)
     this = stored.artifact
-    golden = stored.path / "golden" / "inputs.npz"
-    made = Contender("", f"{this.name}@{this.version}", model, golden if golden.is_file() else None)
+    made = Contender("", f"{this.name}@{this.version}", model, stored)
     if backend is None:
         _refuse_elsewhere(stored)
         return [made], []

@@ -135,7 +135,11 @@ def read_recipe(path: Path, flags: Mapping[str, Any], usual: Mapping[str, Any]) 
     for layer in (usual, content, flags):
         filled = _over(filled, layer)
     filled["source"] = _beside(filled.get("source"), path, ("model", "factory"))
-    filled["data"] = _beside(filled.get("data") or {}, path, ("evaluation", "calibration", "metric"))
+    filled["data"] = _beside(
+        filled.get("data") or {},
+        path,
+        ("evaluation", "calibration", "metric", "tokenizer", "preprocess", "postprocess"),
+    )
     try:
         return Recipe.model_validate(filled)
     except ValidationError as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlpack.core.filesystem import write_atomic
 from mlpack.core.recipe import SourceSpec
+from mlpack.datasets import raw_kind
 from mlpack.errors import MlpackError, UsageError
 
 if TYPE_CHECKING:
@@ -113,7 +114,8 @@ def _datasets() -> Iterable[Found]:
     here = sorted(Path().iterdir())
     files = [path for path in here if path.suffix == ".npz"]
     folders = [path for path in here if path.is_dir() and any(path.glob("*.npy"))]
-    for path in [*files, *folders]:
+    raw = [path for path in here if not path.name.startswith(".") and raw_kind(str(path)) is not None]
+    for path in [*files, *folders, *raw]:
         try:
             yield _data(str(path))
         except MlpackError as error:
@@ -123,10 +125,31 @@ def _datasets() -> Iterable[Found]:
 def _data(path: str) -> Found:
     from mlpack.datasets import open_data
 
+    kind = raw_kind(path)
+    if kind is not None:
+        return Found(path, _texts(Path(path)) if kind == "table_file" else _images(Path(path)), usable=True)
     dataset = open_data(path)
     inputs = ", ".join(map(str, dataset.inputs))
     labels = "labels" if dataset.labelled else "no labels: agreement with the original, not accuracy"
     return Found(path, f"{len(dataset):,} samples of {inputs}; {labels}", usable=True)
+
+
+def _texts(path: Path) -> str:
+    from mlpack.core.model import sha256_of
+    from mlpack.datasets.table_file import arrow_table, held
+
+    table = arrow_table(path, sha256_of(path), {})
+    columns = held(table, {}, str(path))
+    beside = ", ".join(f"{name} in {column!r}" for name, column in columns.items() if name != "text")
+    return f"{table.num_rows:,} texts in column {columns['text']!r}; {beside or 'no labels'}"
+
+
+def _images(path: Path) -> str:
+    from mlpack.datasets.image_folder import ImageFolder, class_names
+
+    names = class_names(path)
+    count = len(ImageFolder(path, names))
+    return f"{count:,} images " + (f"in {len(names)} classes: {', '.join(names)}" if names else "without labels")
 
 
 def _text(done: Initialized, factory: str | None) -> str:
@@ -139,6 +162,9 @@ def _text(done: Initialized, factory: str | None) -> str:
     lines += [
         "",
         '# limit = "1%"          # of the metric; or "0.8pt", "none". Labelled data implies 1%',
+        '# tokenizer = "tokenizer"            # for texts: where tokenizer.json is, if not beside the model',
+        '# columns = "text=review,label=stars"  # for texts: what a table holds where, if not under the usual names',
+        '# preprocess = "imagenet"            # for images: a preset, a YAML file of options, or file.py:function',
         '# metric = "top1"       # or another, or "metrics.py:function"; else it follows from labels and outputs',
         '# target = "cpu"        # mlpack targets has the others',
         '# name = "my-model"     # of the artifact; else that of the model',

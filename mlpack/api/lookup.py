@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlpack.core.settings import load_settings
 from mlpack.errors import Tampered
 
 if TYPE_CHECKING:
     from mlpack.core.artifact import Stored
+    from mlpack.core.dataset import RawOptions
     from mlpack.core.model import Model
 
 
@@ -46,3 +47,16 @@ def intact_model(stored: Stored) -> Model:
             named = f"{stored.artifact.name}@{stored.artifact.version}"
             raise Tampered(f"{stored.path / relative} is missing", f"mlpack verify {named}")
     return stored.model
+
+
+def raw_options(stored: Stored, columns: str | None = None, **changed: Any) -> RawOptions | None:
+    """How raw data is read for an artifact: with its own pipeline, and the columns that its own data had."""
+    from mlpack.api.preprocessing import columns_of
+    from mlpack.core.dataset import RawOptions
+
+    record = stored.artifact.pipeline
+    if record is None or record.preprocess is None:
+        return None
+    known = stored.artifact.recipe.get("data", {}).get("columns")
+    named = columns_of(columns if columns is not None else known)
+    return RawOptions(pipeline=str(stored.path / record.path), columns=named, **changed)

@@ -1,23 +1,26 @@
-"""`mlpack.predict()`: what an artifact's model answers on data, streamed into one `.npz`."""
+"""`mlpack.predict()`: what an artifact's model answers on data, streamed into one `.npz`, `.csv` or `.jsonl`."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from mlpack.api.lookup import artifact, intact_model
+from mlpack.api.answers import SUFFIXES, Answers
+from mlpack.api.lookup import artifact, intact_model, raw_options
 from mlpack.core.filesystem import refused_by_machine, remove, sweep, sync, temporary_sibling
 from mlpack.core.reporter import Reporter, Silent
 from mlpack.core.settings import load_settings
 from mlpack.errors import StageFailed, UsageError
 
 if TYPE_CHECKING:
+    from types import TracebackType
     from typing import BinaryIO
 
     import numpy as np
 
+    from mlpack.core.dataset import Batch
     from mlpack.core.stage import Say
 
 _BATCH = 32
@@ -25,7 +28,10 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Predicted:
-    """What was written: `outputs` has dtype and shape of each array; `nonfinite` counts its samples with NaN."""
+    """What was written: `outputs` has dtype and shape of each array; `nonfinite` counts its samples with NaN.
+
+    A table has `columns` in their place.
+    """
 
     path: Path
     artifact: str
@@ -34,6 +40,7 @@ class Predicted:
     samples: int
     outputs: dict[str, dict[str, Any]]
     nonfinite: dict[str, int]
+    columns: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """As `--json` prints it."""
@@ -47,11 +54,17 @@ def predict(
     out: str | Path,
     batch: int | None = None,
     threads: int | None = None,
+    columns: str | None = None,
+    skip_bad: int = 0,
     force: bool = False,
     store: str | Path | None = None,
     reporter: Reporter | None = None,
 ) -> Predicted:
-    """Run an artifact's model on its backend over data and write its outputs, first axis samples, by name.
+    """Run an artifact's model on its backend over data and write what it answers, in the order of the data.
+
+    A `.npz` holds its outputs, first axis samples, by name; a `.csv` or `.jsonl` what the artifact's pipeline makes of
+    them, such as labels. Texts and images are prepared by that pipeline; `columns` (`text=review`) says what a table
+    holds where, if not as in the data that the artifact was made with.
 
     Labels in the data are ignored. The file appears whole or not at all; bfloat16, which .npz has no name for,
     is written as float32. A model whose answers depend on batch mates is run one sample at a time unless
@@ -77,6 +90,12 @@ def predict(
     named = f"{stored.artifact.name}@{stored.artifact.version}"
     size = batch or _usual_batch(named, telling, depends=stored.artifact.accuracy.batch_dependent)
     cores = threads or load_settings(Path.cwd()).threads or usable_threads()
+    pipeline = stored.artifact.pipeline
+    raw = raw_options(stored, columns, skip_bad=skip_bad, order="rows")
+    if place.suffix != ".npz" and (pipeline is None or pipeline.postprocess is None):
+        raise UsageError(
+            f"{named} does not say what its answers mean", f"--out {place.stem}.npz holds them as they are"
+        )
     _make_parent(place)
     folder = temporary_sibling(place)
     try:
@@ -85,12 +104,16 @@ def predict(
             "threads": cores,
             "data": str(data),
             "batch": size,
-            "folder": str(folder),
+            "place": str(folder / f"outputs{place.suffix}"),
+            "raw": None if raw is None else raw.model_dump(mode="json"),
+            "pipeline": None if pipeline is None else str(stored.path / pipeline.path),
         }
         found = process.call("mlpack.api.predict:write_outputs", arguments, telling.say).value
+        for note in found.pop("notes"):
+            telling.warn(note)
         _check_free(place, force=force)
         with refused_by_machine(place):
-            (folder / "outputs.npz").replace(place)
+            (folder / f"outputs{place.suffix}").replace(place)
             sync(place.parent)
     finally:
         remove(folder)
@@ -109,13 +132,14 @@ def _usual_batch(named: str, telling: Reporter, *, depends: bool) -> int:
 
 
 def _check_free(place: Path, *, force: bool) -> None:
-    if place.suffix != ".npz":
-        raise UsageError(f"{place} is no .npz", f"--out {place.name}.npz")
+    if place.suffix not in {".npz", *SUFFIXES}:
+        raise UsageError(f"{place} is no .npz, .csv or .jsonl", f"--out {place.name}.npz")
     if place.is_dir():
-        raise UsageError(f"{place} is a folder", f"choose another file: --out {place.stem}-2.npz")
+        raise UsageError(f"{place} is a folder", f"choose another file: --out {place.stem}-2{place.suffix}")
     if (place.exists() or place.is_symlink()) and not force:
         raise UsageError(
-            f"{place} is there already", f"replace it with --force, or choose another: --out {place.stem}-2.npz"
+            f"{place} is there already",
+            f"replace it with --force, or choose another: --out {place.stem}-2{place.suffix}",
         )
 
 
@@ -128,12 +152,22 @@ def _make_parent(place: Path) -> None:
     sweep(place.parent)
 
 
-def write_outputs(say: Say, model: dict[str, Any], threads: int, data: str, batch: int, folder: str) -> dict[str, Any]:
-    """Write `outputs.npz` into the folder. Runs in a process of its own: native libraries crash.
+def write_outputs(
+    say: Say,
+    model: dict[str, Any],
+    threads: int,
+    data: str,
+    batch: int,
+    place: str,
+    raw: dict[str, Any] | None,
+    pipeline: str | None,
+) -> dict[str, Any]:
+    """Write the file. Runs in a process of its own: native libraries crash.
 
-    Rows are appended to one file per output, so that memory holds one batch however large the data is.
+    Rows are appended as they come, so that memory holds one batch however large the data is.
     """
     from mlpack.backends import BACKENDS
+    from mlpack.core.dataset import RawOptions
     from mlpack.core.model import Model
     from mlpack.core.targets import this_machine
     from mlpack.datasets import open_data
@@ -142,34 +176,63 @@ def write_outputs(say: Say, model: dict[str, Any], threads: int, data: str, batc
     opened = Model.model_validate(model)
     assert opened.backend is not None
     say(f"reading {data}")
-    dataset = open_data(data, opened.inputs)
+    dataset = open_data(data, opened.inputs, raw=RawOptions.model_validate(raw) if raw else None)
     options = opened.backend_options.model_copy(update={"threads": threads})
-    written: dict[str, _Growing] = {}
-    place = Path(folder)
+    path = Path(place)
     done = 0
-    try:
-        with (
-            refused_by_machine(place),
-            BACKENDS[opened.backend].open(opened, this_machine(), options) as runner,
-        ):
-            for rows, outputs in run_over(opened, runner, dataset, batch):
-                for name, array in outputs.items():
-                    if name not in written:
-                        written[name] = _Growing(name, place / f"{len(written)}.npy", array, len(dataset))
-                    written[name].append(array, len(rows))
-                done += len(rows)
-                say(f"predicting on {opened.backend}", done, len(dataset))
-    finally:
-        for each in written.values():
-            each.close()
-    with refused_by_machine(place):
-        _pack(place / "outputs.npz", written)
+    with (
+        refused_by_machine(path),
+        _Arrays(path, len(dataset)) if path.suffix == ".npz" else Answers(path, Path(pipeline or "")) as written,
+        BACKENDS[opened.backend].open(opened, this_machine(), options) as runner,
+    ):
+        for rows, outputs in run_over(opened, runner, dataset, batch):
+            written.append(rows, outputs)
+            done += len(rows)
+            say(f"predicting on {opened.backend}", done, len(dataset))
     return {
         "samples": done,
         "batch": batch if opened.dynamic_batch else int(opened.inputs[0].dims[0]),
-        "outputs": {name: {"dtype": each.dtype.name, "shape": [done, *each.dims]} for name, each in written.items()},
-        "nonfinite": {name: each.nonfinite for name, each in written.items() if each.nonfinite},
+        "notes": list(getattr(dataset, "notes", ())),
+        **written.facts(),
     }
+
+
+class _Arrays:
+    """One `.npz` of all outputs, packed as it closes."""
+
+    def __init__(self, path: Path, samples: int) -> None:
+        self._path, self._samples = path, samples
+        self._written: dict[str, _Growing] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for each in self._written.values():
+            each.close()
+        if kind is None:
+            _pack(self._path, self._written)
+
+    def append(self, batch: Batch, outputs: dict[str, np.ndarray]) -> None:
+        """Add the answers to a batch."""
+        for name, array in outputs.items():
+            if name not in self._written:
+                part = self._path.parent / f"{len(self._written)}.npy"
+                self._written[name] = _Growing(name, part, array, self._samples)
+            self._written[name].append(array, len(batch))
+
+    def facts(self) -> dict[str, Any]:
+        """What `Predicted` says of them."""
+        outputs = {
+            name: {"dtype": each.dtype.name, "shape": [self._samples, *each.dims]}
+            for name, each in self._written.items()
+        }
+        return {
+            "outputs": outputs,
+            "nonfinite": {name: each.nonfinite for name, each in self._written.items() if each.nonfinite},
+        }
 
 
 class _Growing:

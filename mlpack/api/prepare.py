@@ -13,7 +13,8 @@ from mlpack.errors import DataError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mlpack.core.dataset import DataRef, Part
+    from mlpack.api.preprocessing import Draft
+    from mlpack.core.dataset import DataRef, Part, RawOptions
     from mlpack.core.model import Model
     from mlpack.core.recipe import Recipe
     from mlpack.core.reporter import Reporter
@@ -27,11 +28,12 @@ SYNTHETIC = "random:64"
 
 @dataclass(frozen=True)
 class Prepared:
-    """The loaded original, the context of the run, and what the data is."""
+    """The loaded original, the context of the run, what the data is, and what comes before and after the model."""
 
     source: Done
     context: Context
     synthetic: bool
+    pipeline: Draft | None = None
 
     @property
     def baseline(self) -> Model:
@@ -46,6 +48,7 @@ class Opened:
     stage: Load
     context: Context
     data: RowDataset | None
+    pipeline: Draft | None
 
 
 def prepare(recipe: Recipe, cache: Path, reporter: Reporter, *, fresh: bool = False) -> Prepared:
@@ -71,7 +74,9 @@ def open_recipe(recipe: Recipe, cache: Path, reporter: Reporter, *, fresh: bool 
         ModelError: the source cannot be used.
         DataError: the data cannot be used.
     """
+    from mlpack.api.preprocessing import draft_of, raw_options
     from mlpack.core.threads import usable_threads
+    from mlpack.datasets import open_data
     from mlpack.stages.load import Load
 
     context = Context(
@@ -83,14 +88,18 @@ def open_recipe(recipe: Recipe, cache: Path, reporter: Reporter, *, fresh: bool 
         fresh=fresh,
     )
     given = recipe.data.evaluation
+    draft = draft_of(recipe, cache)
+    raw = raw_options(draft, recipe.data, cache)
     data = None
     if given is not None and not given.startswith("random:"):
         reporter.say(f"reading {given}")
-        data = _open(given)
+        data = open_data(given, raw=raw)
+        for note in getattr(data, "notes", ()):
+            reporter.warn(note)
     stage = Load.of(recipe.source, data.inputs if data is not None else ())
     if data is not None:
-        context = _with_data(context, given or "", data, recipe)
-    return Opened(stage, context, data)
+        context = _with_data(context, given or "", data, recipe, raw)
+    return Opened(stage, context, data, draft)
 
 
 def with_source(opened: Opened, recipe: Recipe, source: Done) -> Prepared:
@@ -99,6 +108,7 @@ def with_source(opened: Opened, recipe: Recipe, source: Done) -> Prepared:
     Raises:
         DataError: the data does not fit the model.
     """
+    from mlpack.api.preprocessing import finished
     from mlpack.datasets import check_fits
 
     context, data, given = opened.context, opened.data, recipe.data.evaluation
@@ -108,16 +118,12 @@ def with_source(opened: Opened, recipe: Recipe, source: Done) -> Prepared:
         raise DataError("--calibration without --data: nothing to judge by", "give labelled data: --data FILE")
     else:
         context = _with_synthetic(context, given or recipe.data.calibration or SYNTHETIC, source.model)
-    return Prepared(source, replace(context, baseline=source.model), synthetic=data is None)
+    draft = None if opened.pipeline is None else finished(opened.pipeline, source.model)
+    return Prepared(source, replace(context, baseline=source.model), synthetic=data is None, pipeline=draft)
 
 
-def _open(path: str) -> RowDataset:
+def _with_data(context: Context, path: str, data: RowDataset, recipe: Recipe, raw: RawOptions | None) -> Context:
     from mlpack.datasets import open_data
-
-    return open_data(path)
-
-
-def _with_data(context: Context, path: str, data: RowDataset, recipe: Recipe) -> Context:
     from mlpack.datasets.ref import make_ref
     from mlpack.datasets.split import Split, split
 
@@ -127,13 +133,13 @@ def _with_data(context: Context, path: str, data: RowDataset, recipe: Recipe) ->
             f"--calibration {own} with --data: random rows would spoil the ranges that real rows give",
             "leave --calibration out: a seeded part of --data is then set aside for it",
         )
-    calibration = _open(own) if own is not None else None
+    calibration = open_data(own, raw=raw) if own is not None else None
     name = f"{data.fingerprint} {recipe.seed} {calibration.fingerprint if calibration else ''}"
     place = context.cache / "splits" / f"{hashlib.sha256(name.encode()).hexdigest()}.npz"
     if not place.exists():
         context.reporter.say("splitting the data by content")
         split(data, recipe.seed, calibration).save(place)
-    ref = make_ref(path, data, place, own if calibration else None, calibration)
+    ref = make_ref(path, data, place, own if calibration else None, calibration, raw)
     parts = Split.load(place)
     for note in parts.notes:
         context.reporter.warn(note)

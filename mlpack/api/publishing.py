@@ -8,12 +8,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import mlpack
+from mlpack.api.pipeline_timings import pipeline_parts, with_pipeline
+from mlpack.api.preprocessing import golden_answers, pipeline_record
 from mlpack.api.records import (
     accuracy_of,
     candidates_of,
     components_of,
     environment,
     latency_of,
+    lengths_of,
     lineage_of,
     model_of,
     modules_of,
@@ -54,6 +57,7 @@ def artifact_of(name: str, recipe: Recipe, prepared: Prepared, found: Found) -> 
         source=SourceRecord(path=recipe.source.model, sha256=facts["sha256"], kind=facts["kind"]),
         target=context.target.model_dump(mode="json"),
         model=model_of(model),
+        pipeline=None if prepared.pipeline is None else pipeline_record(prepared.pipeline, context.cache),
         baseline={
             "size_bytes": facts["size_bytes"],
             "backend": prepared.baseline.backend,
@@ -80,11 +84,14 @@ def publish_found(
 
     context = prepared.context
     golden = run(options_of(recipe.golden), found.winner.model, context, label="golden inputs and their tolerance")
+    pipeline = None if prepared.pipeline is None else prepared.pipeline.write(context.cache)
+    parts = {} if pipeline is None else pipeline_parts(pipeline, golden.file("."), context.reporter.say)
     finished = draft.model_copy(
         update={
             "latency": latency_of(timed, found.winner.model, context.target, context.threads),
-            "components": components_of(timed),
+            "components": with_pipeline(components_of(timed), parts),
             "modules": modules_of(timed),
+            "lengths": lengths_of(timed),
             "golden": golden.report.metrics,
         }
     )
@@ -92,6 +99,8 @@ def publish_found(
     folder = temporary_sibling(context.cache / "publishing")
     try:
         _fill(folder, finished, context, golden, found, timed, recipe)
+        if pipeline is not None:
+            _add_pipeline(folder, pipeline)
         return publish(store, folder, finished)
     finally:
         remove(folder)
@@ -110,6 +119,15 @@ def _fill(
         (folder / "recipe.yaml").write_text(_recipe_text(recipe), encoding="utf-8")
         if not context.target.here and context.target.kind == "cuda":
             (folder / "build-engine.sh").write_text(engine_script(found, context.target.title), encoding="utf-8")
+
+
+def _add_pipeline(folder: Path, pipeline: Path) -> None:
+    """The pipeline's files, and what it makes of the answers to the golden samples."""
+    with refused_by_machine(folder):
+        shutil.copytree(pipeline, folder / "pipeline", copy_function=shutil.copyfile)
+        answers = golden_answers(pipeline, folder / "golden")
+        if answers:
+            (folder / "golden" / "answers.jsonl").write_text(answers, encoding="utf-8")
 
 
 def _write_reports(folder: Path, found: Found, timed: Done | None) -> None:

@@ -11,6 +11,7 @@ from mlpack.core.artifact import (
     CandidateRecord,
     ComponentRecord,
     LatencyRecord,
+    LengthRecord,
     LineageRecord,
     ModelRecord,
     ModuleRecord,
@@ -156,6 +157,14 @@ def modules_of(timed: Done | None) -> tuple[ModuleRecord, ...]:
     rows = [] if timed is None else timed.report.tables["modules"]
     return tuple(
         ModuleRecord(module=row["module"], baseline=row.get("baseline"), optimized=row.get("optimized")) for row in rows
+    )
+
+
+def lengths_of(timed: Done | None) -> tuple[LengthRecord, ...]:
+    """What one sample of each length takes, the original beside the model."""
+    rows = [] if timed is None else timed.report.tables["lengths"]
+    return tuple(
+        LengthRecord(length=row["length"], baseline=row.get("baseline"), optimized=row.get("optimized")) for row in rows
     )
 
 

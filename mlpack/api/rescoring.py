@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlpack.api.baselines import OPTIMIZED, Scored, of_arrays, scored
-from mlpack.api.lookup import intact_model
+from mlpack.api.lookup import intact_model, raw_options
 from mlpack.core.arrays import load_arrays
 from mlpack.engine.run import run
 from mlpack.errors import DataError, GateFailed
@@ -30,18 +30,19 @@ def context_of(data: str, stored: Stored, context: Context) -> Context:
     from mlpack.datasets.ref import make_ref
     from mlpack.datasets.split import Split
 
-    opened = open_data(data)
+    raw = raw_options(stored)
+    opened = open_data(data, raw=raw)
     check_fits(opened, stored.artifact.model.inputs)
     rows = _confirmed_rows(stored, opened.fingerprint)
     if rows is None:
-        ref = make_ref(data, opened)
+        ref = make_ref(data, opened, raw=raw)
         return replace(context, data=ref, parts=dict.fromkeys(PARTS, opened.fingerprint))
     name = hashlib.sha256(opened.fingerprint.encode() + rows.tobytes()).hexdigest()
     place = context.cache / "splits" / f"{name}.npz"
     Split(0, False, rows[:0], rows[:0], rows).save(place)
     assert stored.artifact.accuracy.part is not None
     parts = dict.fromkeys(PARTS, stored.artifact.accuracy.part)
-    return replace(context, data=make_ref(data, opened, place), parts=parts)
+    return replace(context, data=make_ref(data, opened, place, raw=raw), parts=parts)
 
 
 def _confirmed_rows(stored: Stored, fingerprint: str) -> np.ndarray | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlpack.core.artifact import ComponentRecord, Timing
+from mlpack.core.artifact import ComponentRecord, LengthRecord, Timing
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mlpack.api.contenders import Contender
     from mlpack.engine.cache import Done
     from mlpack.measure.sweep import Sweep
@@ -32,7 +34,7 @@ class Timed:
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured of one contender; components of the first contender alone, at the first batch size.
+    """What was measured of one contender; of the first one also components, at the first batch size, and lengths.
 
     `sweep` judges its batch sizes, where there are three or more.
     """
@@ -42,6 +44,7 @@ class Result:
     numerics: str
     latency: tuple[Timed, ...]
     components: tuple[ComponentRecord, ...] = ()
+    lengths: tuple[LengthRecord, ...] = ()
     sweep: Sweep | None = None
 
     def document(self) -> dict[str, Any]:
@@ -52,6 +55,7 @@ class Result:
             "numerics": self.numerics,
             "latency": [each.document() for each in self.latency],
             "components": [each.model_dump(mode="json") for each in self.components],
+            "lengths": [{"length": each.length, "p50": each.optimized} for each in self.lengths],
             "sweep": None if self.sweep is None else asdict(self.sweep),
         }
 
@@ -101,8 +105,14 @@ class Benched:
         }
 
 
-def result_of(contender: Contender, done: Done, max_p99_ms: float | None, *, first: bool) -> Result:
-    """The rows of one contender in the report of profile_latency; a sweep from three batch sizes on."""
+def result_of(
+    contender: Contender, done: Done, max_p99_ms: float | None, *, first: bool, parts: Mapping[str, float]
+) -> Result:
+    """The rows of one contender in the report of profile_latency; a sweep from three batch sizes on.
+
+    `parts` are ms before and after the model, which its components are told with.
+    """
+    from mlpack.api.pipeline_timings import with_pipeline
     from mlpack.measure.sweep import FEWEST, sweep
     from mlpack.stages.profile_latency import OPTIMIZED
 
@@ -111,13 +121,15 @@ def result_of(contender: Contender, done: Done, max_p99_ms: float | None, *, fir
     components = done.report.tables["components"] if first else []
     latency = tuple(_timed(row) for row in rows)
     swept = sweep({each.batch: each.timing for each in latency}, max_p99_ms) if len(latency) >= FEWEST else None
+    by_length = done.report.tables["lengths"] if first else []
     return Result(
         sweep=swept,
         label=contender.label,
         backend=contender.backend,
         numerics=contender.model.numerics,
         latency=latency,
-        components=tuple(ComponentRecord.model_validate(row) for row in components),
+        components=with_pipeline([ComponentRecord.model_validate(row) for row in components], parts),
+        lengths=tuple(LengthRecord(length=row["length"], baseline=None, optimized=row[OPTIMIZED]) for row in by_length),
     )
 
 

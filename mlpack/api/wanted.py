@@ -22,7 +22,10 @@ class Wanted(TypedDict, total=False):
 
     `data` is labelled data, `calibration` data to find ranges on (else a part of `data`). `numerics` is a promise:
     without it the fastest model inside the limit is taken. `max_drop` is `1%` (relative), `0.8pt` (absolute),
-    `10% errors` or `none`; labelled data implies 1%. `output` is what the metric reads. `factory` makes a state
+    `10% errors` or `none`; labelled data implies 1%. `output` is what the metric reads. Texts need a `tokenizer`
+    (a folder), images a `preprocess` (a preset, a file of options, or `file.py:function`); `columns` says what a
+    table holds where (`text=review,label=stars`), `postprocess` (`file.py:function`) what answers become,
+    `max_length` where texts are cut, `skip_bad` how many unusable samples may be left out. `factory` makes a state
     dict's module; `inputs` are specs as in `image=float32:batch,3,224,224`. `settings` are `stage.option=value`.
     """
 
@@ -32,6 +35,12 @@ class Wanted(TypedDict, total=False):
     target: str | None
     metric: str | None
     output: str | None
+    tokenizer: str | Path | None
+    columns: str | None
+    preprocess: str | Path | None
+    postprocess: str | None
+    max_length: int | None
+    skip_bad: int | None
     max_drop: str | None
     factory: str | None
     inputs: Sequence[str]
@@ -75,7 +84,7 @@ def _over_file(known: Settings, file: str, wanted: Wanted) -> Recipe:
         **{word: wanted.get(word) for word in ("target", "threads", "seed", "name")},
     }
     usual = {
-        "data": {"evaluation": known.data, "metric": known.metric},
+        "data": _data({}, known).model_dump(),
         **{word: getattr(known, word) for word in ("target", "limit", "threads", "name")},
     }
     return read_recipe(Path(file), flags, usual)
@@ -91,7 +100,7 @@ def _from_scratch(known: Settings, model: str, wanted: Wanted) -> Recipe:
     )
     return recipe_of(
         source,
-        _data(wanted, known.data, known.metric),
+        _data(wanted, known),
         numerics=wanted.get("numerics"),
         target=wanted.get("target") or known.target or "cpu",
         limit=wanted.get("max_drop") or known.limit,
@@ -103,12 +112,19 @@ def _from_scratch(known: Settings, model: str, wanted: Wanted) -> Recipe:
     )
 
 
-def _data(wanted: Wanted, evaluation: str | None = None, metric: str | None = None) -> DataSpec:
+def _data(wanted: Wanted, known: Settings | None = None) -> DataSpec:
+    """What the flags say of data; with settings, those stand in for what they leave out."""
     return DataSpec(
-        evaluation=_text(wanted.get("data")) or evaluation,
+        evaluation=_text(wanted.get("data")) or (known and known.data),
         calibration=_text(wanted.get("calibration")),
-        metric=wanted.get("metric") or metric,
+        metric=wanted.get("metric") or (known and known.metric),
         output=wanted.get("output"),
+        tokenizer=_text(wanted.get("tokenizer")) or (known and known.tokenizer),
+        columns=wanted.get("columns") or (known and known.columns),
+        preprocess=_text(wanted.get("preprocess")) or (known and known.preprocess),
+        postprocess=wanted.get("postprocess"),
+        max_length=wanted.get("max_length"),
+        skip_bad=wanted.get("skip_bad") or None,
     )
 
 

@@ -184,6 +184,10 @@ def _draw(screen: Screen, done: Benched) -> None:
         screen.print(f"\nwhere the time goes: {first.label} on {first.backend}, batch {first.latency[0].batch}")
         parts = [(each.name, f"{each.p50:.3f}", f"{each.share:.1%}") for each in first.components]
         screen.table(("component", "P50 ms", "share"), parts, right=("P50 ms", "share"))
+    if first.lengths:
+        screen.print("\nby length, one sample at a time, in one launch")
+        cells = [(str(each.length), f"{each.optimized:.3f}") for each in first.lengths]
+        screen.table(("length", "P50 ms"), cells, right=("length", "P50 ms"))
     screen.print(f"\n{count(done.threads, 'thread')}, {done.machine['cpu']}, {done.rows} rows")
     screen.print(f"{done.launches} launches each, in turns; intervals are over launches")
 

@@ -48,6 +48,11 @@ def closing(screen: Screen, stored: Stored) -> None:
         screen.print("Which part got faster, by module of the original:")
         cells = [(each.module, _ms(each.baseline), _ms(each.optimized)) for each in this.modules]
         screen.table(("module", "before ms", "now ms"), cells, right=("before ms", "now ms"))
+    if this.lengths:
+        screen.print("")
+        screen.print("By length, one sample at a time:")
+        cells = [(str(each.length), _ms(each.baseline), _ms(each.optimized)) for each in this.lengths]
+        screen.table(("length", "before ms", "now ms"), cells, right=("length", "before ms", "now ms"))
     if this.candidates:
         tried = [(each.label or each.recipe, each.why) for each in this.candidates]
         screen.table(("tried", "why it won or lost"), tried)

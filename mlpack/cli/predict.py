@@ -16,9 +16,24 @@ if TYPE_CHECKING:
 
 Data = Annotated[
     str | None,
-    typer.Option("--data", metavar="PATH", help="Inputs: .npz, a folder of .npy, or file.py:function."),
+    typer.Option(
+        "--data",
+        metavar="PATH",
+        help="Inputs: .npz, a folder of .npy, file.py:function; texts in a table or "
+        "a folder of images where the artifact prepares those.",
+    ),
 ]
-Out = Annotated[Path | None, typer.Option("--out", metavar="FILE.npz", help="The file to write.")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="FILE", help="What to write: .npz for outputs, .csv or .jsonl for labels."),
+]
+Columns = Annotated[
+    str | None,
+    typer.Option("--columns", metavar="NAMES", help="What a table holds where: text=review. Default: as it was made."),
+]
+SkipBad = Annotated[
+    int, typer.Option("--skip-bad", metavar="N", min=0, help="Leave out up to N samples that cannot be used.")
+]
 Batch = Annotated[
     int | None, typer.Option("--batch", metavar="N", min=1, help="Samples per call. Default: 32, or what fits.")
 ]
@@ -35,11 +50,13 @@ def command(
     out: Out = None,
     batch: Batch = None,
     threads: Threads = None,
+    columns: Columns = None,
+    skip_bad: SkipBad = 0,
     *,
     force: Force = False,
     store: Store = None,
 ) -> None:
-    """Run an artifact's model over data and write its outputs as one .npz."""
+    """Run an artifact's model over data and write what it answers: outputs as .npz, or labels as .csv or .jsonl."""
     from mlpack.api.predict import predict
 
     if data is None or out is None:
@@ -47,9 +64,19 @@ def command(
         raise UsageError(f"{missing} is missing", "mlpack predict REF --data inputs.npz --out answers.npz")
     with screen.progress() as reporter:
         done = predict(
-            reference, data=data, out=out, batch=batch, threads=threads, force=force, store=store, reporter=reporter
+            reference,
+            data=data,
+            out=out,
+            batch=batch,
+            threads=threads,
+            columns=columns,
+            skip_bad=skip_bad,
+            force=force,
+            store=store,
+            reporter=reporter,
         )
     shapes = [f"  {name}: {each['dtype']} {each['shape']}" for name, each in done.outputs.items()]
+    shapes += [f"  columns: {', '.join(done.columns)}"] if done.columns else []
     how = f"{done.artifact} on {done.backend}, batch {done.batch}"
     lines = [f"{count(done.samples, 'sample')} through {how}", *shapes, f"written to {done.path}"]
     screen.result(done.document(), "\n".join(lines))

@@ -31,8 +31,10 @@ class RecipeFlags:
                        "or a recipe. Left out: the one that mlpack.toml names."),
     ] = None  # fmt: skip
     data: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Labelled data: .npz, a folder of .npy, or file.py:function.")
-    ] = None
+        str | None,
+        typer.Option(metavar="PATH", help="Labelled data: .npz, a folder of .npy, file.py:function, texts in a .csv, "
+                     ".jsonl or .parquet, or a folder of images with one subfolder per class."),
+    ] = None  # fmt: skip
     calibration: Annotated[
         str | None, typer.Option(metavar="PATH", help="Data to find int8 ranges on; else a part of --data.")
     ] = None
@@ -49,6 +51,28 @@ class RecipeFlags:
         str | None, typer.Option(metavar="NAME", help="top1, f1, mse, … or file.py:function. Default: from the labels.")
     ] = None
     output: Annotated[str | None, typer.Option(metavar="NAME", help="The output that the metric reads.")] = None
+    tokenizer: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="For texts: where tokenizer.json lies. Default: the model's.")
+    ] = None
+    columns: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="What a table holds where: text=review,label=stars (text_pair, group, "
+                     "cluster). Default: by the usual names."),
+    ] = None  # fmt: skip
+    preprocess: Annotated[
+        str | None,
+        typer.Option(metavar="PRESET", help="For images: imagenet, imagenet:160, unit, … or a YAML file of options; "
+                     "file.py:function for your own. Default: the model folder's."),
+    ] = None  # fmt: skip
+    postprocess: Annotated[
+        str | None, typer.Option(metavar="REF", help="What an answer becomes for people: file.py:function.")
+    ] = None
+    max_length: Annotated[
+        int | None, typer.Option(metavar="TOKENS", min=1, help="Where texts are cut. Default: the tokenizer's limit.")
+    ] = None
+    skip_bad: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Leave out up to N samples that cannot be used. Default: 0.")
+    ] = None
     max_drop: Annotated[
         str | None,
         typer.Option(metavar="LIMIT", help="1% of the original's metric, or 0.8pt absolute. Default: 1%."),

@@ -143,6 +143,14 @@ class ModuleRecord(Frozen):
     optimized: float | None
 
 
+class LengthRecord(Frozen):
+    """Median ms of one sample of this length, in one launch, in the original and now; null: it was not timed."""
+
+    length: int
+    baseline: float | None
+    optimized: float | None
+
+
 class CandidateRecord(Frozen):
     """What was tried, what it measured, and why it was or was not chosen."""
 
@@ -155,6 +163,17 @@ class CandidateRecord(Frozen):
     size_bytes: int | None
     chosen: bool
     why: str
+
+
+class PipelineRecord(Frozen):
+    """What comes before and after the model: kinds as pipeline.yaml has them; `fields` are those of a raw sample."""
+
+    path: str
+    preprocess: str | None
+    postprocess: str | None
+    fields: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    digest: str = Field(description="sha256 over pipeline.yaml and the files beside it")
 
 
 class Artifact(Frozen):
@@ -170,12 +189,16 @@ class Artifact(Frozen):
     source: SourceRecord
     target: dict[str, Any]
     model: ModelRecord
+    pipeline: PipelineRecord | None = None
     baseline: dict[str, Any]
     lineage: tuple[LineageRecord, ...]
     accuracy: AccuracyRecord
     latency: tuple[LatencyRecord, ...]
     components: tuple[ComponentRecord, ...] = ()
     modules: tuple[ModuleRecord, ...] = Field(default=(), description="at the first batch size, by module path")
+    lengths: tuple[LengthRecord, ...] = Field(
+        default=(), description="where samples differ in length: the shortest, the longest, and quantiles between"
+    )
     candidates: tuple[CandidateRecord, ...] = ()
     recipe: dict[str, Any] = Field(default_factory=dict)
     golden: dict[str, Any] = Field(

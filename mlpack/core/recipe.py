@@ -50,12 +50,21 @@ class SourceSpec(Frozen):
 
 
 class DataSpec(Frozen):
-    """Evaluation data, optional calibration data, and the metric they are judged by."""
+    """Evaluation data, optional calibration data, and the metric they are judged by.
+
+    Texts and images also say what comes before the model (`tokenizer`, `preprocess`) and after it (`postprocess`).
+    """
 
     evaluation: str | None = None
     calibration: str | None = None
     metric: str | None = None
     output: str | None = None
+    tokenizer: str | None = None
+    columns: str | None = None
+    preprocess: str | None = None
+    postprocess: str | None = None
+    max_length: int | None = Field(default=None, ge=1)
+    skip_bad: int | None = Field(default=None, ge=0)
 
 
 class Recipe(Frozen):

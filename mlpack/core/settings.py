@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _PATHS = ("store", "cache")
-_REFERENCES = ("model", "factory", "data", "metric")
+_REFERENCES = ("model", "factory", "data", "metric", "tokenizer", "preprocess")
+_MAY_BE_BARE = {"model", "data", "tokenizer", "preprocess"}
 _LAST_RESORT_STORE = "artifacts"
 
 
@@ -33,6 +34,9 @@ class Settings:
     factory: str | None = None
     data: str | None = None
     metric: str | None = None
+    tokenizer: str | None = None
+    columns: str | None = None
+    preprocess: str | None = None
     limit: str | None = None
     target: str | None = None
     name: str | None = None
@@ -114,6 +118,6 @@ def _resolved(base: Path, key: str, value: str) -> str | Path:
         return value
     place, colon, function = value.partition(":")
     is_path = "/" in place or place.endswith(".py") or (not colon and bool(Path(place).suffix))
-    if is_path or (key in {"model", "data"} and not colon and (base / place).exists()):
+    if is_path or (key in _MAY_BE_BARE and not colon and (base / place).exists()):
         return f"{base / Path(place).expanduser()}{colon}{function}"
     return value

@@ -14,10 +14,11 @@ from mlpack.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mlpack.core.dataset import RawOptions
     from mlpack.core.model import TensorSpec
     from mlpack.datasets.rows import RowDataset
 
-__all__ = ["DATASETS", "check_fits", "open_data"]
+__all__ = ["DATASETS", "check_fits", "open_data", "raw_kind"]
 
 DATASETS: Table[Callable[..., RowDataset]] = Table(
     "kind of data",
@@ -26,27 +27,53 @@ DATASETS: Table[Callable[..., RowDataset]] = Table(
         "npy_folder": "mlpack.datasets.npy_folder:open_npy_folder",
         "python_function": "mlpack.datasets.python_function:PythonFunction",
         "random": "mlpack.datasets.random_rows:open_random",
+        "table_file": "mlpack.datasets.raw_kinds:open_table",
+        "image_folder": "mlpack.datasets.raw_kinds:open_images",
     },
 )
+RAW_TABLES = {".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"}
+RAW_IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+RAW_KINDS = {"table_file": "texts: a tokenizer has to make numbers of them", "image_folder": "image files"}
+RAW_NEEDS = {
+    "table_file": "--tokenizer FOLDER (with its tokenizer.json)",
+    "image_folder": "say how the model wants them: --preprocess imagenet, or file.py:function",
+}
 
 
 def open_data(
-    path: str, inputs: tuple[TensorSpec, ...] | None = None, *, seed: int = 0, fingerprint: str | None = None
+    path: str,
+    inputs: tuple[TensorSpec, ...] | None = None,
+    *,
+    seed: int = 0,
+    fingerprint: str | None = None,
+    raw: RawOptions | None = None,
 ) -> RowDataset:
     """Open what `--data` or `--calibration` names; with the model's inputs, checked against them and cast.
 
-    `random:N` needs the inputs. With the fingerprint of an earlier opening the values are not read again.
+    `random:N` needs the inputs. With the fingerprint of an earlier opening the values are not read again. `raw` says
+    how texts and images are prepared.
 
     Raises:
         DataError: not there, no data, or data that does not fit.
     """
     if path.startswith("random:"):
         return DATASETS["random"](path, inputs, seed)
-    dataset = _open(path, fingerprint)
+    dataset = _open(path, fingerprint, raw)
     return dataset if inputs is None else check_fits(dataset, inputs)
 
 
-def _open(path: str, fingerprint: str | None) -> RowDataset:
+def raw_kind(path: str) -> str | None:
+    """The kind of data where a path holds texts or images; None where it holds arrays, or nothing."""
+    place = Path(path).expanduser()
+    if place.is_file() and place.suffix.lower() in RAW_TABLES:
+        return "table_file"
+    if not place.is_dir() or any(place.glob("*.npy")):
+        return None
+    inside = (path for depth in ("*", "*/*") for path in place.glob(depth))
+    return "image_folder" if any(path.suffix.lower() in RAW_IMAGES for path in inside) else None
+
+
+def _open(path: str, fingerprint: str | None, raw: RawOptions | None) -> RowDataset:
     place = Path(path).expanduser()
     if not place.exists():
         if is_reference(path):
@@ -57,6 +84,11 @@ def _open(path: str, fingerprint: str | None) -> RowDataset:
             f"there is no data at {path}",
             f"did you mean {place.with_name(near[0])}?" if near else "check the path",
         )
+    kind = raw_kind(path)
+    if kind is not None:
+        if raw is None:
+            raise DataError(f"{path} holds {RAW_KINDS[kind]}", RAW_NEEDS[kind])
+        return DATASETS[kind](place.resolve(), raw, fingerprint)
     if place.is_dir():
         return DATASETS["npy_folder"](place.resolve(), fingerprint)
     if not place.is_file():

@@ -130,6 +130,11 @@ def _check_dims(given: TensorSpec, wanted: TensorSpec, sizes: dict[str, tuple[st
             "reshape the array; its first axis is the samples",
         )
     for dim, want in zip(given.dims[1:], wanted.dims[1:], strict=True):
+        if isinstance(want, int) and isinstance(dim, str):
+            raise DataError(
+                f"input {wanted.name!r} of the model is {wants}: its {dim} is fixed at {want}",
+                f"make all samples of that {dim}: --max-length {want}",
+            )
         if isinstance(want, int) and dim != want:
             raise DataError(
                 f"array {given.name!r} is {has}, the model's input {wanted.name!r} is {wants}",

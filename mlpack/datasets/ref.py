@@ -12,7 +12,7 @@ from mlpack.datasets.part import part_of
 from mlpack.datasets.split import Split
 
 if TYPE_CHECKING:
-    from mlpack.core.dataset import Dataset, Part
+    from mlpack.core.dataset import Dataset, Part, RawOptions
     from mlpack.core.model import TensorSpec
     from mlpack.datasets.rows import RowDataset
 
@@ -23,6 +23,7 @@ def make_ref(
     split: Path | None = None,
     calibration_path: str | None = None,
     calibration: Dataset | None = None,
+    raw: RawOptions | None = None,
 ) -> DataRef:
     """What a child process needs to open the same data; `split` is where the split was saved."""
     return DataRef(
@@ -34,6 +35,7 @@ def make_ref(
         split=None if split is None else str(split.resolve()),
         calibration_path=None if calibration_path is None else absolute(calibration_path),
         calibration_fingerprint=None if calibration is None else calibration.fingerprint,
+        raw=raw,
     )
 
 
@@ -48,8 +50,10 @@ def open_part(ref: DataRef, part: Part, model_inputs: tuple[TensorSpec, ...] | N
     split = None if ref.split is None else Split.load(Path(ref.split))
     seed = 0 if split is None else split.seed
     if part == "calibration" and ref.calibration_path is not None:
-        return open_data(ref.calibration_path, model_inputs, seed=seed, fingerprint=ref.calibration_fingerprint)
-    whole = open_data(ref.path, model_inputs, seed=seed, fingerprint=ref.fingerprint)
+        return open_data(
+            ref.calibration_path, model_inputs, seed=seed, fingerprint=ref.calibration_fingerprint, raw=ref.raw
+        )
+    whole = open_data(ref.path, model_inputs, seed=seed, fingerprint=ref.fingerprint, raw=ref.raw)
     if split is None:
         return whole
     return part_of(whole, split.rows(part))

@@ -38,13 +38,15 @@ class Scan:
 
 
 def scan(dataset: Dataset) -> Scan:
-    """Read the dataset once, in small batches."""
+    """Read the dataset once, in small batches, whatever their order."""
+    rows: list[np.ndarray] = []
     contents: list[np.ndarray] = []
     clusters: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     low: dict[str, list[np.ndarray]] = {spec.name: [] for spec in dataset.inputs}
     high: dict[str, list[np.ndarray]] = {spec.name: [] for spec in dataset.inputs}
     for batch in dataset.batches(_BATCH):
+        rows.append(batch.rows)
         contents.append(content_hashes(batch))
         if batch.cluster is not None:
             clusters.append(batch.cluster)
@@ -55,12 +57,13 @@ def scan(dataset: Dataset) -> Scan:
             if flat.shape[1]:
                 low[name].append(flat.min(axis=1).astype(np.float64))
                 high[name].append(flat.max(axis=1).astype(np.float64))
+    order = np.argsort(np.concatenate(rows), kind="stable")
     return Scan(
-        content=np.concatenate(contents),
-        clusters=np.concatenate(clusters) if clusters else None,
-        labels=np.concatenate(labels) if labels else None,
-        low={name: np.concatenate(each) for name, each in low.items() if each},
-        high={name: np.concatenate(each) for name, each in high.items() if each},
+        content=np.concatenate(contents)[order],
+        clusters=np.concatenate(clusters)[order] if clusters else None,
+        labels=np.concatenate(labels)[order] if labels else None,
+        low={name: np.concatenate(each)[order] for name, each in low.items() if each},
+        high={name: np.concatenate(each)[order] for name, each in high.items() if each},
     )
 
 
@@ -68,8 +71,10 @@ def content_hashes(batch: Batch) -> np.ndarray:
     """A 64-bit hash of each sample's inputs, BLAKE2b over their values.
 
     Not over the dtype, so that the same sample is found again in a file that keeps it as float64; neither the
-    label nor the name of an array counts.
+    label nor the name of an array counts. Samples made from texts or images bring a hash of what they were made of.
     """
+    if batch.content is not None:
+        return batch.content
     pieces = [
         np.ascontiguousarray(_by_value(array)).reshape(len(batch), -1).view(np.uint8)
         for _, array in sorted(batch.inputs.items())

@@ -275,11 +275,15 @@ def _described(name: str, array: np.ndarray) -> str:
 def join(pieces: list[Kept]) -> Kept:
     """The kept rows of all batches, one after the other.
 
+    Numbers of every place of a sample (`value:`) are as many as its batch is long: zeros fill them up to the longest,
+    in both of two models that are compared.
+
     Raises:
         DataError: there are none, or the batches kept different things.
     """
     if not pieces:
         raise DataError("no samples to score", "check that --data holds rows")
+    pieces = _filled(pieces)
     first = {name: array.shape[1:] for name, array in pieces[0].items()}
     for piece in pieces:
         if {name: array.shape[1:] for name, array in piece.items()} != first:
@@ -288,6 +292,21 @@ def join(pieces: list[Kept]) -> Kept:
                 "use a metric that returns one score per sample",
             )
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in first}
+
+
+def _filled(pieces: list[Kept]) -> list[Kept]:
+    widths: dict[str, int] = {}
+    for piece in pieces:
+        for name, array in piece.items():
+            if name.startswith("value:") and array.ndim == _TABLE_AXES:
+                widths[name] = max(widths.get(name, 0), array.shape[1])
+    return [
+        {
+            name: np.pad(array, ((0, 0), (0, widths[name] - array.shape[1]))) if name in widths else array
+            for name, array in piece.items()
+        }
+        for piece in pieces
+    ]
 
 
 def mean(kept: Mapping[str, np.ndarray]) -> float:

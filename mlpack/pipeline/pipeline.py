@@ -87,7 +87,7 @@ class Pipeline:
     @property
     def labels(self) -> tuple[str, ...]:
         """The names of the classes, in the order of their numbers; empty where nobody said."""
-        return tuple((self.document.get("postprocess") or {}).get("labels") or ())
+        return tuple(map(str, self.document.get("labels") or ()))
 
     def prepare(self, raw: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
         """The model's inputs for raw samples.

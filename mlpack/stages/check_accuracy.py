@@ -100,8 +100,10 @@ class CheckAccuracy(Stage):
                         beside[name].append(values)
                 done += len(batch)
                 job.say(f"scoring on {model.backend}", done, len(dataset))
-        arrays = join(kept)
-        aside = {name: np.concatenate(pieces) for name, pieces in beside.items() if pieces}
+        # Batches of about one length come in an order of their own: what is kept is in the order of the rows.
+        order = np.argsort(np.concatenate(beside["rows"]), kind="stable")
+        arrays = {name: array[order] for name, array in join(kept).items()}
+        aside = {name: np.concatenate(pieces)[order] for name, pieces in beside.items() if pieces}
         save_arrays(job.out / KEPT, {**_prefixed(arrays), **aside})
         value = None if nonfinite or measured.name == "agreement" else float(measured.reduce(arrays))
         metrics: dict[str, Any] = {

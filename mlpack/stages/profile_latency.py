@@ -29,6 +29,7 @@ SAMPLES = "timings.npz"
 OPTIMIZED = "optimized"
 BASELINE = "baseline"
 _ROWS = "rows.npz"
+_LENGTHS = "lengths.npz"
 # Fewer launches are a quick look, and stay one.
 _A_MEASUREMENT = 5
 _MORE_LAUNCHES = 2
@@ -40,8 +41,9 @@ class ProfileLatency(Stage):
     In each round every contender is launched once, in random order, alone on the machine, with the same rows,
     batch sizes and threads. Rounds go on until every interval is narrow enough, or launches or time are used up
     (`ended` says which). Tables: `latency` (a row per contender and batch, ms), `components` (copy in, operators,
-    copy out of the model at the first batch size; shares sum to 1) and `modules` (ms within each module of the
-    user's, of the model and of a rival named `baseline`).
+    copy out of the model at the first batch size; shares sum to 1), `modules` (ms within each module of the user's,
+    of the model and of a rival named `baseline`) and, where samples differ in length, `lengths` (median ms of one
+    sample of each, in one launch).
     """
 
     name: ClassVar[str] = "profile_latency"
@@ -53,6 +55,7 @@ class ProfileLatency(Stage):
         "mlpack.measure.telemetry",
         "mlpack.stages.turns",
         "mlpack.stages.components",
+        "mlpack.stages.lengths",
     )
     keyed_by_threads: ClassVar[bool] = True
 
@@ -75,12 +78,15 @@ class ProfileLatency(Stage):
 
         from mlpack.measure.launches import drift
         from mlpack.measure.machine import timing_lock
-        from mlpack.stages import samples
+        from mlpack.stages import lengths, samples
 
         batches = list(self.batches) if model.dynamic_batch else [samples.static_batch(model)]
         example, kind = samples.rows(model, job, "calibration", max(batches))
         rows = {name: np.resize(array, (max(batches), *array.shape[1:])) for name, array in example.items()}
         save_arrays(job.out / _ROWS, rows)
+        different = lengths.samples_by_length(model, job) if self.components else {}
+        if different:
+            lengths.save(job.out / _LENGTHS, different)
         turns = Turns(
             contenders={OPTIMIZED: model, **job.rivals},
             batches=batches,
@@ -89,6 +95,7 @@ class ProfileLatency(Stage):
             job=job,
             order=random.Random(job.seed),  # noqa: S311 - an order of turns
             split=_split(job.rivals) if self.components else (),
+            lengths=job.out / _LENGTHS if different else None,
         )
         with timing_lock():
             ended = self._play(turns)
@@ -120,7 +127,14 @@ class ProfileLatency(Stage):
         return Outcome(
             model=model,
             report=Report(
-                metrics=metrics, tables={"latency": latency, "components": parts, "modules": modules}, files=(SAMPLES,)
+                metrics=metrics,
+                tables={
+                    "latency": latency,
+                    "components": parts,
+                    "modules": modules,
+                    "lengths": lengths.rows({label: turns.parts[label]["lengths"] for label in turns.split}),
+                },
+                files=(SAMPLES,),
             ),
         )
 

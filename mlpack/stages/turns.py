@@ -29,7 +29,8 @@ _TRIES = 4
 class Turns:
     """The timings so far: `ms` by contender, batch size and launch, and what was seen of the machine meanwhile.
 
-    The first launches of those in `split` also give the parts of one request, in `parts`, once they are timed.
+    The first launches of those in `split` also give the parts of one request, in `parts`, once they are timed, and
+    the ms of one sample of each length in the file `lengths`.
     `unsteady` counts blocks that never settled, `repeated` those taken again, `disturbed` those kept all the same;
     `steal` and `others` are the largest shares of CPU time that a kept block lost; `peak_rss_bytes` has each
     contender's launches. Where there are sensors, `energy_mj` has what each launch took per sample; `clocks_moved`
@@ -43,6 +44,7 @@ class Turns:
     job: Job
     order: random.Random
     split: tuple[str, ...] = ()
+    lengths: Path | None = None
     ms: dict[str, dict[int, list[np.ndarray]]] = field(default_factory=dict)
     peak_rss_bytes: dict[str, list[int]] = field(default_factory=dict)
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -140,6 +142,7 @@ class Turns:
             "batches": self.batches,
             "seconds": self.seconds,
             "split": split,
+            "lengths": str(self.lengths) if split and self.lengths else None,
         }
 
 
@@ -153,10 +156,11 @@ def block(
     seconds: float,
     *,
     split: bool,
+    lengths: str | None,
 ) -> dict[str, Any]:
     """One launch of one contender: by batch size the milliseconds per call, and how quiet the machine was.
 
-    With `split` then the parts of one request at the first batch size.
+    With `split` then the parts of one request at the first batch size; with `lengths` what one sample of each takes.
 
     Runs in a process of its own, which loads the model, says that it is ready and waits for its turn.
     """
@@ -169,6 +173,7 @@ def block(
     from mlpack.measure.machine import peak_rss_bytes
     from mlpack.measure.telemetry import Sensors
     from mlpack.stages.components import split_request
+    from mlpack.stages.lengths import time_lengths
 
     opened = Model.model_validate(model)
     assert opened.backend is not None
@@ -184,8 +189,11 @@ def block(
             feeds = {name: np.ascontiguousarray(array[:batch]) for name, array in inputs.items()}
             found[str(batch)] = _quietest(lambda feeds=feeds: runner(feeds), seconds, sensors)
         peak = peak_rss_bytes()
+        by_length = time_lengths(runner, lengths, seconds / 2) if lengths else {}
     first = {name: np.ascontiguousarray(array[: batches[0]]) for name, array in inputs.items()}
     parts = split_request(backend, opened, where, options, first, seconds) if split else None
+    if parts is not None:
+        parts["lengths"] = {str(length): ms for length, ms in by_length.items()}
     return {**found, "peak_rss_bytes": peak, "parts": parts}
 
 

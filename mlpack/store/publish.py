@@ -101,7 +101,8 @@ def same_as_latest(store: Path, artifact: Artifact) -> Stored | None:
 
 def _what_counts(artifact: Artifact) -> tuple[object, ...]:
     keys = tuple(record.key for record in artifact.lineage)
-    return (keys, artifact.accuracy.limit_text, artifact.accuracy.verdict, artifact.status)
+    pipeline = artifact.pipeline and artifact.pipeline.digest
+    return (keys, pipeline, artifact.accuracy.limit_text, artifact.accuracy.verdict, artifact.status)
 
 
 def _fill(draft: Path, folder: Path) -> dict[str, str]:

@@ -1,0 +1,316 @@
+"""The pipeline of a run: what flags and a Hugging Face folder say of what comes before and after a model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlpack.api.presets import json_file
+from mlpack.core.arrays import load_arrays
+from mlpack.core.artifact import PipelineRecord
+from mlpack.core.dataset import RawOptions, from_json
+from mlpack.core.filesystem import refused_by_machine, remove, temporary_sibling
+from mlpack.core.model import sha256_of
+from mlpack.datasets import raw_kind
+from mlpack.errors import DataError, UsageError
+from mlpack.pipeline import FILE, Pipeline, PipelineError
+
+if TYPE_CHECKING:
+    from mlpack.core.model import Model
+    from mlpack.core.recipe import DataSpec, Recipe, SourceSpec
+
+SCHEMA = 1
+_USUAL_INPUTS = ("input_ids", "attention_mask")
+
+
+@dataclass
+class Draft:
+    """A `pipeline.yaml` in the making, and the files that go beside it."""
+
+    document: dict[str, Any] = field(default_factory=lambda: {"schema": SCHEMA})
+    files: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether there is neither a before nor an after."""
+        return not self.document.get("preprocess") and not self.document.get("postprocess")
+
+    def write(self, cache: Path) -> Path:
+        """The pipeline's folder in the cache, under the digest of its content."""
+        import yaml
+
+        told = [self.document, {name: sha256_of(path) for name, path in self.files.items()}]
+        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        place = cache / "pipelines" / digest
+        if place.is_dir():
+            return place
+        with refused_by_machine(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            folder = temporary_sibling(place)
+            for name, path in self.files.items():
+                shutil.copyfile(path, folder / name)
+            (folder / FILE).write_text(yaml.safe_dump(self.document, sort_keys=False, allow_unicode=True))
+            try:
+                folder.rename(place)
+            except OSError:
+                # Another process has just made the same one.
+                remove(folder)
+        return place
+
+
+def draft_of(recipe: Recipe, cache: Path) -> Draft | None:
+    """What the recipe says of before and after its model; None where it says nothing of either.
+
+    Raises:
+        DataError: a tokenizer, preset or function that cannot be used, or one that the data needs and nobody named.
+        UsageError: flags that do not go together.
+    """
+    from mlpack.api.presets import image_options, python_options
+
+    data = recipe.data
+    draft = _of_folder(recipe.source, cache)
+    kinds = {raw_kind(path) for path in (data.evaluation, data.calibration) if path is not None} - {None}
+    if data.tokenizer is not None and data.preprocess is not None:
+        raise UsageError("--tokenizer and --preprocess both say what comes before the model", "give one of them")
+    if data.tokenizer is not None:
+        before, files = text_options(Path(data.tokenizer).expanduser(), _input_names(recipe.source))
+        draft.document["preprocess"] = {"kind": "text", **before}
+        draft.files |= files
+    elif data.preprocess is not None and _is_function(data.preprocess):
+        before, files = python_options(data.preprocess, data)
+        draft.document["preprocess"] = {"kind": "python", **before}
+        draft.files |= files
+    elif data.preprocess is not None:
+        draft.document["preprocess"] = {"kind": "image", **image_options(data.preprocess)}
+    if kinds and draft.document.get("preprocess") is None:
+        from mlpack.datasets import RAW_KINDS, RAW_NEEDS
+
+        (kind, *_) = sorted(map(str, kinds))
+        raise DataError(f"{data.evaluation} holds {RAW_KINDS[kind]}", RAW_NEEDS[kind])
+    before = draft.document.get("preprocess")
+    if before is not None and before["kind"] == "text":
+        _fit_text(before, data)
+    _name_classes(draft, data)
+    _say_after(draft, data)
+    return None if draft.says_nothing else draft
+
+
+def raw_options(draft: Draft | None, data: DataSpec, cache: Path) -> RawOptions | None:
+    """How raw data is read with this pipeline."""
+    if draft is None or draft.document.get("preprocess") is None:
+        return None
+    return RawOptions(pipeline=str(draft.write(cache)), columns=columns_of(data.columns), skip_bad=data.skip_bad or 0)
+
+
+def finished(draft: Draft, model: Model) -> Draft:
+    """The pipeline with what only the loaded model tells: its inputs, and which output the labels name.
+
+    An output [batch, classes] of floats is the one; where several are, or none, nothing is said. A preprocess that does
+    not give what the model takes is left out: the data was arrays, or it would have been refused.
+    """
+    before = draft.document.get("preprocess")
+    before = before and _fitted(before, model)
+    draft = Draft({**draft.document, "preprocess": before}, draft.files)
+    labels = draft.document.get("labels")
+    if draft.document.get("postprocess") is not None or not labels:
+        return draft
+    fitting = [spec for spec in model.outputs if spec.dims[1:] == (len(labels),) and spec.dtype.startswith("float")]
+    if len(fitting) != 1:
+        return draft
+    after = {"kind": "labels", "output": fitting[0].name, "labels": list(labels)}
+    return Draft({**draft.document, "postprocess": after}, draft.files)
+
+
+def _fitted(before: dict[str, Any], model: Model) -> dict[str, Any] | None:
+    """With the names of the model's inputs; a single array goes to a single input whatever its name."""
+    names = [spec.name for spec in model.inputs]
+    if before["kind"] == "image":
+        return {**before, "input": names[0]} if len(names) == 1 else None
+    given = before["inputs"]
+    if len(names) == len(given) == 1:
+        given = {names[0]: next(iter(given.values()))}
+    if set(names) - set(given):
+        return None
+    made = {**before, "inputs": {name: given[name] for name in names}}
+    lengths = {spec.dims[1] for spec in model.inputs if len(spec.dims) > 1}
+    if before["kind"] == "text" and len(lengths) == 1 and isinstance(length := lengths.pop(), int):
+        made["length"] = length
+    return made
+
+
+def pipeline_record(draft: Draft, cache: Path) -> PipelineRecord:
+    """What artifact.json says of the pipeline.
+
+    Raises:
+        DataError: it does not hold together.
+    """
+    folder = draft.write(cache)
+    try:
+        fields = Pipeline.load(folder).fields
+    except PipelineError as error:
+        raise DataError(error.message, "look at the tokenizer, preset or function that was given") from error
+    kinds = {side: (draft.document.get(side) or {}).get("kind") for side in ("preprocess", "postprocess")}
+    labels = tuple(map(str, draft.document.get("labels") or ()))
+    return PipelineRecord(path="pipeline", fields=fields, labels=labels, digest=folder.name, **kinds)
+
+
+def golden_answers(pipeline: Path, golden: Path) -> str:
+    """What comes after the model for the golden samples, a JSON object per line; empty where nothing does.
+
+    Raises:
+        DataError: the model's answers are not what the postprocess was made for.
+    """
+    made = Pipeline.load(pipeline)
+    raw = golden / "raw.jsonl"
+    if made.postprocess is None or not raw.is_file():
+        return ""
+    samples = [json.loads(line) for line in raw.read_text(encoding="utf-8").splitlines()]
+    fields = {name: [from_json(sample[name]) for sample in samples] for name in samples[0]}
+    try:
+        columns = made.finish(load_arrays(golden / "outputs.npz"), fields)
+    except PipelineError as error:
+        raise DataError(
+            f"what comes after the model: {error.message}", "give it its own: --postprocess file.py:function"
+        ) from error
+    rows = ({name: values[at] for name, values in columns.items()} for at in range(len(samples)))
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def columns_of(text: str | None) -> dict[str, str]:
+    """`text=review,label=stars` as a mapping.
+
+    Raises:
+        UsageError: it is not of that form.
+    """
+    found = {}
+    for piece in (text or "").split(","):
+        if not piece.strip():
+            continue
+        name, equals, column = piece.partition("=")
+        if not equals or not name.strip() or not column.strip():
+            raise UsageError(f"--columns {text!r} is not name=column", "--columns text=review,label=stars")
+        found[name.strip()] = column.strip()
+    return found
+
+
+def text_options(folder: Path, inputs: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Path]]:
+    """TextPreprocess's options for a folder with a tokenizer.json (or that file itself), and the file to carry.
+
+    Raises:
+        DataError: there is none.
+    """
+    file = folder / "tokenizer.json" if folder.is_dir() else folder
+    if not file.is_file() or file.suffix != ".json":
+        raise DataError(
+            f"there is no tokenizer.json at {folder}",
+            "tokenizer.save_pretrained(FOLDER) of a fast tokenizer writes it; give that folder",
+        )
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        content["model"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file} is no tokenizer of the tokenizers library", "tokenizer.save(FILE)") from error
+    told = json_file(file.parent / "tokenizer_config.json")
+    sources = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+    options: dict[str, Any] = {
+        "tokenizer": "tokenizer.json",
+        "inputs": {name: sources[name] for name in inputs if name in sources},
+    }
+    padding, truncation = content.get("padding") or {}, content.get("truncation") or {}
+    added = {each["content"]: each["id"] for each in content.get("added_tokens") or []}
+    token = (
+        told.get("pad_token")
+        or padding.get("pad_token")
+        or next((one for one in ("[PAD]", "<pad>") if one in added), None)
+    )
+    token = token.get("content") if isinstance(token, dict) else token
+    options["pad_id"] = added.get(token, padding.get("pad_id", 0))
+    limit = min((each for each in (told.get("model_max_length"), truncation.get("max_length")) if each), default=None)
+    # Tokenizers without a limit say 1e30.
+    if limit is not None and limit < 1_000_000:  # noqa: PLR2004
+        options["max_length"] = int(limit)
+    return options, {"tokenizer.json": file}
+
+
+def _of_folder(source: SourceSpec, cache: Path) -> Draft:
+    """What a Hugging Face folder brings along."""
+    folder = Path(source.model).expanduser()
+    if not (folder / "config.json").is_file():
+        return Draft()
+    from mlpack.sources.hf_pipeline import pipeline_of
+
+    work = cache / "pipelines"
+    work.mkdir(parents=True, exist_ok=True)
+    document, files = pipeline_of(folder, work)
+    return Draft({"schema": SCHEMA, **document}, dict(files))
+
+
+def _input_names(source: SourceSpec) -> tuple[str, ...]:
+    """The inputs that a tokenizer fills: those of `--input`, of the folder, or the two usual ones."""
+    from mlpack.sources.hf_folder import CONFIG, read_config, usual_inputs
+    from mlpack.sources.input_spec import parse_inputs
+
+    given: tuple[str, ...] = tuple(source.inputs)
+    folder = Path(source.model).expanduser()
+    if not given and (folder / CONFIG).is_file():
+        given = usual_inputs(read_config(folder, source.model))
+    return tuple(spec.name for spec in parse_inputs(given)) or _USUAL_INPUTS
+
+
+def _fit_text(before: dict[str, Any], data: DataSpec) -> None:
+    """The fields that the columns have, and a limit of the user's own."""
+    columns = columns_of(data.columns)
+    if "text_pair" in columns and "fields" not in before:
+        before["fields"] = ["text", "text_pair"]
+    if data.max_length is not None:
+        before["max_length"] = data.max_length
+    if not before["inputs"]:
+        raise DataError(
+            "no input of the model takes what a tokenizer gives", "name them: --input input_ids=int64:batch,length"
+        )
+
+
+def _name_classes(draft: Draft, data: DataSpec) -> None:
+    """The names of the classes: the folder's own, else those that the data has, in alphabetical order."""
+    if draft.document.get("labels"):
+        return
+    after = draft.document.get("postprocess") or {}
+    names = tuple(after.get("labels") or ()) or _classes_in(data)
+    if names:
+        draft.document["labels"] = list(names)
+
+
+def _classes_in(data: DataSpec) -> tuple[str, ...]:
+    if data.evaluation is None:
+        return ()
+    place, kind = Path(data.evaluation).expanduser(), raw_kind(data.evaluation)
+    if kind == "image_folder":
+        from mlpack.datasets.image_folder import class_names
+
+        return class_names(place)
+    if kind == "table_file":
+        from mlpack.datasets.table_file import arrow_table, held, label_names
+
+        columns = columns_of(data.columns)
+        table = arrow_table(place, sha256_of(place), columns)
+        return label_names(table, held(table, columns, data.evaluation))
+    return ()
+
+
+def _say_after(draft: Draft, data: DataSpec) -> None:
+    if data.postprocess is None:
+        return
+    from mlpack.api.presets import postprocess_options
+
+    after, files = postprocess_options(data.postprocess)
+    draft.document["postprocess"] = {"kind": "python", **after}
+    draft.files |= files
+
+
+def _is_function(text: str) -> bool:
+    place, colon, function = text.rpartition(":")
+    return bool(colon) and place.endswith(".py") and function.isidentifier()

@@ -1,0 +1,213 @@
+"""Texts from a table and images from a folder, through the whole job: what was prepared once is prepared the same."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mlpack
+from mlpack.errors import DataError, GateFailed, UsageError
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "datasets"))
+
+from raw_files import images, texts, tokenizer, write_table
+
+pytestmark = pytest.mark.slow
+
+QUICK = ("profile_latency.launches=2", "profile_latency.seconds=0.02", "profile_latency.batches=[1]")
+# Counts "good" (4) and "bad" (5): right on every text, whatever its length.
+TEXT_MODEL = """
+import torch
+
+class Counter(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scores = torch.nn.Embedding(15, 8)
+        self.head = torch.nn.Linear(8, 2)
+        weight = torch.randn(15, 8, generator=torch.Generator().manual_seed(0)) * 0.01
+        weight[4, 0], weight[5, 0] = 1.0, -1.0
+        self.scores.weight.data = weight
+        self.head.weight.data = torch.zeros(2, 8)
+        self.head.weight.data[:, 0] = torch.tensor([-1.0, 1.0])
+        self.head.bias.data = torch.tensor([0.5, -0.5])
+
+    def forward(self, input_ids, attention_mask):
+        mask = attention_mask.unsqueeze(-1).float()
+        return self.head((self.scores(input_ids) * mask).sum(1))
+
+def model():
+    return Counter()
+"""
+IMAGE_MODEL = """
+import torch
+
+class Bright(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = torch.nn.Conv2d(3, 4, 3, padding=1)
+        self.last = torch.nn.Linear(4, 2)
+        self.first.weight.data = torch.full((4, 3, 3, 3), 1 / 27)
+        self.first.bias.data = torch.zeros(4)
+        self.last.weight.data = torch.tensor([[-1.0] * 4, [1.0] * 4])
+        self.last.bias.data = torch.tensor([1.9, -1.9])
+
+    def forward(self, pixels):
+        return self.last(torch.relu(self.first(pixels)).mean((2, 3)))
+
+def model():
+    return Bright()
+"""
+
+
+@pytest.fixture
+def counted(place):
+    """An artifact made from texts in a table."""
+    Path("model.py").write_text(TEXT_MODEL)
+    tokenizer(place / "words")
+    write_table(place / "reviews.csv", [{"n": at, **row} for at, row in enumerate(texts(400))])
+    return mlpack.optimize(
+        "model.py:model", data="reviews.csv", tokenizer="words", columns="text=text,label=label",
+        settings=QUICK, max_drop="5%", name="counted",
+    ).stored  # fmt: skip
+
+
+def test_texts_are_optimized_predicted_and_judged_again(place, counted):
+    this = counted.artifact
+    assert this.accuracy.metric == "top1"
+    assert this.accuracy.baseline == 1.0
+    assert this.accuracy.verified_on == "labels"
+    assert [spec.dims for spec in this.model.inputs] == [("batch", "length")] * 2
+    assert this.pipeline is not None
+    assert (this.pipeline.preprocess, this.pipeline.postprocess) == ("text", "labels")
+    assert this.pipeline.labels == ("down", "up")
+    assert {each.group for each in this.accuracy.groups} >= {"up to 16 tokens", "17 to 32 tokens"}
+    names = [each.name for each in this.components]
+    assert (names[0], names[-1]) == ("preprocess", "postprocess")
+    assert sum(each.share for each in this.components) == pytest.approx(1)
+
+    done = mlpack.predict("counted", data="reviews.csv", out="out.csv")
+    assert done.samples == 400
+    with Path("out.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    with Path("reviews.csv").open(newline="") as stream:
+        given = list(csv.DictReader(stream))
+    assert list(rows[0]) == ["text", "label", "score"]
+    assert [row["text"] for row in rows] == [row["text"] for row in given]
+    assert [row["label"] for row in rows] == [row["label"] for row in given]
+    assert all(0.5 <= float(row["score"]) <= 1 for row in rows)
+
+    # Without labels, in another form and under another name, the answers are the same.
+    write_table(place / "more.jsonl", [{"review": row["text"]} for row in given[:50]])
+    mlpack.predict("counted", data="more.jsonl", columns="text=review", out="more.jsonl.jsonl")
+    more = [json.loads(line) for line in Path("more.jsonl.jsonl").read_text().splitlines()]
+    assert [row["label"] for row in more] == [row["label"] for row in given[:50]]
+    assert mlpack.gate("counted", against="counted", data="reviews.csv").exit_code == 0
+
+
+def test_golden_samples_are_raw_and_answered(counted):
+    golden = counted.path / "golden"
+    raw = [json.loads(line) for line in (golden / "raw.jsonl").read_text().splitlines()]
+    answers = [json.loads(line) for line in (golden / "answers.jsonl").read_text().splitlines()]
+    outputs = np.load(golden / "outputs.npz")
+    assert len(raw) == len(answers) == len(next(iter(outputs.values()))) == counted.artifact.golden["samples"]
+    for sample, answer in zip(raw, answers, strict=True):
+        words = sample["text"].split()
+        assert answer["label"] == ("up" if words.count("good") > words.count("bad") else "down")
+    assert set(counted.artifact.files) >= {"pipeline/pipeline.yaml", "pipeline/tokenizer.json", "golden/raw.jsonl"}
+
+
+def test_an_unchanged_run_is_seen_and_another_length_is_not(place, counted):
+    told = {"data": "reviews.csv", "tokenizer": "words", "settings": QUICK, "max_drop": "5%", "name": "counted"}
+    assert mlpack.optimize("model.py:model", columns="text=text,label=label", **told).unchanged
+    again = mlpack.optimize("model.py:model", columns="text=text,label=label", max_length=16, **told)
+    assert not again.unchanged
+    assert again.stored.artifact.pipeline.digest != counted.artifact.pipeline.digest
+
+
+def test_a_function_comes_after_the_model(place, counted):
+    Path("after.py").write_text(
+        "def stars(outputs):\n"
+        "    (scores,) = outputs.values()\n"
+        "    return {'stars': 5 if scores[1] > scores[0] else 1}\n"
+        "stars.columns = ('stars',)\n"
+    )
+    done = mlpack.optimize(
+        "model.py:model", data="reviews.csv", tokenizer="words", settings=QUICK, max_drop="5%", name="stars",
+        postprocess="after.py:stars",
+    )  # fmt: skip
+    Path("after.py").unlink()
+    mlpack.predict("stars", data="reviews.csv", out="stars.csv")
+    with Path("stars.csv").open(newline="") as stream:
+        assert {row["stars"] for row in csv.DictReader(stream)} == {"1", "5"}
+    assert done.stored.artifact.pipeline.postprocess == "python"
+
+
+def test_images_are_optimized_and_predicted(place):
+    Path("model.py").write_text(IMAGE_MODEL)
+    images(place / "pictures", count=120)
+    Path("before.yaml").write_text("resize: [16, 16]\n")
+    stored = mlpack.optimize(
+        "model.py:model", data="pictures", preprocess="before.yaml", settings=QUICK, max_drop="5%", name="bright"
+    ).stored
+    this = stored.artifact
+    assert this.accuracy.baseline == 1.0
+    assert [(spec.name, spec.dims) for spec in this.model.inputs] == [("pixels", ("batch", 3, 16, 16))]
+    done = mlpack.predict("bright", data="pictures", out="out.jsonl")
+    assert done.columns == ("label", "score")
+    rows = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert len(rows) == 120
+    assert all(row["file"].startswith(f"{row['label']}/") for row in rows)
+    (place / "pictures" / "dark" / "000.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"dark/000\.png"):
+        mlpack.predict("bright", data="pictures", out="again.jsonl")
+    assert mlpack.predict("bright", data="pictures", out="again.jsonl", skip_bad=1).samples == 119
+
+
+def test_a_function_prepares_images(place):
+    Path("model.py").write_text(IMAGE_MODEL)
+    images(place / "pictures", count=120)
+    Path("before.py").write_text(
+        "import numpy as np\n"
+        "def small(image):\n"
+        "    return np.asarray(image.convert('RGB').resize((16, 16)), dtype='float32').transpose(2, 0, 1) / 255\n"
+    )
+    stored = mlpack.optimize(
+        "model.py:model", data="pictures", preprocess="before.py:small", settings=QUICK, max_drop="5%", name="bright"
+    ).stored
+    assert stored.artifact.pipeline.preprocess == "python"
+    Path("before.py").unlink()
+    mlpack.predict("bright", data="pictures", out="out.csv")
+    with Path("out.csv").open(newline="") as stream:
+        assert all(row["file"].startswith(f"{row['label']}/") for row in csv.DictReader(stream))
+
+
+def test_what_does_not_go_together(place, counted):
+    with pytest.raises(UsageError, match=r"no \.npz, \.csv or \.jsonl"):
+        mlpack.predict("counted", data="reviews.csv", out="out.txt")
+    with pytest.raises(UsageError, match="both say what comes before the model"):
+        mlpack.optimize("model.py:model", data="reviews.csv", tokenizer="words", preprocess="imagenet")
+    with pytest.raises(DataError, match="holds texts"):
+        mlpack.optimize("model.py:model", data="reviews.csv")
+    with pytest.raises(DataError, match=r"no tokenizer\.json"):
+        mlpack.optimize("model.py:model", data="reviews.csv", tokenizer=".")
+    with pytest.raises(UsageError, match="imagenett is no preset") as error:
+        mlpack.optimize("model.py:model", data="reviews.csv", preprocess="imagenett")
+    assert error.value.hint == "did you mean imagenet?"
+    with pytest.raises(UsageError, match="is not name=column"):
+        mlpack.optimize("model.py:model", data="reviews.csv", tokenizer="words", columns="text")
+
+
+def test_a_tokenizer_with_more_words_than_the_model_has(place):
+    """Ids beyond the embedding: one line that names the model's refusal, not a traceback."""
+    Path("model.py").write_text(TEXT_MODEL.replace("15, 8", "6, 8"))
+    tokenizer(place / "words")
+    write_table(place / "reviews.csv", texts(100))
+    with pytest.raises((DataError, GateFailed, mlpack.MlpackError)) as error:
+        mlpack.optimize("model.py:model", data="reviews.csv", tokenizer="words", settings=QUICK)
+    assert "\n" not in error.value.message
