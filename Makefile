@@ -50,6 +50,7 @@ benchmarks: venv
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/recipes.py
+	$(BIN)/python benchmarks/streaming.py
 	$(BIN)/python benchmarks/error_rates.py
 	$(BIN)/python benchmarks/repeatability.py
 

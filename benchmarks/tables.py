@@ -31,7 +31,7 @@ def rendered() -> dict[Path, str]:
         measure: measure.read_text(encoding="utf-8"),
         recipe_list: recipe_list.read_text(encoding="utf-8"),
     }
-    for name, draw in (("startup", startup), ("overhead", overhead), ("speed", speed)):
+    for name, draw in (("startup", startup), ("overhead", overhead), ("speed", speed), ("streaming", streaming)):
         texts[readme] = between(texts[readme], name, shown(name, draw))
     texts[recipe_list] = between(texts[recipe_list], "recipes", shown("recipes", recipes))
     for name, draw in (("error_rates", error_rates), ("repeatability", repeatability)):
@@ -222,6 +222,27 @@ def repeatability(content: Result) -> str:
         f"{table(head, rows)}\n\nOf {same['pairs']} comparisons of a model with itself "
         f"{same['called_different']:.0%} called the two different (an interval of 95% may do so in 5%)."
     )
+
+
+def streaming(content: Result) -> str:
+    """Peak memory by number of images, for both commands."""
+    head = ["images", "optimize", "peak of its largest process", "predict", "peak of its largest process"]
+    rows = []
+    for row in content["rows"]:
+        cells = [cell for name in ("optimize", "predict") for cell in _used(row[name])]
+        rows.append([f"{row['images']:,}", *cells])
+    first, last = content["rows"][0], content["rows"][-1]
+    grown = {name: last[name]["peak_mb"] / first[name]["peak_mb"] for name in ("optimize", "predict")}
+    told = ", ".join(f"`{name}` {ratio:.2f}x" for name, ratio in grown.items())
+    side = content["side"]
+    return (
+        f"{table(head, rows)}\n\nJPEG files of {side} x {side} pixels. Memory from the fewest to the most images: "
+        f"{told} (allowed: {content['most_growth']:g}x)."
+    )
+
+
+def _used(told: Result) -> list[str]:
+    return [f"{told['seconds']:.0f} s", f"{told['peak_mb']:.0f} MB"]
 
 
 def _runs_as(run: Result) -> str:

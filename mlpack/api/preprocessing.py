@@ -77,12 +77,12 @@ def draft_of(recipe: Recipe, cache: Path) -> Draft | None:
     if data.tokenizer is not None and data.preprocess is not None:
         raise UsageError("--tokenizer and --preprocess both say what comes before the model", "give one of them")
     if data.tokenizer is not None:
-        before, files = text_options(Path(data.tokenizer).expanduser(), _input_names(recipe.source))
-        draft.document["preprocess"] = {"kind": "text", **before}
+        options, files = text_options(Path(data.tokenizer).expanduser(), _input_names(recipe.source))
+        draft.document["preprocess"] = {"kind": "text", **options}
         draft.files |= files
     elif data.preprocess is not None and _is_function(data.preprocess):
-        before, files = python_options(data.preprocess, data)
-        draft.document["preprocess"] = {"kind": "python", **before}
+        options, files = python_options(data.preprocess, data)
+        draft.document["preprocess"] = {"kind": "python", **options}
         draft.files |= files
     elif data.preprocess is not None:
         draft.document["preprocess"] = {"kind": "image", **image_options(data.preprocess)}

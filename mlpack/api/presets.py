@@ -126,6 +126,8 @@ def carried(place: str, role: str) -> tuple[str, Path]:
 
 def _first_sample(data: DataSpec) -> tuple[Any, tuple[str, ...], str]:
     """A raw sample as the function gets it, its fields and what they hold."""
+    import numpy as np
+
     from mlpack.api.preprocessing import columns_of
     from mlpack.datasets import raw_kind
 
@@ -140,7 +142,7 @@ def _first_sample(data: DataSpec) -> tuple[Any, tuple[str, ...], str]:
         from mlpack.datasets.image_folder import ImageFolder, class_names
         from mlpack.pipeline.image import decode
 
-        (content,) = ImageFolder(place, class_names(place)).read([0]).fields["image"]
+        (content,) = ImageFolder(place, class_names(place)).read(np.array([0])).fields["image"]
         return decode(content), ("image",), "image"
     from mlpack.datasets.table_file import first_texts
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mlpack.datasets.survey import Survey
 
 _SHOWN = 3
+_GOLDEN = 0.6180339887498949
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class RawDataset:
     """Rows of a source through a pipeline.
 
     Where samples differ in length, a batch holds samples of about one length: the batch of the middle lengths comes
-    first, the others in a seeded order, so that the first ones are like all of them. Without groups of its own the
+    first, and the first ones are of lengths like all of them. Without groups of its own the
     data is then reported by length.
     """
 
@@ -111,9 +112,9 @@ class RawDataset:
         if self._in_order or len(pieces) < 2:  # noqa: PLR2004 - one batch has no order
             return pieces
         middle = (len(pieces) - 1) // 2
-        others = [at for at in range(len(pieces)) if at != middle]
-        order = np.random.default_rng(len(rows)).permutation(len(others))
-        return [pieces[middle], *(pieces[others[at]] for at in order)]
+        # Multiples of the golden ratio lie evenly spread however many are taken: so do the first batches.
+        order = np.argsort((np.arange(len(pieces)) - middle) * _GOLDEN % 1, kind="stable")
+        return [pieces[at] for at in order]
 
     def _ahead(self, chosen: list[np.ndarray], pool: ThreadPoolExecutor) -> Iterator[Batch]:
         """Each sample decoded by a thread of its own, the next batch while this one is used."""

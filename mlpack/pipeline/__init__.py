@@ -6,6 +6,7 @@ and what a pipeline's kind needs: tokenizers for texts, Pillow for images.
 
 from __future__ import annotations
 
-from .pipeline import FILE, Pipeline, PipelineError, read_document
+from .faults import PipelineError
+from .pipeline import FILE, Pipeline, read_document
 
 __all__ = ["FILE", "Pipeline", "PipelineError", "read_document"]
