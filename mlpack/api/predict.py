@@ -118,6 +118,7 @@ def predict(
     finally:
         remove(folder)
     assert model.backend is not None
+    found["columns"] = tuple(found.get("columns", ()))
     done = Predicted(path=place, artifact=named, backend=model.backend, **found)
     for name, count in done.nonfinite.items():
         telling.warn(f"{count:,} of {done.samples:,} samples have NaN or infinity in output {name!r}")

@@ -100,7 +100,7 @@ def test_columns_say_what_a_table_holds(tmp_path):
     assert set(batch.group) == {"en"}
     by_row = dict(zip(batch.rows.tolist(), batch.cluster.tolist(), strict=True))
     assert [by_row[at] == by_row[at + 1] for at in range(0, 29, 3)] == [True] * 10
-    with pytest.raises(DataError, match="which column of .* holds the texts"):
+    with pytest.raises(DataError, match=r"which column of .* holds the texts"):
         open_data(str(path), raw=raw)
     with pytest.raises(DataError, match="has no column 'stars': it has id, review") as error:
         open_data(str(path), raw=raw.model_copy(update={"columns": {"text": "review", "label": "stars"}}))
@@ -133,7 +133,7 @@ def test_empty_texts_are_named_and_may_be_left_out(tmp_path):
     rows = texts(30)
     rows[4]["text"], rows[17]["text"] = "", "   "
     path = write_table(tmp_path / "reviews.csv", rows)
-    with pytest.raises(DataError, match="2 of 30 samples .* row 5: 'text' is empty; row 18: 'text' is empty") as error:
+    with pytest.raises(DataError, match=r"2 of 30 samples .* row 5: 'text' is empty; row 18: 'text' is empty") as error:
         open_data(str(path), raw=raw)
     assert error.value.hint.endswith("--skip-bad 2")
     dataset = open_data(str(path), raw=raw.model_copy(update={"skip_bad": 2}))
@@ -150,7 +150,7 @@ def test_a_class_that_the_model_does_not_have(tmp_path):
     with pytest.raises(DataError, match="has the label 7, but the model has 2 classes"):
         open_data(str(write_table(tmp_path / "b.csv", numbers)), raw=raw)
     none = [{**row, "label": "" if at == 3 else "up"} for at, row in enumerate(texts(30))]
-    with pytest.raises(DataError, match="row 4 of .* has no label"):
+    with pytest.raises(DataError, match=r"row 4 of .* has no label"):
         open_data(str(write_table(tmp_path / "c.csv", none)), raw=raw)
 
 
