@@ -31,7 +31,7 @@ def rendered() -> dict[Path, str]:
         measure: measure.read_text(encoding="utf-8"),
         recipe_list: recipe_list.read_text(encoding="utf-8"),
     }
-    for name, draw in (("startup", startup), ("overhead", overhead), ("speed", speed), ("streaming", streaming)):
+    for name, draw in _OF_README:
         texts[readme] = between(texts[readme], name, shown(name, draw))
     texts[recipe_list] = between(texts[recipe_list], "recipes", shown("recipes", recipes))
     for name, draw in (("error_rates", error_rates), ("repeatability", repeatability)):
@@ -245,6 +245,32 @@ def _used(told: Result) -> list[str]:
     return [f"{told['seconds']:.0f} s", f"{told['peak_mb']:.0f} MB"]
 
 
+def large_weights(content: Result) -> str:
+    """A row per stage of each run: seconds, peak memory, and what it wrote."""
+    parts = []
+    for run in content["runs"]:
+        rows = [
+            [
+                f"{stage['stage']} {stage['what']}".strip(),
+                f"{stage['seconds']:.1f} s",
+                f"{stage['peak_rss_bytes'] / 1e9:.1f} GB",
+                f"{stage['size_bytes'] / 1e9:.2f} GB",
+            ]
+            for stage in run["stages"]
+        ]
+        came = f"refused: {_cell(run['error'])}" if "accuracy" not in run else _published(run)
+        head = ["stage", "time", "peak memory", "written"]
+        parts.append(f"`--{run['asked']}`, {run['wall_s']:.0f} s in all: {came}\n\n{table(head, rows)}")
+    size = content["weights_bytes"] / 1e9
+    return f"A model with {size:.2f} GB of float32 weights.\n\n" + "\n\n".join(parts)
+
+
+def _published(run: Result) -> str:
+    before, after = run["baseline"]["size_bytes"] / 1e9, run["size_bytes"] / 1e9
+    pace = _latency(run["latency"][0])[0]
+    return f"{run['accuracy']['verdict']}, {_runs_as(run)}, {before:.2f} → {after:.2f} GB, {pace} at batch 1"
+
+
 def _runs_as(run: Result) -> str:
     how = f" {run['method']}" if run["method"] and run["method"] != "cast" else ""
     share = f" ({run['numerics_share']:.0%})" if run["numerics"] != "fp32" else ""
@@ -272,6 +298,15 @@ def _cell(text: str | None) -> str:
     """The first of an error's reasons; the result file has all of them."""
     first, more, _ = (text or "").partition("; ")
     return first.replace("|", "\\|").replace("\n", " ") + (" …" if more else "")
+
+
+_OF_README = (
+    ("startup", startup),
+    ("overhead", overhead),
+    ("speed", speed),
+    ("streaming", streaming),
+    ("large_weights", large_weights),
+)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,8 @@ def prepare(recipe: Recipe, cache: Path, reporter: Reporter, *, fresh: bool = Fa
 
     opened = open_recipe(recipe, cache, reporter, fresh=fresh)
     source = run(opened.stage, None, opened.context, label=f"load {recipe.source.model}")
+    for note in source.report.metrics.get("notes", ()):
+        reporter.warn(f"{recipe.source.model}: {note}")
     return with_source(opened, recipe, source)
 
 

@@ -64,6 +64,7 @@ def model_of(model: Model) -> ModelRecord:
         digest=hashlib.sha256(canonical(model.digests())).hexdigest(),
         inputs=model.inputs,
         outputs=model.outputs,
+        largest=model.largest,
         size_bytes=model.size_bytes,
     )
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils import _pytree as pytree
 
+from mlpack.backends.torch_modes import made_ready, widened
 from mlpack.core.loader import Loader
 from mlpack.core.user_code import load_function, running
 from mlpack.errors import ModelError
@@ -149,8 +150,12 @@ def load_exported(model: Model) -> torch.export.ExportedProgram | None:
     return read_program(model.path / (loader.archive or "")) if loader.kind == "exported_program" else None
 
 
-def load_inner(folder: Path, loader: Loader) -> torch.nn.Module:
-    """The user's own module in eval mode, as `loader.json` says.
+def _unheard(_: str) -> None:
+    """Nobody listens."""
+
+
+def load_inner(folder: Path, loader: Loader, tell: Callable[[str], None] = _unheard) -> torch.nn.Module:
+    """The user's own module as `loader.json` says, in inference mode and float32; `tell` hears what that changed.
 
     Raises:
         ModelError: the user's code raises, the archive is damaged, or the weights do not fit.
@@ -159,13 +164,14 @@ def load_inner(folder: Path, loader: Loader) -> torch.nn.Module:
     if loader.kind == "exported_program":
         return Exported(read_program(archive))
     if loader.kind == "torchscript":
-        return _read_torchscript(archive)
+        return _read_torchscript(archive, tell)
     if loader.kind == "hf_folder":
         from mlpack.backends.torch_hf import load_hf
 
         return load_hf(archive).eval()
-    module = _read_pickle(archive, loader) if loader.kind == "pickled_module" else _from_factory(folder, loader)
-    return module.eval()
+    if loader.kind == "pickled_module":
+        return made_ready(_read_pickle(archive, loader), tell)
+    return made_ready(_from_factory(folder, loader, tell), tell, modes_count=loader.kind == "factory")
 
 
 def read_program(archive: Path) -> torch.export.ExportedProgram:
@@ -178,11 +184,11 @@ def read_program(archive: Path) -> torch.export.ExportedProgram:
         return torch.export.load(archive)
 
 
-def _read_torchscript(archive: Path) -> torch.nn.Module:
+def _read_torchscript(archive: Path, tell: Callable[[str], None]) -> torch.nn.Module:
     with reading(archive, "save it again: torch.jit.save(torch.jit.script(model), 'model.pt')"):
         module: torch.nn.Module = torch.jit.load(archive, map_location="cpu")
     # A frozen module has lost its mode and is in eval mode already.
-    return module.eval() if hasattr(module, "training") else module
+    return made_ready(module, tell) if hasattr(module, "training") else module
 
 
 def _read_pickle(archive: Path, loader: Loader) -> torch.nn.Module:
@@ -207,7 +213,7 @@ class reading:  # noqa: N801 - reads as a verb: with reading(archive, ...)
             raise ModelError(f"torch cannot read this {self._archive.suffix} file: {reason}", self._hint) from raised
 
 
-def _from_factory(folder: Path, loader: Loader) -> torch.nn.Module:
+def _from_factory(folder: Path, loader: Loader, tell: Callable[[str], None]) -> torch.nn.Module:
     from safetensors.torch import load_file
 
     reference = loader.code
@@ -222,13 +228,17 @@ def _from_factory(folder: Path, loader: Loader) -> torch.nn.Module:
         )
     kept = load_file(folder / (loader.weights or ""))
     state = {**kept, **{name: kept[same] for name, same in loader.shared.items()}}
-    _check_fits(module, state, reference.text)
+    wanted = module.state_dict()
+    _check_fits(wanted, state, reference.text)
+    narrower = [str(state[name].dtype) for name in wanted if state[name].dtype != wanted[name].dtype]
+    half = next((each.removeprefix("torch.") for each in narrower if each.endswith("float16")), None)
+    if half is not None:
+        tell(widened(half))
     module.load_state_dict(state)
     return module
 
 
-def _check_fits(module: torch.nn.Module, state: Mapping[str, torch.Tensor], factory: str) -> None:
-    wanted = module.state_dict()
+def _check_fits(wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], factory: str) -> None:
     complaints = []
     missing = [name for name in wanted if name not in state]
     unexpected = [name for name in state if name not in wanted]

@@ -104,6 +104,18 @@ def program_inputs(program: torch.export.ExportedProgram) -> tuple[TensorSpec, .
     )
 
 
+def training_operators(program: torch.export.ExportedProgram) -> tuple[str, ...]:
+    """Operators of the program that do what is done in training, dropout say, as they were exported."""
+    found = []
+    for node in program.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        for at, argument in enumerate(schema.arguments if schema is not None else ()):
+            given = node.args[at] if at < len(node.args) else node.kwargs.get(argument.name)
+            if argument.name in {"train", "training"} and given is True:
+                found.append(str(node.target).split(".")[1])
+    return tuple(dict.fromkeys(found))
+
+
 def _is_number(dim: object) -> bool:
     return isinstance(dim, int)
 

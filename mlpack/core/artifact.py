@@ -39,6 +39,7 @@ class ModelRecord(Frozen):
     digest: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    largest: dict[str, int] = Field(default_factory=dict, description="largest size of a named dim that has one")
     size_bytes: int
 
 
@@ -234,6 +235,7 @@ class Stored(Frozen):
             format=record.format,
             inputs=record.inputs,
             outputs=record.outputs,
+            largest=record.largest,
             numerics=record.numerics,
             numerics_share=record.numerics_share,
             quantization=record.quantization,

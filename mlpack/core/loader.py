@@ -33,6 +33,10 @@ class Loader(Frozen):
     pickled: bool = False
     unwrapped: tuple[str, ...] = ()
     usual: tuple[str, ...] = Field(default=(), description="inputs as --input has them, where nobody says otherwise")
+    fixed: dict[str, int] = Field(
+        default_factory=dict, description="size of a named dim that does not change, where the data has no other"
+    )
+    largest: dict[str, int] = Field(default_factory=dict, description="largest size of a named dim that has one")
     library: str | None = Field(default=None, description="whose code the module is, with its version")
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()

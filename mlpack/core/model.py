@@ -60,6 +60,7 @@ class Model(Frozen):
     format: Format
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...] = ()
+    largest: dict[str, int] = Field(default_factory=dict, description="largest size of a named dim that has one")
     numerics: str = "fp32"
     numerics_share: float = 1.0
     quantization: Quantization | None = None

@@ -10,10 +10,10 @@ import numpy as np
 from mlpack.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from mlpack.core.dataset import Batch
-    from mlpack.core.model import TensorSpec
+    from mlpack.core.model import Dim, TensorSpec
     from mlpack.datasets.rows import RowDataset
 
 
@@ -104,6 +104,21 @@ def check_fits(dataset: RowDataset, model_inputs: tuple[TensorSpec, ...]) -> Row
     if all(fit.array == fit.wanted.name and not fit.cast for fit in fits):
         return dataset
     return Fitted(dataset, tuple(fits))
+
+
+def check_sizes(name: str, dims: Sequence[Dim], wanted: TensorSpec, largest: Mapping[str, int]) -> None:
+    """Whether the model goes as far as an array of these dims; `largest` sizes are by the names of its dims.
+
+    Raises:
+        DataError: it does not: it has fewer positions than a row has tokens, say.
+    """
+    for axis, (size, dim) in enumerate(zip(dims, wanted.dims, strict=False)):
+        if isinstance(size, int) and isinstance(dim, str) and size > largest.get(dim, size):
+            cut = ", ".join([":"] * axis + [f":{largest[dim]}"])
+            raise DataError(
+                f"{name!r} has a {dim} of {size}, but this model takes {largest[dim]} at most",
+                f"cut what is too long: {name} = {name}[{cut}]",
+            )
 
 
 def _pairs(arrays: tuple[str, ...], model_inputs: tuple[TensorSpec, ...]) -> list[tuple[str, TensorSpec]]:

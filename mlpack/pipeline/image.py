@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -10,11 +11,12 @@ import numpy as np
 from .faults import PipelineError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from PIL import Image
 
+_ROUNDINGS: dict[str, Callable[[float], int]] = {"round": round, "floor": math.floor}
 _MODES = {"rgb": "RGB", "bgr": "RGB", "gray": "L"}
 # A small file can claim to be an image of terabytes.
 MOST_PIXELS = 100_000_000
@@ -23,7 +25,8 @@ MOST_PIXELS = 100_000_000
 class ImagePreprocess:
     """Images (the bytes of files) to float32 [n, channels, height, width], or [n, height, width, channels].
 
-    `resize` is [height, width], or one number for the shorter side; `crop` [height, width] is cut from the middle.
+    `resize` is [height, width], or one number for the shorter side; `crop` [height, width] is cut from the middle, and
+    `crop_rounding` says where that begins when an odd number of pixels is cut off.
     A pixel v of 0..255 becomes (v * rescale - mean) / std, by channel. Transparent pixels are what lies under them,
     or `background` where that is given.
     """
@@ -37,6 +40,7 @@ class ImagePreprocess:
         *,
         resize: Sequence[int] | int | None = None,
         crop: Sequence[int] | None = None,
+        crop_rounding: Literal["round", "floor"] = "round",
         resample: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"] = "bilinear",
         rescale: float = 1 / 255,
         mean: Sequence[float] = (0.0,),
@@ -52,6 +56,7 @@ class ImagePreprocess:
             raise PipelineError("images need one size: resize: [height, width], or crop: [height, width]")
         self._resize = resize if isinstance(resize, int) or resize is None else (int(resize[0]), int(resize[1]))
         self._crop = None if crop is None else (int(crop[0]), int(crop[1]))
+        self._rounded = _ROUNDINGS[crop_rounding]
         self._resample = resample
         self._mode = _MODES[channels]
         self._reverse = channels == "bgr"
@@ -83,7 +88,7 @@ class ImagePreprocess:
         image = self._flat(image)
         image = self._resized(image)
         if self._crop is not None:
-            image = _cropped(image, *self._crop)
+            image = self._cropped(image, *self._crop)
         array = np.asarray(image, dtype=np.float32)
         if array.ndim == 2:  # noqa: PLR2004 - gray has no axis for its one channel
             array = array[:, :, None]
@@ -113,6 +118,11 @@ class ImagePreprocess:
             height, width = self._resize
         return image.resize((width, height), Image.Resampling[self._resample.upper()])
 
+    def _cropped(self, image: Image.Image, height: int, width: int) -> Image.Image:
+        """The middle; where the image is smaller, black surrounds it."""
+        left, top = self._rounded((image.width - width) / 2), self._rounded((image.height - height) / 2)
+        return image.crop((left, top, left + width, top + height))
+
 
 def decode(content: Any) -> Image.Image:
     """The image in the bytes of a file, decoded whole.
@@ -133,9 +143,3 @@ def decode(content: Any) -> Image.Image:
     if image.width * image.height > MOST_PIXELS:
         raise PipelineError(f"the image has {image.width} x {image.height} pixels: more than {MOST_PIXELS:,}")
     return image
-
-
-def _cropped(image: Image.Image, height: int, width: int) -> Image.Image:
-    """The middle; where the image is smaller, black surrounds it."""
-    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
-    return image.crop((left, top, left + width, top + height))

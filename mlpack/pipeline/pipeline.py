@@ -23,6 +23,8 @@ POSTPROCESS = {
     "spans": ".spans:SpansPostprocess",
     "python": ".python:PythonPostprocess",
 }
+# These read what a model says of single tokens, and need the step that made the tokens to know which.
+_OF_TOKENS = ("tags", "spans")
 
 Raw = "Mapping[str, Sequence[Any]]"
 
@@ -68,7 +70,8 @@ class Pipeline:
         """
         self.document = document
         self.preprocess: Preprocess | None = _made(document, "preprocess", PREPROCESS, folder)
-        self.postprocess: Postprocess | None = _made(document, "postprocess", POSTPROCESS, folder)
+        needed = {"preprocess": self.preprocess} if _kind(document, "postprocess") in _OF_TOKENS else {}
+        self.postprocess: Postprocess | None = _made(document, "postprocess", POSTPROCESS, folder, needed)
 
     @classmethod
     def load(cls, folder: Path) -> Pipeline:
@@ -133,15 +136,27 @@ def read_document(path: Path) -> dict[str, Any]:
     return document
 
 
-def _made(document: Mapping[str, Any], side: str, kinds: Mapping[str, str], folder: Path) -> Any:
+def _kind(document: Mapping[str, Any], side: str) -> Any:
+    part = document.get(side)
+    return part.get("kind") if isinstance(part, dict) else None
+
+
+def _made(
+    document: Mapping[str, Any],
+    side: str,
+    kinds: Mapping[str, str],
+    folder: Path,
+    needed: Mapping[str, Any] | None = None,
+) -> Any:
     part = document.get(side)
     if part is None:
         return None
-    if not isinstance(part, dict) or part.get("kind") not in kinds:
+    kind = _kind(document, side)
+    if kind not in kinds:
         raise PipelineError(f"{side} is of no kind that is known: {', '.join(kinds)}")
-    module, _, name = kinds[part["kind"]].partition(":")
+    module, _, name = kinds[kind].partition(":")
     options = {key: value for key, value in part.items() if key != "kind"}
     try:
-        return getattr(import_module(module, __package__), name)(folder, **options)
+        return getattr(import_module(module, __package__), name)(folder, **options, **(needed or {}))
     except TypeError as error:
         raise PipelineError(f"{side}: {error}") from error

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mlpack.core.loader import Loader
 from mlpack.core.model import sha256_of
 from mlpack.errors import MissingLibrary, ModelError
+from mlpack.sources.hf_images import PROCESSOR, processed_size
 from mlpack.sources.source import Detected
 from mlpack.sources.taking import copy_in
 
@@ -27,9 +28,21 @@ KEPT_IN = "hf"
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 # Architectures that write text one token at a time: their speed is that of a loop around the model.
 _GENERATIVE = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForSpeechSeq2Seq", "ForSeq2SeqLM")
+_USUAL_SIDE = 224
 _SAVE = "model.save_pretrained(FOLDER)"
+# Architectures whose positions are a table that was learned: a text cannot be longer than the table.
+_COUNTED = {
+    "albert", "bert", "big_bird", "convbert", "deberta", "distilbert", "electra", "ernie", "funnel", "layoutlm",
+    "mobilebert", "roc_bert", "rembert", "squeezebert", "xlm",
+}  # fmt: skip
+# Theirs are counted from behind the number of the padding token, so that much of the table is never used.
+_COUNTED_AFTER_PADDING = {
+    "camembert", "data2vec-text", "ibert", "lilt", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm",
+    "xlm-roberta", "xlm-roberta-xl", "xmod",
+}  # fmt: skip
 
 
 def detect_folder(folder: Path, spec: SourceSpec) -> Detected:
@@ -47,6 +60,8 @@ def detect_folder(folder: Path, spec: SourceSpec) -> Detected:
     config = read_config(folder, given)
     _refuse(config, given)
     files = [folder / CONFIG, *_weights(folder, given)]
+    if _any_size(config) and (folder / PROCESSOR).is_file():
+        files.append(folder / PROCESSOR)
     if importlib.util.find_spec("transformers") is None:
         raise MissingLibrary(f"{given} is a Hugging Face folder: transformers reads those", "pip install transformers")
     content = json.dumps([[file.name, sha256_of(file)] for file in files])
@@ -133,6 +148,8 @@ class _HfFolder:
             sha256=detected.sha256,
             archive=KEPT_IN,
             usual=usual_inputs(config),
+            fixed=_fixed_sizes(config, folder),
+            largest=largest_sizes(config),
             unwrapped=tuple(_notes(folder, config)),
             library=f"transformers {transformers.__version__}",
         ).write(out)
@@ -140,9 +157,11 @@ class _HfFolder:
 
 def _notes(folder: Path, config: dict[str, Any]) -> list[str]:
     """What a reader should know of how the folder is read."""
-    notes = [
-        f"{name} is not read: the weights are those in safetensors" for name in _PICKLED if (folder / name).exists()
-    ]
+    pickles = sorted(each.name for each in folder.iterdir() if each.suffix in _PICKLES)
+    notes = []
+    if pickles:
+        are = "is" if len(pickles) == 1 else "are"
+        notes.append(f"{', '.join(pickles)} {are} not read, as pickles may run code: the weights are the safetensors")
     dtype = config.get("dtype") or config.get("torch_dtype")
     if dtype in {"float16", "bfloat16"}:
         notes.append(f"the weights are {dtype}: widened to float32, which the numerics flags narrow again")
@@ -152,13 +171,13 @@ def _notes(folder: Path, config: dict[str, Any]) -> list[str]:
 def usual_inputs(config: dict[str, Any]) -> tuple[str, ...]:
     """What goes into a model of this kind, as `--input` has it; nothing where the config does not tell.
 
-    Text: token ids and mask, both of any length. Images: pixels, of the size that the config names (224 where it
-    does not).
+    Text: token ids and mask, both of any length. Images: pixels, of the size that the config names; a `height` and
+    `width` where it does not, as convolutions alone take any.
     """
     vision = config.get("vision_config") is None and ("image_size" in config or "num_channels" in config)
     if vision:
-        size = config.get("image_size") or 224
-        height, width = size if isinstance(size, list) else (size, size)
+        size = config.get("image_size") or ("height", "width")
+        height, width = (size, size) if isinstance(size, int) else size
         return (f"pixel_values=float32:batch,{config.get('num_channels', 3)},{height},{width}",)
     if "vocab_size" not in config:
         return ()
@@ -166,6 +185,35 @@ def usual_inputs(config: dict[str, Any]) -> tuple[str, ...]:
     if int(config.get("type_vocab_size") or 0) > 1:
         names.append("token_type_ids")
     return tuple(f"{name}=int64:batch,length" for name in names)
+
+
+def _any_size(config: dict[str, Any]) -> bool:
+    return any("height" in each for each in usual_inputs(config))
+
+
+def _fixed_sizes(config: dict[str, Any], folder: Path) -> dict[str, int]:
+    """How large images are that may be of any size: as the folder's processor makes them."""
+    if not _any_size(config):
+        return {}
+    height, width = processed_size(folder, config) or (_USUAL_SIDE, _USUAL_SIDE)
+    return {"height": height, "width": width}
+
+
+def most_tokens(config: dict[str, Any]) -> int | None:
+    """The most tokens that a text may have; None where the config does not tell, or positions are not counted."""
+    kind, table = config.get("model_type"), config.get("max_position_embeddings")
+    if not isinstance(table, int) or kind not in _COUNTED | _COUNTED_AFTER_PADDING:
+        return None
+    if kind in _COUNTED:
+        return table
+    padding = config.get("pad_token_id")
+    return table - ((padding if isinstance(padding, int) else 1) + 1)
+
+
+def largest_sizes(config: dict[str, Any]) -> dict[str, int]:
+    """The largest size of those dims of the usual inputs that have one."""
+    most = most_tokens(config)
+    return {} if most is None else {"length": most}
 
 
 SOURCE: Source = _HfFolder()

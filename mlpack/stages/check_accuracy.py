@@ -131,14 +131,21 @@ def _nonfinite_rows(array: np.ndarray) -> int:
 def run_over(
     model: Model, runner: Runner, dataset: Dataset, size: int
 ) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
-    """Batches with their outputs; a model with a static batch gets its last batch padded and cut again."""
+    """Batches with their outputs; a model with a static batch gets its last batch padded and cut again.
+
+    Raises:
+        DataError: rows are longer than the model goes.
+    """
     import numpy as np
 
+    from mlpack.datasets.fit import check_sizes
     from mlpack.stages.samples import static_batch
 
     fixed = None if model.dynamic_batch else static_batch(model)
     for batch in dataset.batches(fixed or size):
         inputs = batch.inputs
+        for spec in model.inputs:
+            check_sizes(spec.name, inputs[spec.name].shape, spec, model.largest)
         short = fixed is not None and len(batch) < fixed
         if short:
             inputs = {name: np.resize(array, (fixed, *array.shape[1:])) for name, array in inputs.items()}

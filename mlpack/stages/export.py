@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mlpack.core.model import Format
     from mlpack.core.stage import Job
 
+_ENTRY = "model.onnx"
 _INLINE_BYTES = 1_500_000_000
 _VERIFIED_ROWS = 64
 _LEGACY_OPSET = 18
@@ -44,7 +45,7 @@ class Export(Stage):
     gives: ClassVar[Format | None] = "onnx"
     libraries: ClassVar[tuple[str, ...]] = ("torch", "onnx", "onnxscript", "onnxruntime")
     code: ClassVar[tuple[str, ...]] = (
-        "mlpack.stages.samples", "mlpack.backends.torch", "mlpack.backends.torch_loader",
+        "mlpack.stages.samples", "mlpack.backends.torch", "mlpack.backends.torch_loader", "mlpack.backends.torch_modes",
     )  # fmt: skip
     keyed_by_target: ClassVar[bool] = False
 
@@ -69,16 +70,21 @@ class Export(Stage):
         assert model is not None
         if model.format == "onnx":
             return Outcome(model=model, report=Report(metrics={"exported": "already ONNX"}))
+        if model.numerics == "bf16":
+            raise ModelError(
+                "the model computes in bfloat16, which runtimes do not take as it is",
+                "export it from model.float(): --bf16 narrows it again where that gains",
+            )
         from mlpack.stages import samples
 
         example, kind = samples.rows(model, job, "calibration", _VERIFIED_ROWS)
         job.say("exporting to ONNX")
-        proto = _export(model, example, self.opset)
+        proto = _export(model, example, self.opset, job.out)
         _name_nodes_by_module(proto)
         exported = model.model_copy(
             update={
                 "path": job.out,
-                "entry": "model.onnx",
+                "entry": _ENTRY,
                 "format": "onnx",
                 "backend": None,
                 "inputs": _specs(proto.graph.input, model.inputs),
@@ -94,7 +100,9 @@ class Export(Stage):
         )
 
 
-def _export(model: Model, example: dict[str, np.ndarray], opset: int) -> onnx.ModelProto:
+def _export(model: Model, example: dict[str, np.ndarray], opset: int, out: Path) -> onnx.ModelProto:
+    """The graph; where its weights are too many for one message they lie in `out` already, as external data."""
+    import onnx
     import torch
 
     from mlpack.backends.torch import load_exported, load_module, to_tensor
@@ -108,7 +116,7 @@ def _export(model: Model, example: dict[str, np.ndarray], opset: int) -> onnx.Mo
     program = load_exported(model)
     module = program if program is not None else load_module(model)
     if isinstance(getattr(module, "inner", module), torch.jit.ScriptModule):
-        return _export_torchscript(module, arguments, model)
+        return _export_torchscript(module, arguments, model, out)
     try:
         with contextlib.redirect_stdout(None):
             exported = torch.onnx.export(
@@ -125,11 +133,16 @@ def _export(model: Model, example: dict[str, np.ndarray], opset: int) -> onnx.Mo
     except torch.onnx.OnnxExporterError as error:
         raise _refused(error) from error
     assert exported is not None
-    return exported.model_proto
+    values = (each.const_value for each in exported.model.graph.initializers.values())
+    if sum(value.nbytes for value in values if value is not None) <= _INLINE_BYTES:
+        return exported.model_proto
+    exported.save(out / _ENTRY, external_data=True)
+    return onnx.load(out / _ENTRY, load_external_data=False)
 
 
-def _export_torchscript(module: Any, arguments: tuple[torch.Tensor, ...], model: Model) -> onnx.ModelProto:
-    import io
+def _export_torchscript(module: Any, arguments: tuple[torch.Tensor, ...], model: Model, out: Path) -> onnx.ModelProto:
+    import tempfile
+    from pathlib import Path
 
     import onnx
     import torch
@@ -138,22 +151,24 @@ def _export_torchscript(module: Any, arguments: tuple[torch.Tensor, ...], model:
         spec.name: {axis: dim for axis, dim in enumerate(spec.dims) if isinstance(dim, str)}
         for spec in (*model.inputs, *model.outputs)
     }
-    buffer = io.BytesIO()
-    try:
-        torch.onnx.export(
-            # The exporter cannot enter a script module inside a plain one; a trace holds it, loops and all.
-            torch.jit.trace(module, arguments, check_trace=False),
-            arguments,
-            buffer,
-            dynamo=False,
-            opset_version=_LEGACY_OPSET,
-            input_names=[spec.name for spec in model.inputs],
-            output_names=[spec.name for spec in model.outputs],
-            dynamic_axes={name: shape for name, shape in shapes.items() if shape},
-        )
-    except (torch.onnx.OnnxExporterError, RuntimeError) as error:
-        raise _refused(error) from error
-    return onnx.load_from_string(buffer.getvalue())
+    # To a file: what is over 2 GB then has its weights in files beside it, many of them.
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        path = Path(folder) / _ENTRY
+        try:
+            torch.onnx.export(
+                # The exporter cannot enter a script module inside a plain one; a trace holds it, loops and all.
+                torch.jit.trace(module, arguments, check_trace=False),
+                arguments,
+                str(path),
+                dynamo=False,
+                opset_version=_LEGACY_OPSET,
+                input_names=[spec.name for spec in model.inputs],
+                output_names=[spec.name for spec in model.outputs],
+                dynamic_axes={name: shape for name, shape in shapes.items() if shape},
+            )
+        except (torch.onnx.OnnxExporterError, RuntimeError) as error:
+            raise _refused(error) from error
+        return onnx.load(path)
 
 
 def _refused(error: Exception) -> ModelError:
@@ -198,7 +213,8 @@ def _module_path(node: onnx.NodeProto) -> tuple[str, str]:
 def _save(proto: onnx.ModelProto, path: Path) -> None:
     import onnx
 
-    if proto.ByteSize() > _INLINE_BYTES:
+    # Tensor by tensor: a message over 2 GB cannot even be asked for its size.
+    if sum(tensor.ByteSize() for tensor in proto.graph.initializer) > _INLINE_BYTES:
         onnx.save(proto, path, save_as_external_data=True, all_tensors_to_one_file=True, location="model.onnx.data")
     else:
         onnx.save(proto, path)

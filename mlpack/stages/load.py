@@ -14,6 +14,7 @@ from mlpack.core.report import Report
 from mlpack.core.stage import Outcome, Stage
 from mlpack.core.user_code import absolute, find_reference, running
 from mlpack.datasets import check_fits
+from mlpack.datasets.fit import check_sizes
 from mlpack.datasets.random_rows import random_arrays
 from mlpack.errors import ModelError
 from mlpack.sources import SOURCES
@@ -46,6 +47,7 @@ class Load(Stage):
     code: ClassVar[tuple[str, ...]] = (
         "mlpack.sources",
         "mlpack.backends.torch_loader",
+        "mlpack.backends.torch_modes",
         "mlpack.backends.torch_probe",
     )
     keyed_by_target: ClassVar[bool] = False
@@ -122,8 +124,9 @@ class Load(Stage):
             raise ModelError(f"{self.path} or its factory changed during the run", "start again once it is written")
         job.say(f"loading {self.path} ({found.kind.replace('_', ' ')})")
         made = SOURCES[found.kind].write(found, spec, job.out)
+        notes: tuple[str, ...] = ()
         if made is None:
-            made = self._complete(job)
+            made, notes = self._complete(job)
         elif self.inputs:
             raise ModelError("an ONNX file knows its inputs: --input cannot change them", "leave --input out")
         facts = {
@@ -131,20 +134,26 @@ class Load(Stage):
             "sha256": self.sha256,
             "size_bytes": made.size_bytes,
             "batch": _batch_words(made),
+            "notes": list(notes),
         }
         return Outcome(made, Report(metrics=facts))
 
-    def _complete(self, job: Job) -> Model:
-        """Run the module to learn what the file does not say; then finish `loader.json`."""
+    def _complete(self, job: Job) -> tuple[Model, tuple[str, ...]]:
+        """Run the module to learn what the file does not say; then finish `loader.json`. Also what to tell of it."""
         from mlpack.backends import torch_probe
         from mlpack.backends.torch_loader import Exported, Flat, load_inner
 
         loader = Loader.read(job.out)
-        for note in loader.unwrapped:
+        notes = list(loader.unwrapped)
+        inner = load_inner(job.out, loader, notes.append)
+        dtype = torch_probe.float_dtype(inner)
+        if dtype in _NUMERICS:
+            # Weights by themselves are widened as they are loaded; a program has its types in every operator.
+            notes.append(f"the .pt2 computes in {dtype}: kept as it is")
+        for note in notes:
             job.say(note)
-        inner = load_inner(job.out, loader)
         program = inner.program if isinstance(inner, Exported) else None
-        specs = self._inputs_of_program(program, job) if program is not None else self._inputs_of(inner, loader.usual)
+        specs = self._inputs_of_program(program, job) if program is not None else self._inputs_of(inner, loader)
         names = tuple(spec.name for spec in specs)
         flat = Flat(inner, names)
         real = _real_rows(job, specs)
@@ -163,21 +172,29 @@ class Load(Stage):
             if real is not None:
                 torch_probe.check_no_nan(flat, names, real)
         loader.model_copy(update={"inputs": names, "outputs": tuple(spec.name for spec in outputs)}).write(job.out)
-        return Model(
+        made = Model(
             path=job.out,
             entry=ENTRY,
             format="torch",
             inputs=specs,
             outputs=outputs,
-            numerics=_NUMERICS.get(torch_probe.float_dtype(inner), "fp32"),
+            largest=loader.largest,
+            numerics=_NUMERICS.get(dtype, "fp32"),
             backend="torch",
         )
+        return made, tuple(notes)
 
     def _inputs_of_program(self, program: torch.export.ExportedProgram, job: Job) -> tuple[TensorSpec, ...]:
         from mlpack.backends import torch_probe
 
         if self.inputs:
             raise ModelError("a .pt2 knows its inputs: --input cannot change them", "leave --input out")
+        training = torch_probe.training_operators(program)
+        if training:
+            raise ModelError(
+                f"the .pt2 was exported in training mode ({', '.join(training)} would do what they do in training)",
+                "export it again in inference mode: torch.export.export(model.eval(), args)",
+            )
         specs = torch_probe.program_inputs(program)
         if not any("batch" in spec.dims for spec in specs):
             job.say(f"the .pt2 was exported for a batch of {specs[0].dims[0]} only: it stays that way")
@@ -189,17 +206,44 @@ class Load(Stage):
             for spec in specs
         )
 
-    def _inputs_of(self, inner: torch.nn.Module, usual: tuple[str, ...]) -> tuple[TensorSpec, ...]:
+    def _inputs_of(self, inner: torch.nn.Module, loader: Loader) -> tuple[TensorSpec, ...]:
         from mlpack.backends import torch_probe
 
+        usual = _with_sizes(parse_inputs(loader.usual), loader.fixed, self.data_inputs)
+        wanted = {spec.name: spec for spec in usual}
+        for given in (*self.data_inputs, *parse_inputs(self.inputs)):
+            if given.name in wanted:
+                check_sizes(given.name, given.dims, wanted[given.name], loader.largest)
         found = torch_probe.signature(inner)
         return choose_inputs(
             Parameters(found.names, found.required, found.open_to),
-            parse_inputs(self.inputs) or _those_in(parse_inputs(usual), self.data_inputs),
+            _as_wide(parse_inputs(self.inputs), torch_probe.float_dtype(inner)) or _those_in(usual, self.data_inputs),
             self.data_inputs,
             float_dtype=torch_probe.float_dtype(inner),
             static_batch=self.static_batch,
         )
+
+
+def _as_wide(given: tuple[TensorSpec, ...], dtype: str) -> tuple[TensorSpec, ...]:
+    """Inputs in half precision as a module takes them whose weights were widened."""
+    return tuple(
+        spec.model_copy(update={"dtype": dtype}) if spec.dtype in _NUMERICS and dtype not in _NUMERICS else spec
+        for spec in given
+    )
+
+
+def _with_sizes(
+    usual: tuple[TensorSpec, ...], fixed: Mapping[str, int], data: tuple[TensorSpec, ...]
+) -> tuple[TensorSpec, ...]:
+    """What usually goes in, with the data's size of each dim that does not change, else the usual one."""
+    sizes = dict(fixed)
+    for spec in usual:
+        dims = next((each.dims for each in data if each.name == spec.name), ())
+        pairs = zip(spec.dims, dims, strict=False)
+        sizes |= {dim: size for dim, size in pairs if isinstance(dim, str) and dim in fixed and isinstance(size, int)}
+    return tuple(
+        spec.model_copy(update={"dims": tuple(sizes.get(str(dim), dim) for dim in spec.dims)}) for spec in usual
+    )
 
 
 def _those_in(usual: tuple[TensorSpec, ...], data: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:

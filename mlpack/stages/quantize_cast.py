@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlpack.errors import StageFailed
@@ -24,6 +26,7 @@ def to_fp16(model: Model, job: Job) -> None:
         StageFailed: a weight is beyond fp16's range.
     """
     import onnx
+    from onnx.external_data_helper import load_external_data_for_model
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     from mlpack.quantization.coverage import weight_range
@@ -31,7 +34,13 @@ def to_fp16(model: Model, job: Job) -> None:
     largest = weight_range(model.entry_path)
     if largest > _FP16_MAX:
         raise StageFailed(f"a weight of {largest:.3g} is beyond fp16's range of 65504", "use --bf16 on this model")
-    proto = convert_float_to_float16(onnx.load(model.entry_path), keep_io_types=True, disable_shape_infer=False)
+    with tempfile.TemporaryDirectory(dir=job.out.parent) as folder:
+        # File to file: a graph with more than 2 GB of weights does not fit the message that it would go through.
+        inferred = Path(folder) / "inferred.onnx"
+        onnx.shape_inference.infer_shapes_path(model.entry_path, inferred)
+        shaped = onnx.load(inferred, load_external_data=False)
+    load_external_data_for_model(shaped, str(model.path))
+    proto = convert_float_to_float16(shaped, keep_io_types=True, disable_shape_infer=True)
     _write(proto, model, job)
 
 

@@ -47,3 +47,27 @@ def test_a_folder_is_optimized_predicted_and_packaged(place):
         true = model(**{name: torch.from_numpy(array) for name, array in longer.items()}).logits.numpy()
     np.testing.assert_allclose(answered, true, atol=0.05 * np.abs(true).max())
     assert (mlpack.package("classifier", runtime="fastapi").path / "server").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric"),
+    [
+        ("roberta", "top1"), ("tagger", "agreement"), ("answers", "agreement"), ("encoder", "agreement"),
+        ("vit", "top1"), ("resnet", "top1"),
+    ],
+)  # fmt: skip
+def test_a_folder_of_every_kind_is_optimized_on_arrays(kind, metric, place):
+    """For a card that is not here, so that nothing is timed."""
+    import tiny_hf
+
+    model = tiny_hf.make(kind)
+    model.save_pretrained(place / kind)
+    arrays = tiny_hf.rows(kind, 150)
+    labels = {"labels": tiny_hf.answers(model, arrays)["logits"].argmax(1)} if metric == "top1" else {}
+    np.savez("rows.npz", **arrays, **labels)
+    done = mlpack.optimize(place / kind, data="rows.npz", numerics="fp16", target="a100", max_drop="10%")
+    this = done.stored.artifact
+    assert (this.accuracy.metric, this.accuracy.verdict) in {(metric, "pass"), (metric, "likely")}
+    assert this.model.numerics == "fp16"
+    assert {each.dims[0] for each in (*this.model.inputs, *this.model.outputs)} == {"batch"}
+    assert this.model.largest == ({} if kind in {"vit", "resnet"} else {"length": 40})

@@ -25,6 +25,7 @@ NEED_A_LIBRARY = {
     "mlpack.backends.torch": "torch",
     "mlpack.backends.torch_hf": "torch",
     "mlpack.backends.torch_loader": "torch",
+    "mlpack.backends.torch_modes": "torch",
     "mlpack.backends.torch_modules": "torch",
     "mlpack.backends.torch_probe": "torch",
     "mlpack.quantization.coverage": "onnx",

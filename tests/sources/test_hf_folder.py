@@ -143,7 +143,7 @@ def test_an_architecture_that_this_transformers_does_not_know(folder, tmp_path, 
         ({"vocab_size": 9}, ("input_ids=int64:batch,length", "attention_mask=int64:batch,length")),
         ({"image_size": 32, "num_channels": 1}, ("pixel_values=float32:batch,1,32,32",)),
         ({"image_size": [16, 24]}, ("pixel_values=float32:batch,3,16,24",)),
-        ({"num_channels": 3}, ("pixel_values=float32:batch,3,224,224",)),
+        ({"num_channels": 3}, ("pixel_values=float32:batch,3,height,width",)),
         ({}, ()),
     ],
 )

@@ -230,9 +230,10 @@ def make():
     assert made["logits"].tolist() == [6.0]
 
 
-def test_bfloat16_module(tmp_path, load):
-    reference = write_module(tmp_path, "def make():\n    return nn.Linear(4, 3).bfloat16()\n")
-    model, _ = load(reference, inputs=("input=bfloat16:batch,4",))
+def test_a_program_in_bfloat16_stays_what_it_is(tmp_path, load):
+    program = torch.export.export(nn.Linear(4, 3).bfloat16(), (torch.randn(2, 4).bfloat16(),))
+    torch.export.save(program, tmp_path / "m.pt2")
+    model, _ = load(tmp_path / "m.pt2")
     assert (model.numerics, model.outputs[0].dtype) == ("bf16", "bfloat16")
 
 

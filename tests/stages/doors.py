@@ -72,8 +72,10 @@ class Bench:
         save_arrays(path, arrays)
         return open_data(str(path))
 
-    def load(self, model, **spec):
-        return Load.of(SourceSpec(model=str(model), **spec)).run(None, self.job()).model
+    def load(self, model, data=None, **spec):
+        parts = {} if data is None else {"choosing": data}
+        stage = Load.of(SourceSpec(model=str(model), **spec), () if data is None else data.inputs)
+        return stage.run(None, self.job(parts=parts)).model
 
     def factory(self, name, **spec):
         return self.load(f"{ZOO}:{name}", inputs=tuple(INPUTS[name].split(" ")), **spec)
