@@ -38,8 +38,9 @@ _CHARACTERS = {"bool": 7, "float": 26, "int8": 6, "int16": 8, "int32": 13, "int6
 _FREE_DIM = 512
 _ENVELOPE_BYTES = 64 * 1024
 _MOST_BODY_BYTES = 256 * 1024 * 1024
-# One raw sample's field: a long text as JSON escapes it, a photograph in base64.
+# One raw sample's field: a long text as JSON escapes it, a large photograph in base64; and of one request's all.
 _RAW_BYTES = {"text": 256 * 1024, "image": 24 * 1024 * 1024}
+_MOST_RAW_BYTES = 64 * 1024 * 1024
 
 
 class FastApi:
@@ -133,7 +134,7 @@ def _body_limit(stored: Stored, shared_by: Batching, raw: RawSide | None) -> int
     """Bytes of the largest request that fits: all inputs at the largest batch, free dims taken as 512."""
     total = _ENVELOPE_BYTES
     samples = shared_by.max_rows or rows_per_request(stored) or 1
-    largest_raw = total + samples * len(raw.fields) * _RAW_BYTES[raw.media] if raw else 0
+    largest_raw = total + min(samples * len(raw.fields) * _RAW_BYTES[raw.media], _MOST_RAW_BYTES) if raw else 0
     for spec in stored.artifact.model.inputs:
         dims = spec.dims if shared_by.max_rows is None else (shared_by.max_rows, *spec.dims[1:])
         kind = "float" if spec.dtype.startswith("float") else spec.dtype.removeprefix("u")

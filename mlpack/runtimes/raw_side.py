@@ -39,12 +39,15 @@ class RawSide(Frozen):
     @property
     def example(self) -> str:
         """A raw sample in JSON, for a README; in quotes that a shell leaves alone."""
-        word = "BASE64" if self.media == "image" else "some text"
-        return json.dumps({name: word if at == 0 else f"another {word}" for at, name in enumerate(self.fields)})
+        what = "BASE64" if self.media == "image" else "text"
+        return json.dumps({name: f"another {what}" if at else f"some {what}" for at, name in enumerate(self.fields)})
 
     def example_request(self, shape: list[int]) -> str:
         """A request of the V2 protocol with one raw sample of texts."""
-        tensors = [{"name": name, "datatype": "BYTES", "shape": shape, "data": ["some text"]} for name in self.fields]
+        samples: dict[str, str] = json.loads(self.example)
+        tensors = [
+            {"name": name, "datatype": "BYTES", "shape": shape, "data": [each]} for name, each in samples.items()
+        ]
         return json.dumps({"inputs": tensors})
 
     @property

@@ -215,8 +215,9 @@ def _raw_name(index: int) -> str:
 
 
 def _pins_note(artifact: Artifact, raw: RawSide | None) -> str:
-    scored = ["OpenVINO as it was scored"] if _serving(artifact) == "openvino" else []
-    return " and ".join([*scored, *(["what the pipeline runs on, as it was made with"] if raw else [])])
+    if _serving(artifact) != "openvino":
+        return "What the pipeline runs on, as it was made with"
+    return f"OpenVINO as it was scored{', and what the pipeline runs on' if raw else ''}"
 
 
 def _has_half(artifact: Artifact) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import signal
@@ -18,6 +19,7 @@ from raw_artifacts import LABELS, OTHERS, RAW_KINDS, TEXTS, in_process, make_raw
 from serving import LAUNCH, run_client, started
 
 from mlpack.api.package import package
+from mlpack.measure.clients.v2_http import V2Http
 from mlpack.pipeline import Pipeline, PipelineError
 
 KINDS = [kind for kind in RAW_KINDS if kind != "numbers"]
@@ -289,6 +291,22 @@ def test_concurrent_requests_of_different_lengths_get_their_own_answers(servers)
         assert after[name] - before[name] == 60, part
     spent = [value for name, value in after.items() if name.startswith("inference_part_seconds_sum")]
     assert sum(spent) < after["inference_request_seconds_sum"]
+
+
+def test_a_pipelines_time_is_part_of_what_bench_tells(servers):
+    server = servers("reviews")
+    server.ask("/predict", {"text": "good film " * 20_000})
+
+    async def asked():
+        async with V2Http(server.url, 10.0) as client:
+            return await client.spent("tiny-reviews")
+
+    spent = asyncio.run(asked())
+    sums = {name: value for name, value in server.metrics().items() if name.startswith("inference_part_seconds_sum")}
+    parts = {name: sums[f'inference_part_seconds_sum{{part="{name}"}}'] for name in ("preprocess", "prepare", "finish")}
+    assert parts["prepare"] > 0.001
+    assert spent.seconds["preprocess"] == pytest.approx(parts["preprocess"] + parts["prepare"])
+    assert sum(spent.seconds.values()) == pytest.approx(sum(sums.values()))
 
 
 def test_images_and_long_texts_pass_the_default_limit(servers):

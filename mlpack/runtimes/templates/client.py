@@ -138,7 +138,8 @@ def unlike(answer: Any, expected: Any, tolerance: dict[str, float]) -> bool:
     """Whether a value of an answer is another one than expected: numbers beyond the tolerance, all else at all."""
     kinds = {type(answer), type(expected)}
     if float in kinds and kinds <= {int, float}:
-        return bool(abs(answer - expected) > tolerance["absolute"] + tolerance["relative"] * abs(expected))
+        # Not `>`: NaN compares false with everything.
+        return not abs(answer - expected) <= tolerance["absolute"] + tolerance["relative"] * abs(expected)
     if type(answer) is not type(expected):
         return True
     if isinstance(expected, list):
