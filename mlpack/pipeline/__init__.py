@@ -6,7 +6,8 @@ and what a pipeline's kind needs: tokenizers for texts, Pillow for images.
 
 from __future__ import annotations
 
+from .columns import datatypes, packed
 from .faults import PipelineError
 from .pipeline import FILE, Pipeline, read_document
 
-__all__ = ["FILE", "Pipeline", "PipelineError", "read_document"]
+__all__ = ["FILE", "Pipeline", "PipelineError", "datatypes", "packed", "read_document"]

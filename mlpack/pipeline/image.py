@@ -130,7 +130,7 @@ def decode(content: Any) -> Image.Image:
     Raises:
         PipelineError: no image, one that is cut off, or too large a one.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     if not isinstance(content, bytes | bytearray | memoryview):
         raise PipelineError(f"'image' is a {type(content).__name__}, not the bytes of an image file")
@@ -138,6 +138,9 @@ def decode(content: Any) -> Image.Image:
         image = Image.open(io.BytesIO(content))
         if image.width * image.height <= MOST_PIXELS:
             image.load()
+    except UnidentifiedImageError:
+        # Its own words name an object and its address.
+        raise PipelineError("the image cannot be decoded: these are not the bytes of an image file") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise PipelineError(f"the image cannot be decoded: {error}") from error
     if image.width * image.height > MOST_PIXELS:

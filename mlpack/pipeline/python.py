@@ -48,7 +48,10 @@ class PythonPreprocess:
         del raw
 
     def _one(self, values: tuple[Any, ...], row: int) -> dict[str, np.ndarray]:
-        given = tuple(decode(each) for each in values) if self.media == "image" else values
+        try:
+            given = tuple(decode(each) for each in values) if self.media == "image" else values
+        except PipelineError as error:
+            raise PipelineError(error.message, row) from error
         try:
             found = self._function(given[0] if len(given) == 1 else dict(zip(self.fields, given, strict=True)))
         except Exception as error:  # the user's code raises what it likes

@@ -62,7 +62,8 @@ class TextPreprocess:
     def __call__(self, raw: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
         """Token ids, mask and types, as far as the model takes them."""
         encodings = self.encode(raw)
-        longest = max(len(each.ids) for each in encodings)
+        # A text can be without any token (control characters alone); no model takes arrays of no length.
+        longest = max(1, *(len(each.ids) for each in encodings))
         width = self._length or self._rounded(longest)
         made = {}
         for name, source in self._from.items():

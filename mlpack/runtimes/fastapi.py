@@ -18,8 +18,10 @@ from mlpack.runtimes.package_files import (
     on_gpu,
     pinned,
     render,
+    rows_per_request,
     shared_files,
 )
+from mlpack.runtimes.raw_side import pipeline_files, raw_side
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,12 +31,16 @@ if TYPE_CHECKING:
     from mlpack.core.model import TensorSpec
     from mlpack.core.runtime import PackageOptions, Runtime
     from mlpack.runtimes.package_files import Batching
+    from mlpack.runtimes.raw_side import RawSide
 
 # Characters of the longest JSON number of each kind, and of what separates it from the next one.
 _CHARACTERS = {"bool": 7, "float": 26, "int8": 6, "int16": 8, "int32": 13, "int64": 22}
 _FREE_DIM = 512
 _ENVELOPE_BYTES = 64 * 1024
 _MOST_BODY_BYTES = 256 * 1024 * 1024
+# One raw sample's field: a long text as JSON escapes it, a large photograph in base64; and of one request's all.
+_RAW_BYTES = {"text": 256 * 1024, "image": 24 * 1024 * 1024}
+_MOST_RAW_BYTES = 64 * 1024 * 1024
 
 
 class FastApi:
@@ -59,9 +65,11 @@ class FastApi:
                 f"mlpack package {artifact.name}@{artifact.version} --runtime triton",
             )
         shared_by = batching(stored, options)
-        limit = _body_limit(stored, shared_by)
+        raw = raw_side(stored)
+        limit = _body_limit(stored, shared_by, raw)
         backend = artifact.model.backend
-        pins = pinned(artifact, (backend, "numpy", "fastapi", "prometheus_client", "uvicorn"))
+        needed = (backend, "numpy", "fastapi", "prometheus_client", "uvicorn", *(raw.libraries if raw else ()))
+        pins = pinned(artifact, needed)
         values = {
             **facts(stored, shared_by),
             "pins": pins,
@@ -71,13 +79,15 @@ class FastApi:
             "no_curl_reason": "one sample is too large to paste",
             "ports": [8000],
             "shm_size": None,
+            "raw": raw,
         }
         server = TEMPLATES / "fastapi" / "server"
         return {
             **{f"model/{relative}": path for relative, path in model_files(stored).items()},
             **{f"server/{path.name}": path for path in sorted(server.glob("*.py"))},
-            **shared_files(stored),
-            "model.json": _description(stored, options, shared_by, limit),
+            **(pipeline_files(stored, "server/pipeline", "pipeline") if raw else {}),
+            **shared_files(stored, raw),
+            "model.json": _description(stored, options, shared_by, limit, raw),
             "requirements.txt": render("fastapi/requirements.txt.j2", **values),
             "Dockerfile": render("fastapi/Dockerfile.j2", **values),
             "compose.yaml": render("compose.yaml.j2", **values),
@@ -85,7 +95,7 @@ class FastApi:
         }
 
 
-def _description(stored: Stored, options: PackageOptions, shared_by: Batching, limit: int) -> str:
+def _description(stored: Stored, options: PackageOptions, shared_by: Batching, limit: int, raw: RawSide | None) -> str:
     artifact = stored.artifact
     record = artifact.model
     return json_text(
@@ -111,6 +121,7 @@ def _description(stored: Stored, options: PackageOptions, shared_by: Batching, l
             },
             "inputs": [_tensor(spec) for spec in record.inputs],
             "outputs": [_tensor(spec) for spec in record.outputs],
+            **({"raw": {"fields": raw.fields, "media": raw.media, "columns": raw.columns}} if raw else {}),
         }
     )
 
@@ -119,14 +130,16 @@ def _tensor(spec: TensorSpec) -> dict[str, object]:
     return {"name": spec.name, "datatype": datatype(spec), "dims": list(spec.dims)}
 
 
-def _body_limit(stored: Stored, shared_by: Batching) -> int:
+def _body_limit(stored: Stored, shared_by: Batching, raw: RawSide | None) -> int:
     """Bytes of the largest request that fits: all inputs at the largest batch, free dims taken as 512."""
     total = _ENVELOPE_BYTES
+    samples = shared_by.max_rows or rows_per_request(stored) or 1
+    largest_raw = total + min(samples * len(raw.fields) * _RAW_BYTES[raw.media], _MOST_RAW_BYTES) if raw else 0
     for spec in stored.artifact.model.inputs:
         dims = spec.dims if shared_by.max_rows is None else (shared_by.max_rows, *spec.dims[1:])
         kind = "float" if spec.dtype.startswith("float") else spec.dtype.removeprefix("u")
         total += math.prod(_FREE_DIM if isinstance(dim, str) else dim for dim in dims) * _CHARACTERS[kind]
-    return min(total, _MOST_BODY_BYTES)
+    return min(max(total, largest_raw), _MOST_BODY_BYTES)
 
 
 RUNTIME: Runtime = FastApi()

@@ -12,6 +12,7 @@ import numpy as np
 
 from mlpack.core.words import Frozen
 from mlpack.errors import MissingLibrary, UsageError
+from mlpack.runtimes.raw_side import RawSide, golden_files, golden_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -37,6 +38,7 @@ DATATYPES = {
     "float32": "FP32",
     "float64": "FP64",
 }
+_EXTRAS = {"tokenizers": "text", "pillow": "images"}
 _MOST_SAMPLE_NUMBERS = 1_000_000
 
 
@@ -136,8 +138,12 @@ def golden_inputs(stored: Stored) -> dict[str, np.ndarray]:
         return {spec.name: arrays[spec.name][:rows] for spec in stored.artifact.model.inputs}
 
 
-def shared_files(stored: Stored) -> dict[str, str | bytes | Path]:
+def shared_files(
+    stored: Stored, raw: RawSide | None = None, raw_name: str | None = None
+) -> dict[str, str | bytes | Path]:
     """Golden samples, their tolerances, the first one as a request, and the client that replays them.
+
+    `raw_name` is the name under which the server takes raw samples, where it is not the model's.
 
     Raises:
         UsageError: the artifact has no measured tolerance for one of its outputs.
@@ -150,14 +156,17 @@ def shared_files(stored: Stored) -> dict[str, str | bytes | Path]:
                 f"{artifact.name}@{artifact.version} has no golden tolerance for output {spec.name!r}",
                 f"mlpack optimize {artifact.source.path} --name {artifact.name}",
             )
-    golden = {
+    golden: dict[str, Any] = {
         "schema": 1,
         "model": artifact.name,
         "version": str(artifact.version),
         "rows_per_request": rows_per_request(stored),
         "tolerance": {spec.name: tolerance[spec.name] for spec in artifact.model.outputs},
     }
+    if raw is not None and raw.samples:
+        golden["raw"] = golden_record(stored, raw, raw_name or artifact.name)
     files: dict[str, str | bytes | Path] = {
+        **golden_files(stored, raw),
         "golden/inputs.npz": stored.path / "golden" / "inputs.npz",
         "golden/outputs.npz": stored.path / "golden" / "outputs.npz",
         "golden/golden.json": json_text(golden),
@@ -206,7 +215,7 @@ def pinned(artifact: Artifact, libraries: Iterable[str]) -> dict[str, str]:
         except metadata.PackageNotFoundError as error:
             raise MissingLibrary(
                 f"the package would need {library}, of which no version is known here",
-                "pip install 'mlpack-toolchain[serve]'",
+                f"pip install 'mlpack-toolchain[{_EXTRAS.get(library, 'serve')}]'",
             ) from error
         # A local version (1.2+cpu) names a build that no public index has.
         versions[library] = version.partition("+")[0]

@@ -22,6 +22,8 @@ from mlpack.runtimes.package_files import (
     render,
     shared_files,
 )
+from mlpack.runtimes.raw_side import raw_side
+from mlpack.runtimes.triton_raw import ensemble_name, raw_models
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from mlpack.core.model import TensorSpec
     from mlpack.core.runtime import PackageOptions, Runtime
     from mlpack.runtimes.package_files import Batching
+    from mlpack.runtimes.raw_side import RawSide
 
 # Release 2.71.0; its build.py names ONNX Runtime 1.27.0.
 IMAGE_TAG = "26.07-py3"
@@ -41,7 +44,10 @@ _PRECISION_MODES = {"int8": "INT8", "fp16": "FP16"}
 
 
 class Triton:
-    """Files: model_repository/NAME/{config.pbtxt, VERSION/, warmup/}, golden samples, Dockerfile."""
+    """Files: model_repository/NAME/{config.pbtxt, VERSION/, warmup/}, golden samples, Dockerfile.
+
+    With a pipeline also the ensemble NAME_raw and its steps NAME_prepare and NAME_finish.
+    """
 
     name = "triton"
     title = "Triton Inference Server"
@@ -62,10 +68,14 @@ class Triton:
         files: dict[str, str | bytes | Path] = {
             f"{folder}/{relative}": path for relative, path in model_files(stored).items()
         }
-        pins = {}
+        pins: dict[str, str] = {}
         if _serving(artifact) == "openvino":
             files[f"{folder}/model.py"] = TEMPLATES / "triton" / "model.py"
             pins = {**pinned(artifact, ["openvino"]), "numpy": _IMAGE_NUMPY}
+        raw = raw_side(stored)
+        if raw:
+            pins = {**pins, "numpy": _IMAGE_NUMPY, **pinned(artifact, raw.libraries)}
+            files |= raw_models(stored, raw, options, shared_by, lambda spec: _tensor(artifact, spec, shared_by))
         if warmups:
             for index, array in enumerate(golden_inputs(stored).values()):
                 files[f"{repository}/warmup/{_raw_name(index)}"] = _one_request(array, shared_by).tobytes()
@@ -74,15 +84,19 @@ class Triton:
             "image_tag": IMAGE_TAG,
             "image_note": _image_note(artifact),
             "pins": [f"{library}=={version}" for library, version in pins.items()],
+            "pins_note": _pins_note(artifact, raw),
             "curl": has_sample_request(stored) and not _has_half(artifact),
             "no_curl_reason": "Triton takes FP16 as binary" if _has_half(artifact) else "samples are large",
             "ports": [8000, 8001, 8002],
             "shm_size": "1gb" if pins else None,
+            "raw": raw,
+            "raw_name": ensemble_name(artifact.name),
+            "raw_shape": [1] if shared_by.max_rows is None else [1, 1],
         }
         return {
             **files,
             f"{repository}/config.pbtxt": config(stored, options),
-            **shared_files(stored),
+            **shared_files(stored, raw, ensemble_name(artifact.name)),
             "Dockerfile": render("triton/Dockerfile.j2", **values),
             "compose.yaml": render("compose.yaml.j2", **values),
             "README.md": render("triton/README.md.j2", **values),
@@ -198,6 +212,12 @@ def _one_request(array: np.ndarray, shared_by: Batching) -> np.ndarray:
 
 def _raw_name(index: int) -> str:
     return f"input-{index}.raw"
+
+
+def _pins_note(artifact: Artifact, raw: RawSide | None) -> str:
+    if _serving(artifact) != "openvino":
+        return "What the pipeline runs on, as it was made with"
+    return f"OpenVINO as it was scored{', and what the pipeline runs on' if raw else ''}"
 
 
 def _has_half(artifact: Artifact) -> bool:

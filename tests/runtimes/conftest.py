@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from other_servers import kept
 from serving import packaged, serve
 
-__all__ = ["packaged", "serve"]
+__all__ = ["kept", "packaged", "serve"]

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
+from raw_artifacts import RAW_KINDS, make_raw
 from tiny_artifacts import make
 
 from mlpack.api.package import package
@@ -38,10 +39,10 @@ class Running:
     package: Path
     url: str
 
-    def ask(self, path: str, body: object = None) -> tuple[int, object]:
+    def ask(self, path: str, body: object = None, kind: str = "application/json") -> tuple[int, object]:
         """Status and JSON answer."""
         raw = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}{path}", raw, {"Content-Type": "application/json"})
+        request = urllib.request.Request(f"{self.url}{path}", raw, {"Content-Type": kind})
         try:
             with urllib.request.urlopen(request, timeout=30) as response:
                 return response.status, json.load(response)
@@ -60,7 +61,7 @@ def packaged(tmp_path):
     """Make an artifact and its package: `packaged("mlp", "fastapi", changes, **options)`."""
 
     def build(kind: str = "mlp", runtime: str = "fastapi", changes: dict | None = None, **options: object) -> Path:
-        make(tmp_path / "store", kind, **(changes or {}))
+        (make_raw if kind in RAW_KINDS else make)(tmp_path / "store", kind, **(changes or {}))
         return package(
             f"tiny-{kind}",
             runtime=runtime,

@@ -5,27 +5,25 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
-import sys
 import time
-import venv
-import zipfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from other_servers import NUMPY, environment, triton_command, triton_environment, triton_home
 from serving import free_port
 
 from mlpack import bench_server
 from mlpack.errors import MlpackError, StageFailed
 from mlpack.measure.server_time import NETWORK, PARTS
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 pytestmark = pytest.mark.slow
 
 MLSERVER = "mlserver==1.7.1"
-# Holds Triton's core (2.51) and its Python backend, whose stub wants numpy 1.
-PYTRITON, NUMPY = "nvidia-pytriton==0.7.0", "numpy==1.26.4"
 START_SECONDS = 90
 
 MLSERVER_MODEL = """
@@ -66,29 +64,6 @@ output { name: "y" data_type: TYPE_FP32 dims: 4 }
 dynamic_batching { max_queue_delay_microseconds: 1000 }
 instance_group { kind: KIND_CPU count: 1 }
 """
-
-
-@pytest.fixture(scope="module")
-def kept(request):
-    """A folder that outlives the session, so that servers are fetched once."""
-    return Path(request.config.cache.mkdir("servers"))
-
-
-def environment(folder: Path, *packages: str) -> Path:
-    """The `bin` of a virtual environment with these packages; skips where they cannot be had."""
-    ready = folder / "ready"
-    if not ready.is_file():
-        shutil.rmtree(folder, ignore_errors=True)
-        venv.create(folder, with_pip=True)
-        fetch(folder / "bin" / "python", "install", *packages)
-        ready.touch()
-    return folder / "bin"
-
-
-def fetch(python: Path | str, *words: str) -> None:
-    done = subprocess.run([python, "-m", "pip", "--quiet", *words], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"pip cannot get {words[-1]}: {done.stderr.strip().splitlines()[-1]}")
 
 
 @contextlib.contextmanager
@@ -138,31 +113,14 @@ def mlserver(kept, tmp_path_factory):
 def triton(kept, tmp_path_factory):
     """HTTP and gRPC addresses of a Triton with one model, `double`, on its Python backend."""
     bin_folder = environment(kept / "triton", NUMPY)
-    if not (kept / "pytriton" / "ready").is_file():
-        fetch(sys.executable, "download", "--no-deps", "--dest", str(kept / "wheels"), PYTRITON)
-        with zipfile.ZipFile(next((kept / "wheels").glob("nvidia_pytriton-*.whl"))) as wheel:
-            wheel.extractall(kept / "pytriton")
-        (kept / "pytriton" / "ready").touch()
-    home = kept / "pytriton" / "pytriton" / "tritonserver"
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    stub = home / "python_backend_stubs" / python / "triton_python_backend_stub"
-    shutil.copy(stub, home / "backends" / "python")
-    for program in (home / "bin" / "tritonserver", home / "backends" / "python" / stub.name):
-        program.chmod(0o755)
+    home = triton_home(kept)
     place = tmp_path_factory.mktemp("triton")
     (place / "models" / "double" / "1").mkdir(parents=True)
     (place / "models" / "double" / "config.pbtxt").write_text(TRITON_CONFIG)
     (place / "models" / "double" / "1" / "model.py").write_text(TRITON_MODEL)
     http, grpc = free_port(), free_port()
-    command = [
-        str(home / "bin" / "tritonserver"), f"--model-repository={place / 'models'}",
-        f"--backend-directory={home / 'backends'}", "--http-address=127.0.0.1", "--grpc-address=127.0.0.1",
-        f"--http-port={http}", f"--grpc-port={grpc}", "--allow-metrics=false",
-    ]  # fmt: skip
-    libraries = {
-        "PATH": f"{bin_folder}:{os.environ['PATH']}",
-        "LD_LIBRARY_PATH": str(kept / "pytriton" / "nvidia_pytriton.libs"),
-    }
+    command = triton_command(home, place / "models", http, grpc)
+    libraries = triton_environment(kept, bin_folder)
     urls = (f"http://127.0.0.1:{http}", f"grpc://127.0.0.1:{grpc}")
     with running(command, place, libraries, urls[0], "double"):
         yield urls

@@ -123,11 +123,33 @@ def test_draining_answers_what_waits_and_refuses_what_comes():
         await asyncio.sleep(0.05)
         batcher.refuse()
         with pytest.raises(Draining):
-            await batcher.answer(column(2), 1)
+            batcher.check_open()
+        # Let in before, prepared since: it is answered too.
+        late = await asyncio.wait_for(batcher.answer(column(2), 1), 5)
         await asyncio.wait_for(batcher.drain(), 5)
-        return (await task).outputs["y"].item()
+        with pytest.raises(Draining):
+            await batcher.answer(column(3), 1)
+        return (await task).outputs["y"].item(), late.outputs["y"].item()
 
-    assert asyncio.run(go()) == 2.0
+    assert asyncio.run(go()) == (2.0, 4.0)
+
+
+def test_nobody_waits_for_mates_while_others_wait_that_do_not_fit():
+    ran = []
+
+    async def go():
+        batcher = Batcher([doubled], limits(delay_ms=60_000), ran.append)
+        batcher.start()
+        narrow = [asyncio.create_task(batcher.answer(column(turn), 1)) for turn in range(2)]
+        await asyncio.sleep(0.05)
+        assert ran == [], "it should wait for mates"
+        wide = {"x": np.ones((4, 3), np.float32)}
+        found = await asyncio.wait_for(asyncio.gather(*narrow, batcher.answer(wide, 4)), 5)
+        await batcher.drain()
+        return [each.outputs["y"].shape for each in found]
+
+    assert asyncio.run(go()) == [(1, 1), (1, 1), (4, 3)]
+    assert ran == [2, 4]
 
 
 def test_one_bad_request_does_not_fail_its_mates_nor_the_worker():

@@ -14,6 +14,7 @@ from mlpack.core.artifact import Artifact, Stored
 from mlpack.core.model import TensorSpec, sha256_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 DTYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "bool": TensorProto.BOOL,
@@ -101,22 +102,26 @@ def make(
     version: int = 1,
     kept: dict[str, np.ndarray] | None = None,
     group: np.ndarray | None = None,
+    built: tuple[onnx.ModelProto, list[TensorSpec], list[TensorSpec]] | None = None,
+    given: dict[str, np.ndarray] | None = None,
+    beside: Callable[[Path], None] | None = None,
     **changes: object,
 ) -> Stored:
     """A stored artifact in `folder`/NAME/VERSION. `changes` replace fields: `accuracy__batch_dependent=True`.
 
+    `built` and `given` are another graph and its inputs; `beside` writes more files into the artifact.
     `kept` has what the checks kept of the original (`baseline`) and of the model (`optimized`): a score per sample.
     """
     import onnxruntime as ort
 
-    model, inputs, outputs = graph(kind, batch)
+    model, inputs, outputs = built or graph(kind, batch)
     name = f"tiny-{kind}"
     place = folder / name / str(version)
     (place / "model").mkdir(parents=True)
     (place / "golden").mkdir()
     onnx.save(model, place / "model" / "model.onnx", save_as_external_data=True, location="model.onnx.data",
               size_threshold=64)  # fmt: skip
-    given = samples(kind)
+    given = samples(kind) if given is None else given
     session = ort.InferenceSession(str(place / "model" / "model.onnx"), providers=["CPUExecutionProvider"])
     step = batch if isinstance(batch, int) else 1
     parts = [
@@ -128,6 +133,8 @@ def make(
     }
     np.savez(place / "golden" / "inputs.npz", **given)
     np.savez(place / "golden" / "outputs.npz", **answers)
+    if beside:
+        beside(place)
     for whose, score in (kept or {}).items():
         (place / "reports").mkdir(exist_ok=True)
         beside = {"rows": np.arange(len(score)), **({} if group is None else {"group": group})}

@@ -36,6 +36,8 @@ _QUESTION_S = 10.0
 _TRITON_PARTS = {
     "queue": "queue", "compute_input": "preprocess", "compute_infer": "compute", "compute_output": "postprocess",
 }  # fmt: skip
+# The FastAPI package tells what its pipeline takes of raw samples apart from reading and writing.
+_PIPELINE_PARTS = {"prepare": "preprocess", "finish": "postprocess"}
 Request = tuple[str, bytes, dict[str, str]]
 Reply = tuple[bytes, int]
 
@@ -212,9 +214,10 @@ def _of_metrics(text: str) -> Spent | None:
     try:
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
-                part = sample.labels.get("part")
+                told = sample.labels.get("part", "")
+                part = _PIPELINE_PARTS.get(told, told)
                 if sample.name == "inference_part_seconds_sum" and part in PARTS:
-                    seconds[part] = sample.value
+                    seconds[part] = seconds.get(part, 0.0) + sample.value
                 elif sample.name == "inference_part_seconds_count" and part == "compute":
                     requests = sample.value
     except ValueError:

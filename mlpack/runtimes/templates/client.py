@@ -1,4 +1,4 @@
-"""Sends the golden inputs to a running server, one request at a time, and compares its answers.
+"""Sends the golden inputs and raw samples to a running server, one request at a time, and compares its answers.
 
     python client.py [URL]          (default http://127.0.0.1:8000)
 
@@ -8,6 +8,7 @@ or empty, or the server cannot be asked. Needs numpy and nothing else.
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 import urllib.error
@@ -44,21 +45,50 @@ def fetch(url: str, body: bytes | None = None, headers: dict[str, str] | None = 
         raise Failed(f"{url} cannot be reached: {error}") from error
 
 
-def infer(url: str, inputs: dict[str, np.ndarray], outputs: list[str], form: str) -> dict[str, np.ndarray]:
-    """Answers by output name. `form` is "binary" where the server lists that extension, else "json"."""
+def packed(inputs: dict[str, np.ndarray], form: str) -> tuple[list[dict[str, Any]], bytes]:
+    """Tensors as the protocol describes them, and the bytes that follow: `form` is "binary" or "json"."""
     raw = b""
     tensors: list[dict[str, Any]] = []
     for name, array in inputs.items():
-        datatype = NAMES[array.dtype.name]
-        tensor: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(array.shape)}
+        tensor: dict[str, Any] = {"name": name, "datatype": NAMES[array.dtype.name], "shape": list(array.shape)}
         if form == "binary":
             raw += array.tobytes()
             tensor["parameters"] = {"binary_data_size": array.nbytes}
         else:
             tensor["data"] = array.ravel().tolist()
         tensors.append(tensor)
-    wanted = [{"name": name, "parameters": {"binary_data": True}} if form == "binary" else {"name": name}
-              for name in outputs]  # fmt: skip
+    return tensors, raw
+
+
+def packed_samples(samples: list[dict[str, Any]], fields: list[str], form: str) -> tuple[list[dict[str, Any]], bytes]:
+    """Raw samples in the same way: a BYTES tensor per field; images as their bytes, or in base64."""
+    raw = b""
+    tensors = []
+    for name in fields:
+        tensor: dict[str, Any] = {"name": name, "datatype": "BYTES", "shape": [len(samples), 1]}
+        values = [each[name] for each in samples]
+        if isinstance(values[0], str):
+            tensor["data"] = values
+        elif form == "binary":
+            files = [base64.b64decode(each["b64"]) for each in values]
+            content = b"".join(len(each).to_bytes(4, "little") + each for each in files)
+            tensor["parameters"] = {"binary_data_size": len(content)}
+            raw += content
+        else:
+            tensor["data"] = [each["b64"] for each in values]
+            tensor["parameters"] = {"content_type": "base64"}
+        tensors.append(tensor)
+    return tensors, raw
+
+
+def infer(
+    url: str, given: tuple[list[dict[str, Any]], bytes], outputs: list[str], columns: list[str], form: str
+) -> Any:
+    """Answers by output name: arrays, and lists for texts. `form` is "binary" where the server has that extension."""
+    tensors, raw = given
+    wanted: list[dict[str, Any]] = [{"name": name} for name in (*outputs, *columns)]
+    for each in wanted[: len(outputs)] if form == "binary" else []:
+        each["parameters"] = {"binary_data": True}
     head = json.dumps({"inputs": tensors, "outputs": wanted}).encode()
     headers = {"Content-Type": "application/json"}
     if form == "binary":
@@ -67,9 +97,12 @@ def infer(url: str, inputs: dict[str, np.ndarray], outputs: list[str], form: str
             "Inference-Header-Content-Length": str(len(head)),
         }
     content, length = fetch(url, head + raw, headers)
-    answers: dict[str, np.ndarray] = {}
+    answers: dict[str, Any] = {}
     position = length
     for tensor in json.loads(content[:length])["outputs"]:
+        if tensor["datatype"] == "BYTES":
+            answers[tensor["name"]] = tensor["data"]
+            continue
         dtype = DTYPES[tensor["datatype"]]
         if "data" in tensor:
             array = np.array(tensor["data"], dtype)
@@ -101,10 +134,47 @@ def difference(answer: np.ndarray | None, expected: np.ndarray, tolerance: dict[
     return f"differs: {got[worst]:.8g}, expected {want[worst]:.8g} within {limit[worst]:.2g}"
 
 
+def unlike(answer: Any, expected: Any, tolerance: dict[str, float]) -> bool:
+    """Whether a value of an answer is another one than expected: numbers beyond the tolerance, all else at all."""
+    kinds = {type(answer), type(expected)}
+    if float in kinds and kinds <= {int, float}:
+        # Not `>`: NaN compares false with everything.
+        return not abs(answer - expected) <= tolerance["absolute"] + tolerance["relative"] * abs(expected)
+    if type(answer) is not type(expected):
+        return True
+    if isinstance(expected, list):
+        pairs = zip(answer, expected, strict=False)
+        return len(answer) != len(expected) or any(unlike(*each, tolerance) for each in pairs)
+    if isinstance(expected, dict):
+        return answer.keys() != expected.keys() or any(
+            unlike(answer[key], expected[key], tolerance) for key in expected
+        )
+    return bool(answer != expected)
+
+
+def column(values: Any, datatype: str, expected: list[Any]) -> list[Any]:
+    """A column's values as the golden answers have them: what travels as text can be JSON."""
+    listed = np.asarray(values).ravel().tolist() if datatype != "BYTES" else list(values)
+    if datatype == "FP32":
+        # Its digits beyond those of a float32 are not the server's.
+        return [float(each) for each in listed]
+    if datatype != "BYTES" or len(listed) != len(expected):
+        return listed
+    pairs = zip(listed, expected, strict=True)
+    return [each if isinstance(want, str) else json.loads(each) for each, want in pairs]
+
+
 def part(array: np.ndarray, turn: int, turns: int) -> np.ndarray:
     """The rows that belong to one of so many equal requests."""
     rows = len(array) // turns
     return array[turn * rows : (turn + 1) * rows]
+
+
+def cut(expected: np.ndarray, answer: np.ndarray | None) -> np.ndarray:
+    """What is expected of an answer to a raw sample, which is not padded to the longest golden one."""
+    if answer is None or answer.ndim != expected.ndim or len(answer) != len(expected):
+        return expected
+    return expected[tuple(slice(0, size) for size in answer.shape)]
 
 
 def tell(line: str) -> None:
@@ -113,37 +183,76 @@ def tell(line: str) -> None:
     sys.stdout.flush()
 
 
+def replay_tensors(address: str, form: str, golden: dict[str, Any], expected: dict[str, np.ndarray]) -> tuple[int, int]:
+    """Requests of golden inputs, and how many of their outputs are wrong."""
+    with np.load(GOLDEN / "inputs.npz") as inputs:
+        given = {name: np.ascontiguousarray(inputs[name]) for name in inputs.files}
+    rows = golden["rows_per_request"]
+    requests = len(next(iter(given.values()))) // rows if rows else 1
+    target = f"{address}/v2/models/{golden['model']}/versions/{golden['version']}/infer"
+    wrong = 0
+    for turn in range(requests):
+        asking = {name: part(array, turn, requests) for name, array in given.items()} if rows else given
+        answers = infer(target, packed(asking, form), list(expected), [], form)
+        for name, array in expected.items():
+            problem = difference(answers.get(name), part(array, turn, requests), golden["tolerance"][name])
+            if problem:
+                wrong += 1
+                tell(f"request {turn + 1}: output {name!r} {problem}")
+    return requests, wrong
+
+
+def replay_raw(address: str, form: str, golden: dict[str, Any], expected: dict[str, np.ndarray]) -> tuple[int, int]:
+    """Requests of golden raw samples, and how many of their outputs and columns are wrong."""
+    raw = golden["raw"]
+    samples = lines("raw.jsonl")
+    kept = lines("answers.jsonl") if raw["columns"] else []
+    rows = golden["rows_per_request"] or len(samples)
+    requests = len(samples) // rows
+    target = f"{address}/v2/models/{raw['model']}/versions/{golden['version']}/infer"
+    wrong = 0
+    for turn in range(requests):
+        given = packed_samples(samples[turn * rows : (turn + 1) * rows], raw["fields"], form)
+        answers = infer(target, given, raw["outputs"], list(raw["columns"]), form)
+        for name in raw["outputs"]:
+            want = cut(part(expected[name], turn, requests), answers.get(name))
+            problem = difference(answers.get(name), want, golden["tolerance"][name])
+            if problem:
+                wrong += 1
+                tell(f"raw request {turn + 1}: output {name!r} {problem}")
+        for name, datatype in raw["columns"].items():
+            hoped = [each[name] for each in kept[turn * rows : (turn + 1) * rows]]
+            got = column(answers[name], datatype, hoped) if name in answers else None
+            if unlike(got, hoped, raw["tolerance"]):
+                wrong += 1
+                tell(f"raw request {turn + 1}: {name!r} is {got}, expected {hoped}")
+    return requests, wrong
+
+
+def lines(name: str) -> list[dict[str, Any]]:
+    """The objects in a golden file, one a line."""
+    return [json.loads(line) for line in (GOLDEN / name).read_text(encoding="utf-8").split("\n") if line]
+
+
 def main() -> int:
     """Replay and compare; the exit code."""
-    url = (sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000").rstrip("/")
+    address = (sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000").rstrip("/")
     golden = json.loads((GOLDEN / "golden.json").read_text())
-    with np.load(GOLDEN / "inputs.npz") as inputs, np.load(GOLDEN / "outputs.npz") as outputs:
-        given = {name: np.ascontiguousarray(inputs[name]) for name in inputs.files}
+    with np.load(GOLDEN / "outputs.npz") as outputs:
         expected = {name: outputs[name] for name in golden["tolerance"]}
-    rows = golden["rows_per_request"]
-    total = len(next(iter(given.values()))) if rows else 1
-    step = rows or 1
-    requests = total // step
-    wrong = asked = 0
+    replays = {"golden": replay_tensors, **({"raw": replay_raw} if "raw" in golden else {})}
+    failed = False
     try:
-        extensions = json.loads(fetch(f"{url}/v2")[0]).get("extensions", [])
+        extensions = json.loads(fetch(f"{address}/v2")[0]).get("extensions", [])
         form = "binary" if "binary_tensor_data" in extensions else "json"
-        target = f"{url}/v2/models/{golden['model']}/versions/{golden['version']}/infer"
-        for turn in range(requests):
-            asking = {name: part(array, turn, requests) for name, array in given.items()} if rows else given
-            answers = infer(target, asking, list(expected), form)
-            asked += 1
-            for name, array in expected.items():
-                want = part(array, turn, requests)
-                problem = difference(answers.get(name), want, golden["tolerance"][name])
-                if problem:
-                    wrong += 1
-                    tell(f"request {asked}: output {name!r} {problem}")
+        for what, replay in replays.items():
+            asked, wrong = replay(address, form, golden, expected)
+            tell(f"{asked} {what} requests, {wrong} differences")
+            failed = failed or bool(wrong) or not asked
     except (Failed, KeyError, ValueError) as error:
         tell(f"no usable answer: {error}")
         return 1
-    tell(f"{asked} golden requests, {wrong} differences")
-    return 1 if wrong or not asked else 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

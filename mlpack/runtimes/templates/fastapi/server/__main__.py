@@ -14,6 +14,7 @@ import uvicorn
 
 from .app import create_app
 from .description import PackageAltered, check_files, read_description
+from .pipelines import Pipelines
 from .sessions import ModelFailed, Session, open_session
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def main() -> int:
         sessions = [open_session(PACKAGE, description) for _ in range(description.limits.instances)]
         for session in sessions:
             _warm_up(session)
+        pipelines = Pipelines(PACKAGE, description) if description.raw else None
         port = _setting("PORT", 8000)
         limit = _setting("MAX_BODY_BYTES", description.limits.max_body_bytes)
     except PackageAltered as error:
@@ -59,7 +61,7 @@ def main() -> int:
     except BadSetting as error:
         return _refuse(2, str(error))
     description = replace(description, limits=replace(description.limits, max_body_bytes=limit))
-    app, batcher = create_app(description, sessions)
+    app, batcher = create_app(description, sessions, pipelines)
     config = uvicorn.Config(
         app,
         host=os.environ.get("HOST", "127.0.0.1"),

@@ -51,8 +51,9 @@ class _Waiting:
 class Batcher:
     """A bounded queue before one worker per session.
 
-    A worker takes the oldest request, waits for batch mates until `queue_delay_ms` after its arrival or until
-    `max_rows` are there, and runs them together. With `batching: apart` every request runs alone.
+    A worker takes the oldest request, waits for batch mates until `queue_delay_ms` after its arrival, until
+    `max_rows` are there or until others wait that fit with none of them, and runs them together. With
+    `batching: apart` every request runs alone.
     """
 
     def __init__(self, sessions: Sequence[Session], limits: Limits, on_batch: Callable[[int], None]) -> None:
@@ -62,6 +63,7 @@ class Batcher:
         self._max_rows = limits.max_rows if limits.batching == "merged" and limits.max_rows else 1
         self._queue: deque[_Waiting] = deque()
         self._changed = asyncio.Condition()
+        self._refusing = False
         self._draining = False
         self._threads = ThreadPoolExecutor(len(sessions), thread_name_prefix="inference")
         self._workers: list[asyncio.Task[None]] = []
@@ -74,7 +76,7 @@ class Batcher:
     @property
     def draining(self) -> bool:
         """Whether new requests are refused because the server is shutting down."""
-        return self._draining
+        return self._refusing
 
     def check_open(self) -> None:
         """Refuse a request before its body is read.
@@ -83,20 +85,21 @@ class Batcher:
             Draining: the server is shutting down.
             QueueFull: the queue is full.
         """
-        if self._draining:
+        if self._refusing:
             raise Draining
-        if len(self._queue) >= self._limits.queue_capacity:
-            raise QueueFull
+        self._check_room()
 
     async def answer(self, inputs: Arrays, rows: int) -> Answered:
-        """Outputs for the inputs of one request of so many rows.
+        """Outputs for the inputs of one request of so many rows, which `check_open` has let in.
 
         Raises:
-            Draining: the server is shutting down.
+            Draining: the workers are at their end. Until then a request that was let in is answered.
             QueueFull: the queue is full.
             ModelFailed: the backend refuses these inputs.
         """
-        self.check_open()
+        if self._draining:
+            raise Draining
+        self._check_room()
         loop = asyncio.get_running_loop()
         waiting = _Waiting(inputs, rows, loop.time(), loop.create_future())
         # No await between the check and this line: the bound holds exactly.
@@ -110,16 +113,20 @@ class Batcher:
         self._workers = [asyncio.create_task(self._work(session)) for session in self._sessions]
 
     def refuse(self) -> None:
-        """Take no new request from now on; those in the queue are still answered."""
-        self._draining = True
+        """Let no new request in from now on; those that were let in are still answered."""
+        self._refusing = True
 
     async def drain(self) -> None:
         """Refuse new requests, answer all that wait, and stop the workers."""
-        self._draining = True
+        self._refusing = self._draining = True
         async with self._changed:
             self._changed.notify_all()
         await asyncio.gather(*self._workers)
         self._threads.shutdown()
+
+    def _check_room(self) -> None:
+        if len(self._queue) >= self._limits.queue_capacity:
+            raise QueueFull
 
     async def _work(self, session: Session) -> None:
         while batch := await self._next_batch():
@@ -133,7 +140,8 @@ class Batcher:
                 return []
             batch = [self._queue.popleft()]
             deadline = batch[0].arrived + self._limits.queue_delay_ms / 1000
-            while not self._fill(batch) and not self._draining:
+            # What is left in the queue then fits with none of these: waiting would keep it waiting too.
+            while not self._fill(batch) and not self._queue and not self._refusing:
                 try:
                     async with asyncio.timeout_at(deadline):
                         await self._changed.wait()

@@ -70,8 +70,31 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class RawSide:
+    """What a raw sample has before the pipeline (nothing: `fields` is empty), and the columns of answers after it.
+
+    `columns` has the datatype of each by name, and is empty where answers are the model's outputs.
+    """
+
+    fields: tuple[str, ...]
+    media: Literal["text", "image"]
+    columns: dict[str, str]
+
+    @property
+    def metadata(self) -> dict[str, object]:
+        """The raw side of the model's metadata; images travel in base64."""
+        form = {"parameters": {"content_type": "base64"}} if self.media == "image" else {}
+        return {
+            "raw_inputs": [{"name": name, "datatype": "BYTES", "shape": [-1], **form} for name in self.fields],
+            "raw_outputs": [
+                {"name": name, "datatype": datatype, "shape": [-1]} for name, datatype in self.columns.items()
+            ],
+        }
+
+
+@dataclass(frozen=True)
 class Description:
-    """The content of model.json."""
+    """The content of model.json. `raw` is None where the package has no pipeline."""
 
     name: str
     version: str
@@ -82,6 +105,7 @@ class Description:
     limits: Limits
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    raw: RawSide | None = None
 
 
 def read_description(package: Path) -> Description:
@@ -91,6 +115,7 @@ def read_description(package: Path) -> Description:
         side: tuple(Tensor(each["name"], each["datatype"], tuple(each["dims"])) for each in content[side])
         for side in ("inputs", "outputs")
     }
+    raw = content.get("raw")
     return Description(
         name=content["name"],
         version=content["version"],
@@ -99,12 +124,13 @@ def read_description(package: Path) -> Description:
         entry=content["entry"],
         options=Options(**content["options"]),
         limits=Limits(**content["limits"]),
+        raw=raw and RawSide(tuple(raw["fields"]), raw["media"], raw["columns"]),
         **tensors,
     )
 
 
 def check_files(package: Path) -> None:
-    """Compare the model's files, their description and the golden files with `mlpack-package.json`.
+    """Compare the model's and the pipeline's files, their description and the golden files with `mlpack-package.json`.
 
     Raises:
         PackageAltered: one is missing or has another sha256, or the list itself is damaged.
@@ -114,7 +140,7 @@ def check_files(package: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PackageAltered(f"mlpack-package.json is missing or damaged: {error!r}") from error
     for relative, digest in recorded.items():
-        if relative != "model.json" and not relative.startswith(("model/", "golden/")):
+        if relative != "model.json" and not relative.startswith(("model/", "pipeline/", "golden/")):
             continue
         path = package / relative
         if not path.is_file():

@@ -1,10 +1,10 @@
-"""The V2 inference protocol in JSON: reads requests strictly and writes responses."""
+"""The V2 inference protocol in JSON: reads requests of tensors strictly and writes responses."""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from .description import DATATYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from .description import Description, Tensor
 
@@ -25,46 +25,78 @@ class BadRequest(Exception):
 
 @dataclass(frozen=True)
 class InferRequest:
-    """A valid request. `rows` is the size of its batch, or 1 where the model has no free batch dim."""
+    """A valid request. `rows` is the size of its batch, or 1 where the model has no free batch dim.
+
+    A raw request has `samples`, a list per field, instead of `inputs`. Of `outputs`, the wanted names, `columns`
+    are those that the pipeline makes of the model's outputs.
+    """
 
     id: str | None
     inputs: dict[str, Array]
     outputs: tuple[str, ...]
     rows: int
+    samples: dict[str, list[Any]] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
 
 
 def parse_request(body: bytes, description: Description) -> InferRequest:
-    """Read the body of an infer request.
+    """Read the body of an infer request that has tensors.
 
     Raises:
         BadRequest: it is not JSON, or names, datatypes, shapes or values do not fit the model.
     """
+    return tensor_request(read_content(body), description)
+
+
+def read_content(body: bytes) -> dict[str, Any]:
+    """The JSON object in a body.
+
+    Raises:
+        BadRequest: it is none.
+    """
     content = _json(body)
     if not isinstance(content, dict):
-        raise BadRequest("the body must be a JSON object with 'inputs'")
-    identifier = content.get("id")
-    if identifier is not None and not isinstance(identifier, str):
-        raise BadRequest("'id' must be a string")
-    given = _by_name(content.get("inputs"), "inputs")
+        raise BadRequest("the body must be a JSON object")
+    return content
+
+
+def tensor_request(content: dict[str, Any], description: Description) -> InferRequest:
+    """The request in an object with the model's own inputs.
+
+    Raises:
+        BadRequest: as above.
+    """
+    given = by_name(content.get("inputs"), "inputs")
     known = {tensor.name: tensor for tensor in description.inputs}
     for name in given:
         if name not in known:
-            raise BadRequest(f"unknown input {name!r}; the model has {_listed(known)}")
+            raise BadRequest(f"unknown input {name!r}; the model has {listed(known)}")
     for name in known:
         if name not in given:
             raise BadRequest(f"input {name!r} is missing")
     symbols: dict[str, tuple[int, str]] = {}
     inputs = {name: _array(given[name], tensor, symbols) for name, tensor in known.items()}
+    # Columns can need the raw sample, so they answer tensors only where there is no other way to ask.
+    raw = description.raw
+    made = tuple(raw.columns) if raw and not raw.fields else ()
+    own = tuple(tensor.name for tensor in description.outputs)
+    wanted = wanted_outputs(content, (*own, *made)) or own
     return InferRequest(
-        id=identifier,
+        id=identifier(content),
         inputs=inputs,
-        outputs=_wanted(content, description),
+        outputs=wanted,
         rows=_rows(inputs, description.limits.max_rows),
+        columns=tuple(name for name in wanted if name not in own),
     )
 
 
-def build_response(request: InferRequest, outputs: Mapping[str, Array], description: Description) -> bytes:
-    """Write the answer to a request: outputs in row-major order.
+def build_response(
+    request: InferRequest,
+    outputs: Mapping[str, Array],
+    description: Description,
+    columns: Mapping[str, list[Any]] | None = None,
+) -> bytes:
+    """Write the answer to a request: outputs in row-major order, and the columns that it asked for.
 
     Raises:
         ValueError: an output has NaN or infinity, which JSON cannot carry.
@@ -72,6 +104,13 @@ def build_response(request: InferRequest, outputs: Mapping[str, Array], descript
     datatypes = {tensor.name: tensor.datatype for tensor in description.outputs}
     written = []
     for name in request.outputs:
+        if name in request.columns:
+            assert columns is not None
+            assert description.raw is not None
+            values = columns[name]
+            datatype = description.raw.columns[name]
+            written.append({"name": name, "datatype": datatype, "shape": [len(values)], "data": values})
+            continue
         array = outputs[name]
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError(f"the model's output {name!r} has NaN or infinity for this input")
@@ -102,7 +141,24 @@ def _no_constant(word: str) -> NoReturn:
     raise ValueError(f"{word} is not a JSON number")
 
 
-def _by_name(value: Any, side: str) -> dict[str, dict[str, Any]]:
+def identifier(content: Mapping[str, Any]) -> str | None:
+    """The request's own name for itself.
+
+    Raises:
+        BadRequest: it is no string.
+    """
+    given = content.get("id")
+    if given is not None and not isinstance(given, str):
+        raise BadRequest("'id' must be a string")
+    return given
+
+
+def by_name(value: Any, side: str) -> dict[str, dict[str, Any]]:
+    """The tensors of one side of a request by name.
+
+    Raises:
+        BadRequest: they are not in the protocol's form.
+    """
     if not isinstance(value, list) or not value:
         raise BadRequest(f"'{side}' must be a list of at least one tensor")
     tensors: dict[str, dict[str, Any]] = {}
@@ -118,14 +174,18 @@ def _by_name(value: Any, side: str) -> dict[str, dict[str, Any]]:
     return tensors
 
 
-def _wanted(content: dict[str, Any], description: Description) -> tuple[str, ...]:
-    known = tuple(tensor.name for tensor in description.outputs)
+def wanted_outputs(content: Mapping[str, Any], known: tuple[str, ...]) -> tuple[str, ...]:
+    """The names in a request's `outputs`; empty where it does not choose.
+
+    Raises:
+        BadRequest: one is not among those that are known here.
+    """
     if content.get("outputs") is None:
-        return known
-    wanted = tuple(_by_name(content["outputs"], "outputs"))
+        return ()
+    wanted = tuple(by_name(content["outputs"], "outputs"))
     for name in wanted:
         if name not in known:
-            raise BadRequest(f"unknown output {name!r}; the model has {_listed(known)}")
+            raise BadRequest(f"unknown output {name!r}; the model has {listed(known)}")
     return wanted
 
 
@@ -133,9 +193,18 @@ def _rows(inputs: Mapping[str, Array], max_rows: int | None) -> int:
     if max_rows is None:
         return 1
     rows = int(next(iter(inputs.values())).shape[0])
+    check_rows(rows, max_rows)
+    return rows
+
+
+def check_rows(rows: int, max_rows: int) -> None:
+    """Refuse a batch that is too large.
+
+    Raises:
+        BadRequest: it is.
+    """
     if rows > max_rows:
         raise BadRequest(f"the batch has {rows} rows; this server takes at most {max_rows} in one request")
-    return rows
 
 
 def _array(given: dict[str, Any], tensor: Tensor, symbols: dict[str, tuple[int, str]]) -> Array:
@@ -212,5 +281,6 @@ def _shown(dims: tuple[int | str, ...]) -> str:
     return f"[{', '.join(str(dim) for dim in dims)}]"
 
 
-def _listed(names: Any) -> str:
+def listed(names: Iterable[str]) -> str:
+    """Names in a sentence."""
     return ", ".join(repr(name) for name in names)
