@@ -135,13 +135,11 @@ def _data(path: str) -> Found:
 
 
 def _texts(path: Path) -> str:
-    from mlpack.core.model import sha256_of
-    from mlpack.datasets.table_file import arrow_table, held
+    from mlpack.datasets.table_file import look
 
-    table = arrow_table(path, sha256_of(path), {})
-    columns = held(table, {}, str(path))
-    beside = ", ".join(f"{name} in {column!r}" for name, column in columns.items() if name != "text")
-    return f"{table.num_rows:,} texts in column {columns['text']!r}; {beside or 'no labels'}"
+    found = look(path, {}, None)
+    told = ", ".join(f"{name} in column {column!r}" for name, column in found.columns.items())
+    return f"{found.rows:,} rows: {told}"
 
 
 def _images(path: Path) -> str:

@@ -90,7 +90,7 @@ def open_recipe(recipe: Recipe, cache: Path, reporter: Reporter, *, fresh: bool 
         fresh=fresh,
     )
     given = recipe.data.evaluation
-    draft = draft_of(recipe, cache)
+    draft = draft_of(recipe)
     raw = raw_options(draft, recipe.data, cache)
     data = None
     if given is not None and not given.startswith("random:"):

@@ -5,18 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass, field
+import tempfile
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlpack.api.presets import json_file
 from mlpack.core.arrays import load_arrays
 from mlpack.core.artifact import PipelineRecord
 from mlpack.core.dataset import RawOptions, from_json
 from mlpack.core.filesystem import refused_by_machine, remove, temporary_sibling
 from mlpack.core.model import sha256_of
 from mlpack.datasets import raw_kind
-from mlpack.errors import DataError, UsageError
+from mlpack.errors import DataError, ModelError, UsageError
 from mlpack.pipeline import FILE, Pipeline, PipelineError
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ class Draft:
 
     document: dict[str, Any] = field(default_factory=lambda: {"schema": SCHEMA})
     files: dict[str, Path] = field(default_factory=dict)
+    # Where files lie that were made for it; they go when the draft goes.
+    work: tempfile.TemporaryDirectory[str] | None = None
 
     @property
     def says_nothing(self) -> bool:
@@ -62,7 +64,7 @@ class Draft:
         return place
 
 
-def draft_of(recipe: Recipe, cache: Path) -> Draft | None:
+def draft_of(recipe: Recipe) -> Draft | None:
     """What the recipe says of before and after its model; None where it says nothing of either.
 
     Raises:
@@ -72,13 +74,13 @@ def draft_of(recipe: Recipe, cache: Path) -> Draft | None:
     from mlpack.api.presets import image_options, python_options
 
     data = recipe.data
-    draft = _of_folder(recipe.source, cache)
+    draft = _of_folder(recipe.source)
     kinds = {raw_kind(path) for path in (data.evaluation, data.calibration) if path is not None} - {None}
     if data.tokenizer is not None and data.preprocess is not None:
         raise UsageError("--tokenizer and --preprocess both say what comes before the model", "give one of them")
     if data.tokenizer is not None:
-        options, files = text_options(Path(data.tokenizer).expanduser(), _input_names(recipe.source))
-        draft.document["preprocess"] = {"kind": "text", **options}
+        options, files = text_options(Path(data.tokenizer).expanduser(), recipe.source)
+        draft.document["preprocess"] = options
         draft.files |= files
     elif data.preprocess is not None and _is_function(data.preprocess):
         options, files = python_options(data.preprocess, data)
@@ -91,10 +93,7 @@ def draft_of(recipe: Recipe, cache: Path) -> Draft | None:
 
         (kind, *_) = sorted(map(str, kinds))
         raise DataError(f"{data.evaluation} holds {RAW_KINDS[kind]}", RAW_NEEDS[kind])
-    before = draft.document.get("preprocess")
-    if before is not None and before["kind"] == "text":
-        _fit_text(before, data)
-    _name_classes(draft, data)
+    _look_at_data(draft, data)
     _say_after(draft, data)
     return None if draft.says_nothing else draft
 
@@ -114,7 +113,7 @@ def finished(draft: Draft, model: Model) -> Draft:
     """
     before = draft.document.get("preprocess")
     before = before and _fitted(before, model)
-    draft = Draft({**draft.document, "preprocess": before}, draft.files)
+    draft = replace(draft, document={**draft.document, "preprocess": before})
     labels = draft.document.get("labels")
     if draft.document.get("postprocess") is not None or not labels:
         return draft
@@ -122,7 +121,7 @@ def finished(draft: Draft, model: Model) -> Draft:
     if len(fitting) != 1:
         return draft
     after = {"kind": "labels", "output": fitting[0].name, "labels": list(labels)}
-    return Draft({**draft.document, "postprocess": after}, draft.files)
+    return replace(draft, document={**draft.document, "postprocess": after})
 
 
 def _fitted(before: dict[str, Any], model: Model) -> dict[str, Any] | None:
@@ -197,108 +196,69 @@ def columns_of(text: str | None) -> dict[str, str]:
     return found
 
 
-def text_options(folder: Path, inputs: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Path]]:
-    """TextPreprocess's options for a folder with a tokenizer.json (or that file itself), and the file to carry.
+def text_options(place: Path, source: SourceSpec) -> tuple[dict[str, Any], dict[str, Path]]:
+    """The text step for a folder with a tokenizer.json (or that file itself), and the file to carry.
 
     Raises:
         DataError: there is none.
     """
-    file = folder / "tokenizer.json" if folder.is_dir() else folder
+    from mlpack.sources.hf_folder import CONFIG, read_config, usual_inputs
+    from mlpack.sources.hf_pipeline import TOKENIZER, text_step
+    from mlpack.sources.input_spec import parse_inputs
+
+    file = place / TOKENIZER if place.is_dir() else place
     if not file.is_file() or file.suffix != ".json":
         raise DataError(
-            f"there is no tokenizer.json at {folder}",
+            f"there is no {TOKENIZER} at {place}",
             "tokenizer.save_pretrained(FOLDER) of a fast tokenizer writes it; give that folder",
         )
+    folder = Path(source.model).expanduser()
+    config = read_config(folder, source.model) if (folder / CONFIG).is_file() else {}
+    given = source.inputs or usual_inputs(config)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        content["model"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file} is no tokenizer of the tokenizers library", "tokenizer.save(FILE)") from error
-    told = json_file(file.parent / "tokenizer_config.json")
-    sources = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
-    options: dict[str, Any] = {
-        "tokenizer": "tokenizer.json",
-        "inputs": {name: sources[name] for name in inputs if name in sources},
-    }
-    padding, truncation = content.get("padding") or {}, content.get("truncation") or {}
-    added = {each["content"]: each["id"] for each in content.get("added_tokens") or []}
-    token = (
-        told.get("pad_token")
-        or padding.get("pad_token")
-        or next((one for one in ("[PAD]", "<pad>") if one in added), None)
-    )
-    token = token.get("content") if isinstance(token, dict) else token
-    options["pad_id"] = added.get(token, padding.get("pad_id", 0))
-    limit = min((each for each in (told.get("model_max_length"), truncation.get("max_length")) if each), default=None)
-    # Tokenizers without a limit say 1e30.
-    if limit is not None and limit < 1_000_000:  # noqa: PLR2004
-        options["max_length"] = int(limit)
-    return options, {"tokenizer.json": file}
+        step = text_step(file.parent, config, file, tuple(spec.name for spec in parse_inputs(given)) or _USUAL_INPUTS)
+    except ModelError as error:
+        raise DataError(error.message, error.hint or "") from error
+    if not step["inputs"]:
+        raise DataError(
+            "no input of the model takes what a tokenizer gives", "name them: --input input_ids=int64:batch,length"
+        )
+    return step, {TOKENIZER: file}
 
 
-def _of_folder(source: SourceSpec, cache: Path) -> Draft:
+def _of_folder(source: SourceSpec) -> Draft:
     """What a Hugging Face folder brings along."""
     folder = Path(source.model).expanduser()
     if not (folder / "config.json").is_file():
         return Draft()
     from mlpack.sources.hf_pipeline import pipeline_of
 
-    work = cache / "pipelines"
-    work.mkdir(parents=True, exist_ok=True)
-    document, files = pipeline_of(folder, work)
-    return Draft({"schema": SCHEMA, **document}, dict(files))
+    work = tempfile.TemporaryDirectory(prefix="mlpack-")
+    document, files = pipeline_of(folder, Path(work.name))
+    return Draft({"schema": SCHEMA, **document}, dict(files), work)
 
 
-def _input_names(source: SourceSpec) -> tuple[str, ...]:
-    """The inputs that a tokenizer fills: those of `--input`, of the folder, or the two usual ones."""
-    from mlpack.sources.hf_folder import CONFIG, read_config, usual_inputs
-    from mlpack.sources.input_spec import parse_inputs
-
-    given: tuple[str, ...] = tuple(source.inputs)
-    folder = Path(source.model).expanduser()
-    if not given and (folder / CONFIG).is_file():
-        given = usual_inputs(read_config(folder, source.model))
-    return tuple(spec.name for spec in parse_inputs(given)) or _USUAL_INPUTS
-
-
-def _fit_text(before: dict[str, Any], data: DataSpec) -> None:
-    """The fields that the columns have, and a limit of the user's own."""
-    columns = columns_of(data.columns)
-    if "text_pair" in columns and "fields" not in before:
-        before["fields"] = ["text", "text_pair"]
-    if data.max_length is not None:
-        before["max_length"] = data.max_length
-    if not before["inputs"]:
-        raise DataError(
-            "no input of the model takes what a tokenizer gives", "name them: --input input_ids=int64:batch,length"
-        )
-
-
-def _name_classes(draft: Draft, data: DataSpec) -> None:
-    """The names of the classes: the folder's own, else those that the data has, in alphabetical order."""
-    if draft.document.get("labels"):
-        return
-    after = draft.document.get("postprocess") or {}
-    names = tuple(after.get("labels") or ()) or _classes_in(data)
-    if names:
-        draft.document["labels"] = list(names)
-
-
-def _classes_in(data: DataSpec) -> tuple[str, ...]:
-    if data.evaluation is None:
-        return ()
-    place, kind = Path(data.evaluation).expanduser(), raw_kind(data.evaluation)
+def _look_at_data(draft: Draft, data: DataSpec) -> None:
+    """What the data says of the pipeline: the names of the classes, where the model's folder has none, and pairs."""
+    before, after = draft.document.get("preprocess"), draft.document.get("postprocess") or {}
+    names: tuple[str, ...] = tuple(after.get("labels") or ())
+    kind = None if data.evaluation is None else raw_kind(data.evaluation)
     if kind == "image_folder":
         from mlpack.datasets.image_folder import class_names
 
-        return class_names(place)
-    if kind == "table_file":
-        from mlpack.datasets.table_file import arrow_table, held, label_names
+        names = names or class_names(Path(str(data.evaluation)).expanduser())
+    elif kind == "table_file" and before is not None:
+        from mlpack.datasets.table_file import look
 
-        columns = columns_of(data.columns)
-        table = arrow_table(place, sha256_of(place), columns)
-        return label_names(table, held(table, columns, data.evaluation))
-    return ()
+        found = look(Path(str(data.evaluation)).expanduser(), columns_of(data.columns), before.get("fields"))
+        names = names or found.classes
+        before["fields"] = list(found.fields)
+    if before is not None and data.max_length is not None:
+        if before["kind"] != "text":
+            raise UsageError("--max-length is for texts", "leave it out")
+        before["max_length"] = data.max_length
+    if names:
+        draft.document["labels"] = list(names)
 
 
 def _say_after(draft: Draft, data: DataSpec) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,9 +73,10 @@ def _of_file(path: Path) -> dict[str, Any]:
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(f"{path} cannot be read as YAML: {str(error).splitlines()[0]}", f"correct {path}") from error
     if isinstance(content, dict) and {"image_processor_type", "feature_extractor_type", "do_normalize"} & set(content):
-        from mlpack.sources.hf_pipeline import image_options_of
+        from mlpack.sources.hf_images import image_step
 
-        return image_options_of(content)
+        step = image_step(content, {}, path.parent)
+        return {name: value for name, value in step.items() if name not in {"kind", "input"}}
     known = [name for name in inspect.signature(ImagePreprocess).parameters if name != "folder"]
     if not isinstance(content, dict) or set(content) - set(known):
         stranger = next(iter(set(content) - set(known))) if isinstance(content, dict) else "no mapping"
@@ -146,7 +146,7 @@ def _first_sample(data: DataSpec) -> tuple[Any, tuple[str, ...], str]:
         return decode(content), ("image",), "image"
     from mlpack.datasets.table_file import first_texts
 
-    texts = first_texts(place, columns_of(data.columns))
+    texts = first_texts(place, columns_of(data.columns), None)
     return (next(iter(texts.values())) if len(texts) == 1 else texts), tuple(texts), "text"
 
 
@@ -170,12 +170,3 @@ def postprocess_options(reference: str) -> tuple[dict[str, Any], dict[str, Path]
             f"below it: {function}.columns = ('label', 'score')",
         )
     return {"file": file, "function": function, "columns": list(columns)}, {file: path}
-
-
-def json_file(path: Path) -> dict[str, Any]:
-    """What a JSON file says; nothing where there is none, or no mapping."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -177,8 +177,24 @@ def check_no_nan(module: Flat, inputs: tuple[str, ...], arrays: Mapping[str, np.
 
 def _run(module: Flat, tensors: tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
     with torch.no_grad():
-        named = module.named(*(tensor.clone() for tensor in tensors))
+        try:
+            named = module.named(*(tensor.clone() for tensor in tensors))
+        except IndexError as error:
+            _refuse_unknown_ids(module, tensors, error)
+            raise
         return {name: tensor.clone() for name, tensor in named.items()}
+
+
+def _refuse_unknown_ids(module: Flat, tensors: tuple[torch.Tensor, ...], error: IndexError) -> None:
+    """Say so where a lookup failed because ids are higher than any table of the module has."""
+    sizes = [each.num_embeddings for each in module.inner.modules() if isinstance(each, torch.nn.Embedding)]
+    whole = [tensor for tensor in tensors if tensor.numel() and not tensor.is_floating_point()]
+    highest = max((int(tensor.max()) for tensor in whole), default=-1)
+    if sizes and highest >= max(sizes):
+        raise ModelError(
+            f"the rows have the id {highest}, but the model's largest embedding has {max(sizes)} entries",
+            "give the tokenizer, or the data, that the model was trained with",
+        ) from error
 
 
 def output_specs(

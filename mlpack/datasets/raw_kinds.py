@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlpack.datasets.raw import open_raw
-from mlpack.pipeline import read_document
+from mlpack.pipeline import FILE, read_document
 
 if TYPE_CHECKING:
     from mlpack.core.dataset import RawOptions
@@ -21,7 +21,8 @@ def open_table(path: Path, options: RawOptions, fingerprint: str | None = None) 
     """
     from mlpack.datasets.table_file import TableFile
 
-    return open_raw(TableFile(path, options.columns, _classes(options)), options, path.name, fingerprint)
+    fields = (_document(options).get("preprocess") or {}).get("fields")
+    return open_raw(TableFile(path, options.columns, _classes(options), fields), options, path.name, fingerprint)
 
 
 def open_images(path: Path, options: RawOptions, fingerprint: str | None = None) -> RowDataset:
@@ -37,4 +38,8 @@ def open_images(path: Path, options: RawOptions, fingerprint: str | None = None)
 
 def _classes(options: RawOptions) -> tuple[str, ...]:
     """The names of the model's classes, as its pipeline has them."""
-    return tuple(map(str, read_document(Path(options.pipeline) / "pipeline.yaml").get("labels") or ()))
+    return tuple(map(str, _document(options).get("labels") or ()))
+
+
+def _document(options: RawOptions) -> dict[str, Any]:
+    return read_document(Path(options.pipeline) / FILE)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,18 +24,31 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-TEXTS = ("text", "text_pair")
-HELD = (*TEXTS, "label", "group", "cluster")
-_USUAL = {"label": ("label", "labels"), "group": ("group",), "cluster": ("cluster",), "text_pair": ("text_pair",)}
+TEXT, PAIR = "text", "text_pair"
+_BESIDE = {"label": ("label", "labels"), "group": ("group",), "cluster": ("cluster",)}
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a table holds, before anything is made of it: fields of a sample, names of classes, rows."""
+
+    columns: dict[str, str]
+    fields: tuple[str, ...]
+    classes: tuple[str, ...]
+    rows: int
 
 
 class TableFile:
-    """The rows of a table: `text` (and `text_pair`), `label`, `group` and `cluster` where it has them."""
+    """The rows of a table: a text per field, `label`, `group` and `cluster` where it has them."""
 
     media = "text"
 
-    def __init__(self, path: Path, columns: Mapping[str, str], classes: Sequence[str]) -> None:
+    def __init__(
+        self, path: Path, columns: Mapping[str, str], classes: Sequence[str], fields: Sequence[str] | None = None
+    ) -> None:
         """`columns` says which column holds what; `classes` are the model's, in order of their numbers.
+
+        `fields` are the texts that a sample has; None: `text`, and `text_pair` where there is a column for it.
 
         Raises:
             DataError: no table, a column that is not there, or a label that is no class of the model.
@@ -43,10 +57,10 @@ class TableFile:
         digest = sha256_of(path)
         self._path = path
         self._table = arrow_table(path, digest, columns)
-        self.columns = held(self._table, columns, str(path))
+        self.columns = held(self._table, columns, fields, str(path))
         self.digest = hashlib.sha256(f"{digest} {json.dumps(self.columns, sort_keys=True)}".encode()).hexdigest()
         self.labelled = "label" in self.columns
-        self._fields = tuple(name for name in TEXTS if name in self.columns)
+        self._fields = texts_of(self.columns)
         self._labels = None if not self.labelled else numbered(_values(self._column("label"), path), classes, str(path))
         self._group = self._named("group")
         self._cluster = self._named("cluster")
@@ -77,7 +91,18 @@ class TableFile:
         return np.array([str(value) for value in self._column(name).to_pylist()])
 
 
-def first_texts(path: Path, columns: Mapping[str, str]) -> dict[str, str]:
+def look(path: Path, columns: Mapping[str, str], fields: Sequence[str] | None) -> Look:
+    """What a table holds.
+
+    Raises:
+        DataError: it cannot be read, or does not say where its texts are.
+    """
+    table = arrow_table(path, sha256_of(path), columns)
+    found = held(table, columns, fields, str(path))
+    return Look(found, texts_of(found), _label_names(table, found), int(table.num_rows))
+
+
+def first_texts(path: Path, columns: Mapping[str, str], fields: Sequence[str] | None) -> dict[str, str]:
     """The texts of the first row, by field.
 
     Raises:
@@ -86,11 +111,16 @@ def first_texts(path: Path, columns: Mapping[str, str]) -> dict[str, str]:
     table = arrow_table(path, sha256_of(path), columns)
     if not table.num_rows:
         raise DataError(f"{path} has no rows", "give at least 20 samples")
-    found = held(table, columns, str(path))
-    return {name: str(table.column(found[name])[0].as_py()) for name in TEXTS if name in found}
+    found = held(table, columns, fields, str(path))
+    return {name: str(table.column(found[name])[0].as_py()) for name in texts_of(found)}
 
 
-def label_names(table: Any, columns: Mapping[str, str]) -> tuple[str, ...]:
+def texts_of(columns: Mapping[str, str]) -> tuple[str, ...]:
+    """The fields of a sample: what is no label, group or cluster."""
+    return tuple(name for name in columns if name not in _BESIDE)
+
+
+def _label_names(table: Any, columns: Mapping[str, str]) -> tuple[str, ...]:
     """The names that stand as labels, in order; none where labels are numbers, or there are none."""
     if "label" not in columns:
         return ()
@@ -98,46 +128,54 @@ def label_names(table: Any, columns: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(sorted({value for value in values if value})) if any(isinstance(each, str) for each in values) else ()
 
 
-def held(table: Any, columns: Mapping[str, str], where: str) -> dict[str, str]:
-    """Which column holds what: as it was said, else by the usual names.
+def held(table: Any, columns: Mapping[str, str], fields: Sequence[str] | None, where: str) -> dict[str, str]:
+    """Which column holds what: as it was said, else by the usual names; the fields of a sample first.
 
     Raises:
         DataError: a column is not there, or which one holds the texts cannot be told.
     """
-    from pyarrow import types
-
     there = list(table.column_names)
+    possible = (*(fields or (TEXT, PAIR)), *_BESIDE)
     for name, column in columns.items():
-        if name not in HELD:
-            raise DataError(f"--columns: a table holds {', '.join(HELD)}, not {name!r}", "--columns text=…,label=…")
+        if name not in possible:
+            raise DataError(f"--columns: a table holds {', '.join(possible)}, not {name!r}", "--columns text=…,label=…")
         if column not in there:
             raise DataError(
                 f"{where} has no column {column!r}: it has {', '.join(there)}", f"--columns {name}={there[0]}"
             )
-    found = dict(columns)
-    for name, usual in _USUAL.items():
-        match = next((column for column in usual if column in there and column not in found.values()), None)
-        if name not in found and match is not None:
-            found[name] = match
-    if "text" not in found:
-        texts = [
-            column
-            for column in there
-            if column not in found.values()
-            and (
-                types.is_string(table.schema.field(column).type)
-                or types.is_large_string(table.schema.field(column).type)
-            )
-        ]
-        if "text" in texts:
-            texts = ["text"]
-        if len(texts) != 1:
+    beside = {name: column for name, column in columns.items() if name in _BESIDE}
+    for name, usual in _BESIDE.items():
+        match = next((each for each in usual if each in there and each not in columns.values()), None)
+        if name not in beside and match is not None:
+            beside[name] = match
+    texts: dict[str, str] = {}
+    for name in fields or (TEXT, *((PAIR,) if PAIR in columns or PAIR in there else ())):
+        taken = [*beside.values(), *columns.values()]
+        chosen = columns.get(name) or _by_name_or_alone(table, name, taken)
+        if chosen is None:
+            likely = next((each for each in _text_columns(table) if each not in taken), there[0])
             raise DataError(
-                f"which column of {where} holds the texts? It has {', '.join(there)}",
-                f"--columns text={texts[0] if texts else there[0]},label={found.get('label', '…')}",
+                f"which column of {where} holds the {name}? It has {', '.join(there)}",
+                f"--columns {name}={likely},label={beside.get('label', '…')}",
             )
-        found["text"] = texts[0]
-    return found
+        texts[name] = chosen
+    return {**texts, **beside}
+
+
+def _by_name_or_alone(table: Any, name: str, taken: Sequence[str]) -> str | None:
+    """The column of this name; for `text` also the only column of texts that is nothing else."""
+    if name in table.column_names:
+        return name
+    if name != TEXT:
+        return None
+    free = [each for each in _text_columns(table) if each not in taken]
+    return free[0] if len(free) == 1 else None
+
+
+def _text_columns(table: Any) -> list[str]:
+    from pyarrow import types
+
+    return [each.name for each in table.schema if types.is_string(each.type) or types.is_large_string(each.type)]
 
 
 def arrow_table(path: Path, digest: str, columns: Mapping[str, str]) -> Any:
@@ -151,7 +189,7 @@ def arrow_table(path: Path, digest: str, columns: Mapping[str, str]) -> Any:
         import pyarrow as pa
     except ImportError as error:
         raise MissingLibrary(f"{path} is read with pyarrow", "pip install 'mlpack-toolchain[text]'") from error
-    texts = sorted(column for name, column in columns.items() if name in TEXTS)
+    texts = sorted(column for name, column in columns.items() if name not in _BESIDE)
     key = hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
     place = cache_folder() / "datasets" / digest / f"{key}.arrow"
     try:
@@ -197,7 +235,7 @@ def _reader(path: Path, texts: Iterable[str]) -> tuple[Iterable[Any], Any]:
     import pyarrow.csv
 
     # A text of digits is a text all the same, and the word "null" is no missing value.
-    convert = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys((*texts, "text", "text_pair"), pa.string()))
+    convert = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys((*texts, TEXT, PAIR), pa.string()))
     parse = pyarrow.csv.ParseOptions(delimiter="\t" if path.suffix == ".tsv" else ",", newlines_in_values=True)
     reader = pyarrow.csv.open_csv(path, parse_options=parse, convert_options=convert)
     return reader, reader.schema

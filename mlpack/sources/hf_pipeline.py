@@ -14,6 +14,7 @@ from mlpack.sources.hf_folder import CONFIG, most_tokens, read_config, usual_inp
 from mlpack.sources.hf_images import PROCESSOR, image_step
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 TOKENIZER = "tokenizer.json"
@@ -24,6 +25,7 @@ _OLDER = ("vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model", 
 # From this on a tokenizer's limit means "none": transformers writes 10 ** 30.
 _NO_LIMIT = 10**9
 _SOURCES = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+_PADS = ("[PAD]", "<pad>")
 _SPELLED_OUT = "give what comes before the model yourself: --preprocess file.py:function"
 
 
@@ -45,7 +47,7 @@ def pipeline_of(folder: Path, work: Path) -> tuple[dict[str, Any], dict[str, Pat
             document["preprocess"] = image_step(read_json(folder / PROCESSOR), config, folder)
     elif inputs and (tokenizer := _tokenizer(folder, work)) is not None:
         files[TOKENIZER] = tokenizer
-        document["preprocess"] = _text_step(folder, config, tokenizer, inputs)
+        document["preprocess"] = text_step(folder, config, tokenizer, inputs)
     after = _after(config, texts=bool(files))
     if after is not None:
         document["postprocess"] = after
@@ -120,20 +122,29 @@ def _converted(folder: Path, config: dict[str, Any], to: Path) -> Path:
     return to
 
 
-def _text_step(folder: Path, config: dict[str, Any], tokenizer: Path, inputs: list[str]) -> dict[str, Any]:
+def text_step(folder: Path, config: dict[str, Any], tokenizer: Path, inputs: Sequence[str]) -> dict[str, Any]:
+    """The text step of a folder with this tokenizer, for a model that takes these of a tokenizer's arrays.
+
+    Raises:
+        ModelError: the folder's files are damaged, or ask for what a pipeline does not do.
+    """
     told = _tokenizer_config(folder)
     content = read_json(tokenizer)
-    token = _token(told.get("pad_token"))
+    _check_size(content, config, tokenizer)
+    padding, truncation = (content.get(side) or {} for side in ("padding", "truncation"))
+    token = _token(told.get("pad_token")) or _token(padding.get("pad_token"))
+    token = token or next((each for each in _PADS if _number(each, content) is not None), None)
     number = _number(token, content) if token else None
     if number is None:
         # A model that was trained one text at a time has no padding token: what the mask hides may be anything.
         number, token = int(config.get("pad_token_id") or 0), token or "[PAD]"
     limits = [told.get("model_max_length"), most_tokens(config) or config.get("max_position_embeddings")]
     known = [int(each) for each in limits if isinstance(each, int | float) and 0 < each < _NO_LIMIT]
+    known = known or [int(each) for each in [truncation.get("max_length")] if each]
     step: dict[str, Any] = {
         "kind": "text",
         "tokenizer": TOKENIZER,
-        "inputs": {name: _SOURCES[name] for name in inputs},
+        "inputs": {name: _SOURCES[name] for name in inputs if name in _SOURCES},
         "pad_id": number,
         "pad_token": token,
         "pad_type_id": int(told.get("pad_token_type_id") or 0),
@@ -143,6 +154,19 @@ def _text_step(folder: Path, config: dict[str, Any], tokenizer: Path, inputs: li
     if _architecture(config).endswith("ForQuestionAnswering"):
         step["fields"] = ["question", "context"]
     return step
+
+
+def _check_size(content: dict[str, Any], config: dict[str, Any], tokenizer: Path) -> None:
+    vocabulary = (content.get("model") or {}).get("vocab") or ()
+    known = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
+    # Tokens that were added and never trained may lie beyond the embedding: no text has them by chance.
+    highest = max(known, default=-1)
+    size = config.get("vocab_size")
+    if isinstance(size, int) and highest >= size:
+        raise ModelError(
+            f"{tokenizer} does not fit the model: it has token ids up to {highest}, the model knows {size}",
+            "give the tokenizer that the model was trained with: --tokenizer FOLDER",
+        )
 
 
 def _token(told: Any) -> str | None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import mlpack
-from mlpack.errors import DataError, MlpackError, UsageError
+from mlpack.errors import DataError, ModelError, UsageError
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "datasets"))
 
@@ -214,6 +214,7 @@ def test_a_tokenizer_with_more_words_than_the_model_has(place):
     Path("model.py").write_text(TEXT_MODEL.replace("15, 8", "6, 8"))
     tokenizer(place / "words")
     write_table(place / "reviews.csv", texts(100))
-    with pytest.raises(MlpackError) as error:
+    with pytest.raises(ModelError) as error:
         mlpack.optimize("model.py:model", data="reviews.csv", tokenizer="words", settings=QUICK)
-    assert "\n" not in error.value.message
+    assert error.value.message.endswith("but the model's largest embedding has 6 entries")
+    assert error.value.hint.startswith("give the tokenizer")

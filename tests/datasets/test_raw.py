@@ -100,7 +100,7 @@ def test_columns_say_what_a_table_holds(tmp_path):
     assert set(batch.group) == {"en"}
     by_row = dict(zip(batch.rows.tolist(), batch.cluster.tolist(), strict=True))
     assert [by_row[at] == by_row[at + 1] for at in range(0, 29, 3)] == [True] * 10
-    with pytest.raises(DataError, match=r"which column of .* holds the texts"):
+    with pytest.raises(DataError, match=r"which column of .* holds the text"):
         open_data(str(path), raw=raw)
     with pytest.raises(DataError, match="has no column 'stars': it has id, review") as error:
         open_data(str(path), raw=raw.model_copy(update={"columns": {"text": "review", "label": "stars"}}))

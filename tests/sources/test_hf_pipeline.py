@@ -274,3 +274,10 @@ def test_damaged_files_are_named(tmp_path, work):
     (folder / "tokenizer.json").write_text("{")
     with pytest.raises(ModelError, match=r"tokenizer\.json cannot be read"):
         pipeline_of(folder, work)
+
+
+def test_a_tokenizer_that_is_not_the_models_is_refused(tmp_path, work):
+    folder = folder_of(tmp_path, "roberta", vocab_size=47)
+    tiny_hf.byte_pairs(folder)
+    with pytest.raises(ModelError, match="does not fit the model: it has token ids up to 329, the model knows 47"):
+        pipeline_of(folder, work)

@@ -15,7 +15,7 @@ WORDS = _VOCABULARY.split()
 _SIZES = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "hidden_size": 32}
 _TEXT = {**_SIZES, "vocab_size": len(WORDS), "max_position_embeddings": 40}
 _DISTIL = {"vocab_size": len(WORDS), "max_position_embeddings": 40, "dim": 32, "n_layers": 2, "n_heads": 2}
-_ROBERTA = {**_TEXT, "max_position_embeddings": 42, "type_vocab_size": 1, "pad_token_id": 1}
+_ROBERTA = {**_TEXT, "vocab_size": 330, "max_position_embeddings": 42, "type_vocab_size": 1, "pad_token_id": 1}
 TAGS = {0: "O", 1: "B-PER", 2: "B-LOC"}
 # name: (class of the model, class of its config, the config's options)
 KINDS = {
