@@ -20,6 +20,8 @@ _INTEGER = {"MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv", "Dyn
 _FLOAT = {"MatMul", "Gemm", "Conv", "ConvTranspose", "LSTM", "GRU", "RNN"}
 _RECURRENT = {"LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"}
 _GEMM = {"Gemm", "QGemm"}
+# From here on a float32 stands for infinity: what a mask adds to scores is the type's lowest number.
+INFINITE = 1e38
 _HALF = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
 Shapes = tuple[list[list[int]], list[list[int]]]
 
@@ -137,9 +139,10 @@ def _graphs(graph: onnx.GraphProto) -> Iterable[onnx.GraphProto]:
 
 
 def weight_range(path: Path) -> float:
-    """The largest absolute float weight: fp16 ends at 65,504."""
+    """The largest absolute float weight: fp16 ends at 65,504. What stands for infinity, as masks do, does not count."""
     proto = onnx.load(path)
     floats = (
         numpy_helper.to_array(weight) for weight in proto.graph.initializer if weight.data_type == TensorProto.FLOAT
     )
-    return max((float(np.abs(array).max()) for array in floats if array.size), default=0.0)
+    sizes = (np.abs(array[np.abs(array) < INFINITE]) for array in floats)
+    return max((float(size.max()) for size in sizes if size.size), default=0.0)

@@ -6,9 +6,11 @@ steps, which need no transformers to run.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from mlpack.core.filesystem import write_atomic
 from mlpack.errors import ModelError
 from mlpack.sources.hf_folder import CONFIG, most_tokens, read_config, usual_inputs
 from mlpack.sources.hf_images import PROCESSOR, image_step
@@ -54,6 +56,16 @@ def pipeline_of(folder: Path, work: Path) -> tuple[dict[str, Any], dict[str, Pat
     return document, files
 
 
+def without_before(folder: Path) -> dict[str, Any]:
+    """The document of a folder whose preprocess is said by somebody else, or cannot be followed.
+
+    Raises:
+        ModelError: config.json is damaged.
+    """
+    after = _after(read_config(folder, str(folder)), texts=False)
+    return {"schema": 1} if after is None else {"schema": 1, "postprocess": after}
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """An object from a JSON file of a folder.
 
@@ -76,7 +88,7 @@ def _tokenizer(folder: Path, work: Path) -> Path | None:
     if not given.is_file():
         if not any((folder / name).is_file() for name in _OLDER):
             return None
-        return _converted(folder, config, work / TOKENIZER)
+        return _written(_converted(folder, config), work)
     content = read_json(given)
     normalizer = content.get("normalizer")
     if not isinstance(normalizer, dict) or normalizer.get("type") != "BertNormalizer":
@@ -87,9 +99,14 @@ def _tokenizer(folder: Path, work: Path) -> Path | None:
     told = {own: config[theirs] for own, theirs in options.items() if theirs in config}
     if all(normalizer.get(name) == value for name, value in told.items()):
         return given
-    changed = work / TOKENIZER
-    changed.write_text(json.dumps({**content, "normalizer": {**normalizer, **told}}), encoding="utf-8")
-    return changed
+    return _written(json.dumps({**content, "normalizer": {**normalizer, **told}}), work)
+
+
+def _written(tokenizer: str, work: Path) -> Path:
+    """A file of this content, under a name that no other content has: several runs may work in one folder."""
+    path = work / f"tokenizer-{hashlib.sha256(tokenizer.encode()).hexdigest()[:16]}.json"
+    write_atomic(path, tokenizer)
+    return path
 
 
 def _tokenizer_config(folder: Path) -> dict[str, Any]:
@@ -104,7 +121,7 @@ def _tokenizer_config(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _converted(folder: Path, config: dict[str, Any], to: Path) -> Path:
+def _converted(folder: Path, config: dict[str, Any]) -> str:
     """What transformers makes of a tokenizer in an older form."""
     hint = "save it again: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
     if config.get("auto_map"):
@@ -112,14 +129,14 @@ def _converted(folder: Path, config: dict[str, Any], to: Path) -> Path:
     import transformers
 
     try:
-        made = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        made.backend_tokenizer.save(str(to))
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        made = str(tokenizer.backend_tokenizer.to_str())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ModelError(
             f"{folder} has a tokenizer in an older form, and transformers cannot convert it: {reason}", hint
         ) from error
-    return to
+    return made
 
 
 def text_step(folder: Path, config: dict[str, Any], tokenizer: Path, inputs: Sequence[str]) -> dict[str, Any]:

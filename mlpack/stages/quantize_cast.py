@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mlpack.core.stage import Job
 
 _FP16_MAX = 65504.0
+_MASK = 1e4
 # Below this a weight is a bias or a scale: nothing to gain, precision to lose.
 _SMALL_WEIGHT = 256
 
@@ -40,8 +41,26 @@ def to_fp16(model: Model, job: Job) -> None:
         onnx.shape_inference.infer_shapes_path(model.entry_path, inferred)
         shaped = onnx.load(inferred, load_external_data=False)
     load_external_data_for_model(shaped, str(model.path))
-    proto = convert_float_to_float16(shaped, keep_io_types=True, disable_shape_infer=True)
+    _bound_masks(shaped.graph)
+    proto = convert_float_to_float16(shaped, keep_io_types=True, disable_shape_infer=True, max_finite_val=_FP16_MAX)
     _write(proto, model, job)
+
+
+def _bound_masks(graph: onnx.GraphProto) -> None:
+    """Give masks a number that is as good as infinity to a softmax and that fp16 can add scores to."""
+    import numpy as np
+    from onnx import TensorProto, numpy_helper
+
+    from mlpack.quantization.coverage import INFINITE
+
+    attributes = (attribute for node in graph.node if node.op_type == "Constant" for attribute in node.attribute)
+    for tensor in (*graph.initializer, *(each.t for each in attributes if each.HasField("t"))):
+        if tensor.data_type != TensorProto.FLOAT:
+            continue
+        array = numpy_helper.to_array(tensor)
+        if (np.abs(array) >= INFINITE).any():
+            bounded = np.where(np.abs(array) >= INFINITE, np.copysign(_MASK, array), array).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(bounded, tensor.name))
 
 
 def to_bf16(model: Model, job: Job) -> None:

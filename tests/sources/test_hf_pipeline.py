@@ -13,7 +13,7 @@ from PIL import Image
 
 from mlpack.errors import ModelError
 from mlpack.pipeline import Pipeline
-from mlpack.sources.hf_pipeline import labels_of, pipeline_of
+from mlpack.sources.hf_pipeline import labels_of, pipeline_of, without_before
 
 TEXTS = [
     "The river flows through Paris.",
@@ -267,6 +267,13 @@ def test_a_processor_that_cannot_be_followed_is_refused(told, words, tmp_path, w
     with pytest.raises(ModelError, match=words) as raised:
         pipeline_of(folder, work)
     assert "--preprocess" in raised.value.hint
+
+
+def test_a_folder_may_be_asked_for_what_comes_after_alone(tmp_path):
+    folder = folder_of(tmp_path, "vit")
+    (folder / "preprocessor_config.json").write_text('{"image_processor_type": "OwnImageProcessor"}')
+    assert without_before(folder)["postprocess"]["labels"] == ["LABEL_0", "LABEL_1", "LABEL_2"]
+    assert without_before(folder_of(tmp_path, "tagger")) == {"schema": 1}
 
 
 def test_damaged_files_are_named(tmp_path, work):

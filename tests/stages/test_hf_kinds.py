@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from doors import answers, relative
+from doors import A100, answers, relative
 
 from mlpack.errors import DataError
 from mlpack.stages.export import Export
+from mlpack.stages.quantize import Quantize
 from mlpack.stages.simplify import Simplify
 
 # Test folders are no packages.
@@ -94,3 +95,17 @@ def test_rows_that_are_longer_than_the_models_positions_are_refused_in_one_line(
         assert np.isfinite(outputs["logits"]).all()
         with pytest.raises(DataError, match=said):
             next(iter(run_over(model, runner, too_long, 4)))
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta_answers"])
+def test_a_mask_of_minus_infinity_is_no_weight_that_fp16_cannot_hold(kind, bench, tmp_path):
+    """transformers masks with float32's lowest number, which the graph has as a constant."""
+    own = tiny_hf.make(kind)
+    own.save_pretrained(tmp_path / kind)
+    ready = Simplify().run(Export().run(bench.load(tmp_path / kind), bench.job()).model, bench.job()).model
+    half = Quantize(numerics="fp16", method="cast").run(ready, bench.job(target=A100)).model
+    given = tiny_hf.rows(kind, 5)
+    for name, array in tiny_hf.answers(own, given).items():
+        got = answers(half, given, graph_optimizations="off")[name]
+        assert np.isfinite(got).all()
+        assert relative(array, got) < 5e-3
