@@ -9,22 +9,27 @@ from typing import TYPE_CHECKING, Any
 
 from mlpack.api.lookup import artifact, intact_model
 from mlpack.core.filesystem import refused_by_machine, remove, sweep, sync, temporary_sibling
+from mlpack.core.notebook import progress_in_notebooks
 from mlpack.core.reporter import Reporter, Silent
 from mlpack.core.settings import load_settings
+from mlpack.core.summary import Told
+from mlpack.core.wording import count
 from mlpack.errors import StageFailed, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import BinaryIO
 
     import numpy as np
 
     from mlpack.core.stage import Say
+    from mlpack.core.summary import Part
 
 _BATCH = 32
 
 
 @dataclass(frozen=True)
-class Predicted:
+class Predicted(Told):
     """What was written: `outputs` has dtype and shape of each array; `nonfinite` counts its samples with NaN."""
 
     path: Path
@@ -35,11 +40,19 @@ class Predicted:
     outputs: dict[str, dict[str, Any]]
     nonfinite: dict[str, int]
 
+    def summary(self) -> Iterator[Part]:
+        """How many samples, what came out, where it lies."""
+        yield f"{count(self.samples, 'sample')} through {self.artifact} on {self.backend}, batch {self.batch}"
+        for name, each in self.outputs.items():
+            yield f"  {name}: {each['dtype']} {each['shape']}"
+        yield f"written to {self.path}"
+
     def document(self) -> dict[str, Any]:
         """As `--json` prints it."""
         return {**asdict(self), "path": str(self.path)}
 
 
+@progress_in_notebooks
 def predict(
     ref: str | None = None,
     *,
@@ -96,8 +109,8 @@ def predict(
         remove(folder)
     assert model.backend is not None
     done = Predicted(path=place, artifact=named, backend=model.backend, **found)
-    for name, count in done.nonfinite.items():
-        telling.warn(f"{count:,} of {done.samples:,} samples have NaN or infinity in output {name!r}")
+    for name, many in done.nonfinite.items():
+        telling.warn(f"{many:,} of {done.samples:,} samples have NaN or infinity in output {name!r}")
     return done
 
 
