@@ -98,6 +98,11 @@ def _python_page() -> str:
         "Every command is a function of the package; it takes what the flags say, and gives an object that has what",
         "`--json` prints. Errors that a user can fix are in `mlpack.errors`: each has a `message` and a `hint`.",
         "",
+        "In a notebook a function that takes a `reporter` and is given none shows a progress bar, and what it gives is",
+        "shown as a table, in the words of the command line. Processes of their own do the work and never run the",
+        "notebook again; so models and data are handed over as files, and what a cell defines is written to one first",
+        "(`%%writefile model.py`, then `model.py:function`; or `torch.export.save`).",
+        "",
     ]
     for name in mlpack.__all__:
         if name == "__version__":

@@ -11,7 +11,9 @@ from mlpack.api.contenders import EVERY, Contender, is_artifact, keyed, of_artif
 from mlpack.api.lookup import raw_options
 from mlpack.api.shapes import rows_of
 from mlpack.api.timings import Benched, against_of, result_of
+from mlpack.api.wanted import refuse_objects
 from mlpack.core.dataset import PARTS
+from mlpack.core.notebook import progress_in_notebooks
 from mlpack.core.recipe import SourceSpec
 from mlpack.core.reporter import Reporter, Silent
 from mlpack.core.settings import load_settings
@@ -30,6 +32,7 @@ LAUNCHES = 5
 SECONDS = 0.4
 
 
+@progress_in_notebooks
 def bench(
     models: str | Path | Sequence[str | Path] | None = None,
     *,
@@ -126,9 +129,10 @@ def bench(
 
 
 def _words(models: str | Path | Sequence[str | Path] | None) -> list[str | None]:
-    if models is None or isinstance(models, str | Path):
-        return [None if models is None else str(models)]
-    return [str(each) for each in models] or [None]
+    several = models if isinstance(models, list | tuple) else [models]
+    for each in several:
+        refuse_objects(model=each)
+    return [None if each is None else str(each) for each in several] or [None]
 
 
 def _checked(batches: Sequence[int] | None, launches: int, seconds: float) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from mlpack.api.server_rows import rows_for
 from mlpack.api.server_timings import LoadResult, ServerBenched
+from mlpack.core.notebook import progress_in_notebooks
 from mlpack.core.reporter import Reporter, Silent
 from mlpack.errors import StageFailed, UsageError, unknown
 
@@ -30,6 +31,7 @@ _TRIES = 3
 _BETWEEN_TRIES_S = 0.5
 
 
+@progress_in_notebooks
 def bench_server(
     url: str,
     *,

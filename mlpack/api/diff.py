@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mlpack.api.lookup import artifact
 from mlpack.api.pages import check_free
 from mlpack.core.filesystem import write_atomic
+from mlpack.core.summary import Grid, Told
 from mlpack.core.words import Frozen
 from mlpack.reports.diff_html import render_diff
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mlpack.core.artifact import Artifact, Stored
+    from mlpack.core.summary import Part
 
 
 class Difference(Frozen):
@@ -26,13 +28,23 @@ class Difference(Frozen):
     b: Any
 
 
-class Comparison(Frozen):
+class Comparison(Frozen, Told):
     """Two artifacts and all that differs between them; `path` is the page where one was asked for."""
 
     a: str
     b: str
     differences: tuple[Difference, ...]
     path: str | None = None
+
+    def summary(self) -> Iterator[Part]:
+        """A row for each difference."""
+        if not self.differences:
+            yield f"{self.a} and {self.b} do not differ in anything that counts"
+        else:
+            rows = [(each.part, each.what, _cell(each.a), _cell(each.b)) for each in self.differences]
+            yield Grid(("part", "what", self.a, self.b), rows)
+        if self.path is not None:
+            yield f"the page: {self.path}"
 
 
 def diff(
@@ -105,3 +117,13 @@ def _flat(part: str, name: str, value: Any) -> Iterator[tuple[tuple[str, str], A
             yield from _flat(part, f"{name}.{key}" if name else str(key), item)
     else:
         yield (part, name), value
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, tuple | list):
+        return ", ".join(map(_cell, value))
+    return str(value)

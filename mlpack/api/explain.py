@@ -7,21 +7,26 @@ from typing import TYPE_CHECKING, Any
 from mlpack.api.advice import Advice, LayerError, advice
 from mlpack.api.lookup import artifact, cache_folder, intact_model
 from mlpack.core.artifact import ComponentRecord, ModuleRecord
+from mlpack.core.notebook import progress_in_notebooks
 from mlpack.core.reporter import Reporter, Silent
+from mlpack.core.summary import Commands, Grid, Told
 from mlpack.core.words import Frozen
 from mlpack.errors import MlpackError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from mlpack.core.artifact import Stored
     from mlpack.core.model import Model
+    from mlpack.core.summary import Part
 
 _QUANTIZE = "quantize"
 _INPUTS = "golden/inputs.npz"
+_SHOWN_LAYERS = 12
 
 
-class Explained(Frozen):
+class Explained(Frozen, Told):
     """An artifact, explained. `layers` are in the order of the graph; `reason` says why there are none."""
 
     artifact: str
@@ -41,7 +46,53 @@ class Explained(Frozen):
         """The layers by the noise that they add themselves, the noisiest first."""
         return tuple(sorted(self.layers, key=lambda each: each.own_sqnr))
 
+    def summary(self) -> Iterator[Part]:
+        """Layers by their noise, components and modules by their time, and what to try."""
+        yield f"{self.artifact}: {self.numerics}, accuracy {self.verdict}"
+        if self.reason is not None:
+            yield f"accuracy, layer by layer: {self.reason}"
+        if self.layers:
+            yield from self._noise()
+        if self.components:
+            parts = sorted(self.components, key=lambda each: -each.p50)
+            yield Grid(
+                ("component", "P50 ms", "share"),
+                [(each.name, f"{each.p50:.3f}", f"{each.share:.1%}") for each in parts],
+                title="what costs the time of one request",
+                right=("P50 ms", "share"),
+            )
+        if self.modules:
+            slow = sorted(self.modules, key=lambda each: -(each.optimized or 0.0))
+            yield Grid(
+                ("module", "before ms", "now ms"),
+                [(each.module, _shown(each.baseline, 3), _shown(each.optimized, 3)) for each in slow],
+                right=("before ms", "now ms"),
+            )
+        yield f"To try: {self.advice.why}"
+        yield Commands((self.advice.command,))
 
+    def _noise(self) -> Iterator[Part]:
+        ranked = self.costliest[:_SHOWN_LAYERS]
+        fewer = len(ranked) < len(self.layers)
+        shown = f"the {len(ranked)} noisiest of {len(self.layers)} layers" if fewer else "layers"
+        yield Grid(
+            ("layer", "operator", "alone dB", "reached dB"),
+            [
+                (each.module or each.layer, each.operator, f"{each.own_sqnr:.1f}", _shown(each.sqnr, 1))
+                for each in ranked
+            ],
+            title=f"what quantizing costs, {shown}, on {self.samples} golden inputs",
+            right=("alone dB", "reached dB"),
+        )
+        for name, sqnr in self.outputs.items():
+            yield f"output {name}: {_shown(sqnr, 1)} dB over the noise"
+
+
+def _shown(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+@progress_in_notebooks
 def explain(ref: str | None = None, store: str | Path | None = None, *, reporter: Reporter | None = None) -> Explained:
     """Run the quantized graph beside the one it was made from, on the golden inputs, and look at both timings.
 

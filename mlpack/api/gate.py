@@ -12,6 +12,7 @@ from mlpack.api.flags import AGREEMENT_LIMIT, DEFAULT_LIMIT
 from mlpack.api.gate_speed import Speed, speed_checks
 from mlpack.api.lookup import artifact
 from mlpack.core.gate import Change, Check, Gated
+from mlpack.core.notebook import progress_in_notebooks
 from mlpack.core.reporter import Reporter, Silent
 from mlpack.core.settings import load_settings
 from mlpack.engine.context import Context
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from mlpack.measure.limits import Limit
 
 
+@progress_in_notebooks
 def gate(
     reference: str | None = None,
     *,

@@ -6,11 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlpack.api.lookup import store_folder
+from mlpack.core.summary import Grid, Told
+from mlpack.core.wording import size, speed
 from mlpack.core.words import Frozen
 from mlpack.errors import MlpackError, unknown
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mlpack.core.artifact import Stored
+    from mlpack.core.summary import Part
 
 
 class Listed(Frozen):
@@ -32,8 +37,35 @@ class Listed(Frozen):
     speedup: float | None = None
     problem: str | None = None
 
+    @property
+    def row(self) -> tuple[str | None, ...]:
+        """The cells of its row."""
+        label = f"{self.name}@{self.version}"
+        if self.problem:
+            return (label, "unreadable")
+        verdict = self.verdict if self.status == "final" else f"{self.verdict} ({self.status})"
+        shown = (self.numerics, self.backend, self.target, size(self.size_bytes), speed(self.speedup))
+        return (label, verdict, *shown, " ".join(self.tags))
 
-def list_artifacts(name: str | None = None, store: str | Path | None = None) -> tuple[Listed, ...]:
+
+class Listing(tuple[Listed, ...], Told):  # noqa: SLOT001 - it knows its store
+    """What a store holds, oldest version first."""
+
+    store: Path
+
+    def summary(self) -> Iterator[Part]:
+        """A row for each version."""
+        if not self:
+            yield f"{self.store} is empty; mlpack optimize MODEL --data DATA fills it"
+            return
+        columns = ("artifact", "verdict", "numerics", "backend", "target", "size", "speed", "tags")
+        yield Grid(columns, [each.row for each in self], title=str(self.store), right=("size", "speed"))
+        for each in self:
+            if each.problem:
+                yield f"warning: {each.problem}"
+
+
+def list_artifacts(name: str | None = None, store: str | Path | None = None) -> Listing:
     """All versions in the store, or those of one name, oldest first.
 
     Raises:
@@ -45,9 +77,11 @@ def list_artifacts(name: str | None = None, store: str | Path | None = None) -> 
     known = names(folder)
     if name is not None and name not in known:
         raise unknown("artifact", name, known)
-    return tuple(
+    found = Listing(
         _listed(folder, each, version) for each in ([name] if name else known) for version in versions(folder / each)
     )
+    found.store = folder
+    return found
 
 
 def _listed(folder: Path, name: str, version: int) -> Listed:

@@ -8,16 +8,21 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from mlpack.api.flags import AGREEMENT_LIMIT, DEFAULT_LIMIT, NO_LIMIT
 from mlpack.api.wanted import recipe_for
+from mlpack.core.notebook import progress_in_notebooks
 from mlpack.core.reporter import Reporter, Silent
 from mlpack.core.settings import load_settings
+from mlpack.core.summary import Told
 from mlpack.engine.search import pace
 from mlpack.errors import DataError, GateFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mlpack.api.prepare import Prepared
     from mlpack.api.wanted import Wanted
     from mlpack.core.artifact import Stored
     from mlpack.core.recipe import Recipe
+    from mlpack.core.summary import Part
     from mlpack.engine.cache import Done
     from mlpack.engine.search import Found
     from mlpack.measure.limits import Limit
@@ -29,14 +34,27 @@ _SHORT = {"batches": (1,), "launches": 1, "seconds": 0.2, "components": False}
 
 
 @dataclass(frozen=True)
-class Optimized:
+class Optimized(Told):
     """What `optimize` did. `unchanged`: all was there already, and nothing new was published."""
 
     stored: Stored
     unchanged: bool
     recheck: Done | None = None
 
+    def summary(self) -> Iterator[Part]:
+        """The verdict and what it rests on."""
+        from mlpack.reports.closing import closing, recheck_line
 
+        this = self.stored.artifact
+        if self.unchanged:
+            yield f"unchanged: still {this.name}@{this.version}"
+        if self.recheck is not None:
+            yield recheck_line(self.recheck.report.tables["latency"], this)
+        yield ""
+        yield from closing(self.stored)
+
+
+@progress_in_notebooks
 def optimize(
     model: str | Path | None = None,
     *,

@@ -12,18 +12,22 @@ from typing import TYPE_CHECKING
 from mlpack.api.lookup import artifact as find_artifact
 from mlpack.core.filesystem import refused_by_machine, remove, sweep, sync, temporary_sibling
 from mlpack.core.runtime import PackageOptions
+from mlpack.core.summary import Commands, Told
 from mlpack.core.words import Frozen
 from mlpack.errors import Tampered, UsageError
 from mlpack.runtimes import RUNTIMES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mlpack.core.artifact import Stored
+    from mlpack.core.summary import Part
 
 RECORD = "mlpack-package.json"
 SCHEMA = 1
 
 
-class Packaged(Frozen):
+class Packaged(Frozen, Told):
     """A package that was written: where, for what, and what is in it (sha256 by relative path)."""
 
     path: Path
@@ -34,6 +38,13 @@ class Packaged(Frozen):
     files: dict[str, str]
     size_bytes: int
     next: tuple[str, ...]
+
+    def summary(self) -> Iterator[Part]:
+        """Where it lies and how to start it."""
+        yield f"packaged {self.name}@{self.version} for {self.runtime}: {self.path}"
+        yield f"  {len(self.files)} files, {self.size_bytes / 1e6:.1f} MB; how to start it: its README.md"
+        yield "next:"
+        yield Commands(self.next)
 
 
 def package(

@@ -12,17 +12,20 @@ from mlpack.api.decision import Decision, decision_of, scored
 from mlpack.api.flags import NO_LIMIT
 from mlpack.api.optimize import settled
 from mlpack.api.wanted import recipe_for
+from mlpack.core.notebook import progress_in_notebooks
 from mlpack.core.reporter import Reporter, Silent
 from mlpack.core.settings import load_settings
+from mlpack.core.summary import Told
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from mlpack.api.prepare import Prepared
     from mlpack.api.wanted import Wanted
     from mlpack.core.model import Model
     from mlpack.core.recipe import Recipe
     from mlpack.core.stage import Stage
+    from mlpack.core.summary import Part
     from mlpack.engine.context import Context
     from mlpack.engine.plan import Leaf, Planned, Planner
 
@@ -33,7 +36,7 @@ _FLAVOURS = 4
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Told):
     """What a run would do.
 
     `steps` make candidates, `measuring` says how they are judged; `disk_bytes` and `memory_bytes` are rough upper
@@ -51,6 +54,12 @@ class Plan:
     disk_bytes: int | None
     memory_bytes: int | None
 
+    def summary(self) -> Iterator[Part]:
+        """The stages, what they would cost, whether the data can decide."""
+        from mlpack.api.plan_summary import plan_summary
+
+        return plan_summary(self)
+
     def document(self) -> dict[str, Any]:
         """As `--json` prints it."""
         fields = ("stage", "options", "state", "depth", "optional")
@@ -67,6 +76,7 @@ class Plan:
         }
 
 
+@progress_in_notebooks
 def plan(
     model: str | Path | None = None,
     *,

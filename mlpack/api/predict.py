@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any, Self
 from mlpack.api.answers import SUFFIXES, Answers
 from mlpack.api.lookup import artifact, intact_model, raw_options
 from mlpack.core.filesystem import refused_by_machine, remove, sweep, sync, temporary_sibling
+from mlpack.core.notebook import progress_in_notebooks
 from mlpack.core.reporter import Reporter, Silent
 from mlpack.core.settings import load_settings
+from mlpack.core.summary import Told
+from mlpack.core.wording import count
 from mlpack.errors import StageFailed, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
     from typing import BinaryIO
 
@@ -22,12 +26,13 @@ if TYPE_CHECKING:
 
     from mlpack.core.dataset import Batch
     from mlpack.core.stage import Say
+    from mlpack.core.summary import Part
 
 _BATCH = 32
 
 
 @dataclass(frozen=True)
-class Predicted:
+class Predicted(Told):
     """What was written: `outputs` has dtype and shape of each array; `nonfinite` counts its samples with NaN.
 
     A table has `columns` in their place.
@@ -42,11 +47,21 @@ class Predicted:
     nonfinite: dict[str, int]
     columns: tuple[str, ...] = ()
 
+    def summary(self) -> Iterator[Part]:
+        """How many samples, what came out, where it lies."""
+        yield f"{count(self.samples, 'sample')} through {self.artifact} on {self.backend}, batch {self.batch}"
+        for name, each in self.outputs.items():
+            yield f"  {name}: {each['dtype']} {each['shape']}"
+        if self.columns:
+            yield f"  columns: {', '.join(self.columns)}"
+        yield f"written to {self.path}"
+
     def document(self) -> dict[str, Any]:
         """As `--json` prints it."""
         return {**asdict(self), "path": str(self.path)}
 
 
+@progress_in_notebooks
 def predict(
     ref: str | None = None,
     *,
@@ -120,8 +135,8 @@ def predict(
     assert model.backend is not None
     found["columns"] = tuple(found.get("columns", ()))
     done = Predicted(path=place, artifact=named, backend=model.backend, **found)
-    for name, count in done.nonfinite.items():
-        telling.warn(f"{count:,} of {done.samples:,} samples have NaN or infinity in output {name!r}")
+    for name, many in done.nonfinite.items():
+        telling.warn(f"{many:,} of {done.samples:,} samples have NaN or infinity in output {name!r}")
     return done
 
 

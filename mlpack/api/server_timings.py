@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from mlpack.core.summary import Told
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mlpack.core.summary import Part
     from mlpack.measure.load import Load
     from mlpack.measure.server_time import Split
 
@@ -45,7 +50,7 @@ class LoadResult:
 
 
 @dataclass(frozen=True)
-class ServerBenched:
+class ServerBenched(Told):
     """What `bench_server` measured of one model of one server.
 
     `form` is how tensors were written (json, binary, protobuf), `rows` what was sent: real or synthetic rows.
@@ -62,6 +67,12 @@ class ServerBenched:
     machine: dict[str, Any]
     loads: tuple[LoadResult, ...]
     notes: tuple[str, ...]
+
+    def summary(self) -> Iterator[Part]:
+        """Latency by load, and where the time of a request goes."""
+        from mlpack.api.server_summary import server_summary
+
+        return server_summary(self)
 
     def document(self) -> dict[str, Any]:
         """As `--json` prints it."""

@@ -6,11 +6,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlpack.core.artifact import ComponentRecord, LengthRecord, Timing
+from mlpack.core.summary import Told
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from mlpack.api.contenders import Contender
+    from mlpack.core.summary import Part
     from mlpack.engine.cache import Done
     from mlpack.measure.sweep import Sweep
 
@@ -71,7 +73,7 @@ class Against:
 
 
 @dataclass(frozen=True)
-class Benched:
+class Benched(Told):
     """What `bench` measured. `rows` says what was run: real or synthetic rows; `steady`: the timings settled.
 
     `notes` say what disturbed them, and `ended` why no more launches were made: `precise`, `launches` or `time`.
@@ -87,6 +89,12 @@ class Benched:
     steady: bool
     notes: tuple[str, ...]
     ended: str
+
+    def summary(self) -> Iterator[Part]:
+        """Latencies, speeds, and where the time goes."""
+        from mlpack.api.bench_summary import bench_summary
+
+        return bench_summary(self)
 
     def document(self) -> dict[str, Any]:
         """As `--json` prints it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -54,6 +55,34 @@ class Wanted(TypedDict, total=False):
     settings: Sequence[str]
 
 
+_A_FUNCTION = "write it to a file and name it: file.py:function"
+_AS_FILES = {
+    "data": "numpy.savez('data.npz', NAME_OF_INPUT=…, labels=…), then data='data.npz'",
+    "calibration": "numpy.savez('calibration.npz', NAME_OF_INPUT=…), then calibration='calibration.npz'",
+    "metric": _A_FUNCTION,
+    "factory": _A_FUNCTION,
+}
+_MODEL_AS_FILE = (
+    "torch.export.save(torch.export.export(model.eval(), (example,), "
+    "dynamic_shapes=({0: torch.export.Dim('batch')},)), 'model.pt2'), then 'model.pt2'; "
+    "or name the function that makes it: file.py:function"
+)
+
+
+def refuse_objects(**given: object) -> None:
+    """What is handed in is named, not handed over: stages run in processes that have nothing of this one.
+
+    Raises:
+        UsageError: something is neither a text nor a path; the hint says how to write it to a file.
+    """
+    for word, value in given.items():
+        if value is not None and not isinstance(value, str | os.PathLike):
+            raise UsageError(
+                f"{word} is a {type(value).__name__} in memory; mlpack takes a file, or a function by its name",
+                _AS_FILES.get(word, _MODEL_AS_FILE),
+            )
+
+
 def recipe_for(known: Settings, model: str | Path | None, wanted: Wanted) -> Recipe:
     """The recipe of these wishes, or the recipe file with them over it; settings stand in for what is missing.
 
@@ -63,6 +92,7 @@ def recipe_for(known: Settings, model: str | Path | None, wanted: Wanted) -> Rec
     for word in wanted:
         if word not in Wanted.__annotations__:
             raise unknown("keyword", word, tuple(Wanted.__annotations__))
+    refuse_objects(model=model, **{word: wanted.get(word) for word in _AS_FILES})
     given = str(model) if model is not None else known.model
     if given is None:
         raise UsageError("which model?", "mlpack optimize model.pt2 --data data.npz")

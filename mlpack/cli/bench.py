@@ -7,15 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlpack.cli.options import Store
-from mlpack.cli.wording import count, interval, number, speed
 from mlpack.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from mlpack.api.timings import Benched, Result
     from mlpack.cli.screen import Screen
-    from mlpack.measure.sweep import Sweep
 
 Models = Annotated[
     list[str] | None,
@@ -143,11 +138,7 @@ def command(
         screen.say(f"left out: {reason}")
     for note in done.notes:
         screen.warn(note)
-
-    def human(screen: Screen) -> None:
-        _draw(screen, done)
-
-    screen.result(done.document(), human)
+    screen.result(done.document(), done)
 
 
 def _refuse(given: dict[str, object], why: str, hint: str = "") -> None:
@@ -161,61 +152,3 @@ def _sizes(text: str) -> list[int]:
     if not all(word.strip().isascii() and word.strip().isdigit() for word in words):
         raise UsageError(f"--batch {text}: batch sizes are whole numbers with commas between", "--batch 1,8")
     return [int(word) for word in words]
-
-
-def _draw(screen: Screen, done: Benched) -> None:
-    first, *others = done.contenders
-    columns = ("model", "runs as", "batch", "P50 ms", "95% interval", "P99 ms")
-    screen.print("")
-    screen.table(columns, [row for each in done.contenders for row in _latency(each)], right=columns[2:])
-    if any(row.timing.p99 is None for each in done.contenders for row in each.latency):
-        screen.print("P99 –: too few calls to carry it; --seconds raises their number")
-    if others and not done.against:
-        speeds = ("model", "runs as", "batch", "speed", "95% interval")
-        screen.print(f"\nspeed over {first.label} on {first.backend}, from the same rounds")
-        screen.table(speeds, [row for each in others for row in _speeds(each)], right=speeds[2:])
-    for result in done.contenders:
-        if result.sweep is not None:
-            _draw_sweep(screen, result, result.sweep)
-    for each in done.against:
-        within = f" {interval(each.speedup_ci95)}" if each.speedup_ci95 else ""
-        screen.print(f"batch {each.batch}: {first.label} is {speed(each.speedup)}{within} as fast as {each.label}")
-    if first.components:
-        screen.print(f"\nwhere the time goes: {first.label} on {first.backend}, batch {first.latency[0].batch}")
-        parts = [(each.name, f"{each.p50:.3f}", f"{each.share:.1%}") for each in first.components]
-        screen.table(("component", "P50 ms", "share"), parts, right=("P50 ms", "share"))
-    if first.lengths:
-        screen.print("\nby length, one sample at a time, in one launch")
-        cells = [(str(each.length), f"{each.optimized:.3f}") for each in first.lengths]
-        screen.table(("length", "P50 ms"), cells, right=("length", "P50 ms"))
-    screen.print(f"\n{count(done.threads, 'thread')}, {done.machine['cpu']}, {done.rows} rows")
-    screen.print(f"{done.launches} launches each, in turns; intervals are over launches")
-
-
-def _draw_sweep(screen: Screen, result: Result, sweep: Sweep) -> None:
-    screen.print(f"\nthroughput of {result.label} on {result.backend}, one batch after the other")
-    rows = [
-        (str(batch), f"{rate:,.0f}", "knee" if batch == sweep.knee else "") for batch, rate in sweep.throughput.items()
-    ]
-    screen.table(("batch", "samples/s", ""), rows, right=("batch", "samples/s"))
-    screen.print(f"from batch {sweep.knee} on a larger one gives less than a tenth more")
-    if sweep.limit_ms is not None:
-        best = "" if sweep.best is None else f"batch {sweep.best} gives the most with P99 within {sweep.limit_ms:g} ms"
-        screen.print("; ".join(filter(None, (best, sweep.best_reason or ""))))
-
-
-def _latency(result: Result) -> Iterator[tuple[str, ...]]:
-    for index, each in enumerate(result.latency):
-        timing = each.timing
-        p99 = "–" if timing.p99 is None else number(timing.p99, 3)
-        measured = (number(timing.p50, 3), interval(timing.p50_ci95), p99)
-        yield (*_named(result, index), str(each.batch), *measured)
-
-
-def _speeds(result: Result) -> Iterator[tuple[str, ...]]:
-    for index, each in enumerate(result.latency):
-        yield (*_named(result, index), str(each.batch), speed(each.speedup), interval(each.speedup_ci95))
-
-
-def _named(result: Result, index: int) -> tuple[str, str]:
-    return ("", "") if index else (result.label, f"{result.numerics} · {result.backend}")

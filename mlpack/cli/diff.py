@@ -22,24 +22,4 @@ def command(screen: Screen, a: Ref, b: Ref, store: Store = None, out: Out = None
     from mlpack.api.diff import diff
 
     found = diff(a, b, store, out=out, force=force)
-
-    def human(screen: Screen) -> None:
-        if not found.differences:
-            screen.print(f"{found.a} and {found.b} do not differ in anything that counts")
-        else:
-            rows = [(each.part, each.what, _cell(each.a), _cell(each.b)) for each in found.differences]
-            screen.table(("part", "what", found.a, found.b), rows)
-        if found.path is not None:
-            screen.print(f"the page: {found.path}")
-
-    screen.result(found.model_dump(mode="json"), human)
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, tuple | list):
-        return ", ".join(map(_cell, value))
-    return str(value)
+    screen.result(found.model_dump(mode="json"), found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlpack.cli.wording import count
+from mlpack.core.wording import count
 from mlpack.errors import MissingLibrary
 
 if TYPE_CHECKING:

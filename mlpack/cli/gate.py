@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from mlpack.core.gate import Gated
 
 Flag = typer.Option
-_MOST_CHANGES = 8
 
 
 def command(
@@ -78,8 +77,7 @@ def command(
             )
         _write_reports(found, junit, summary)
         _annotate(screen, found)
-        told = found
-        screen.result(found.document(), lambda screen: _draw(screen, told))
+        screen.result(found.document(), found)
     if write_baseline is not None:
         stored = save_baseline(reference, write_baseline, store=store)
         named = f"{stored.artifact.name}@{stored.artifact.version}"
@@ -111,21 +109,6 @@ def _annotate(screen: Screen, found: Gated) -> None:
     if os.environ.get("GITHUB_ACTIONS") == "true":
         for line in workflow_commands(found):
             screen.print(line)
-
-
-def _draw(screen: Screen, found: Gated) -> None:
-    screen.print(f"\n{found.label} against {found.against}: {found.verdict.upper()}\n")
-    for check in found.checks:
-        screen.print(f"  {check.verdict:<13}{check.name}")
-        screen.print(f"  {'':<13}{check.says}" + (f"; allowed {check.allowed}" if check.allowed else ""))
-    for note in found.notes:
-        screen.print(f"  note: {note}")
-    if found.changes:
-        screen.print("\nwhat has changed:")
-        rows = [(each.part, each.what, str(each.before), str(each.after)) for each in found.changes[:_MOST_CHANGES]]
-        screen.table(("part", "what", "before", "after"), rows)
-        if len(found.changes) > _MOST_CHANGES:
-            screen.print(f"and {len(found.changes) - _MOST_CHANGES} more: mlpack diff")
 
 
 def _end(found: Gated, require: str) -> None:

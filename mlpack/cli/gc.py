@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlpack.cli.options import Store
-from mlpack.cli.wording import count, size
+from mlpack.core.wording import count, size
 
 if TYPE_CHECKING:
     from mlpack.cli.screen import Screen

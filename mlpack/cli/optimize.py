@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlpack.cli.closing import closing, recheck_line
 from mlpack.cli.options import Store
 from mlpack.cli.recipe_flags import RecipeFlags, takes_recipe_flags
 from mlpack.errors import GateInconclusive
@@ -41,15 +40,7 @@ def command(
 def _tell(screen: Screen, done: Optimized) -> None:
     artifact = done.stored.artifact
     document = artifact.model_dump(mode="json", by_alias=True)
-
-    def human(screen: Screen) -> None:
-        if done.unchanged:
-            screen.print(f"unchanged: still {artifact.name}@{artifact.version}")
-            if done.recheck is not None:
-                screen.print(recheck_line(done.recheck.report.tables["latency"], artifact))
-        closing(screen, done.stored)
-
-    screen.result({**document, "path": str(done.stored.path), "unchanged": done.unchanged}, human)
+    screen.result({**document, "path": str(done.stored.path), "unchanged": done.unchanged}, done)
     if artifact.accuracy.verdict == "inconclusive":
         needed = artifact.accuracy.samples_to_prove
         no_help = "more samples will not help: the drop is at the limit"

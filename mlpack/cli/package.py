@@ -49,10 +49,4 @@ def command(
         force=force,
         store=store,
     )
-    lines = [
-        f"packaged {packaged.name}@{packaged.version} for {packaged.runtime}: {packaged.path}",
-        f"  {len(packaged.files)} files, {packaged.size_bytes / 1e6:.1f} MB; how to start it: its README.md",
-        "next:",
-        *(f"  {line}" for line in packaged.next),
-    ]
-    screen.result(packaged.model_dump(mode="json"), "\n".join(lines))
+    screen.result(packaged.model_dump(mode="json"), packaged)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlpack.cli.options import MaybeRef, Store
-from mlpack.cli.wording import count
 from mlpack.errors import UsageError
 
 if TYPE_CHECKING:
@@ -75,8 +74,4 @@ def command(
             store=store,
             reporter=reporter,
         )
-    shapes = [f"  {name}: {each['dtype']} {each['shape']}" for name, each in done.outputs.items()]
-    shapes += [f"  columns: {', '.join(done.columns)}"] if done.columns else []
-    how = f"{done.artifact} on {done.backend}, batch {done.batch}"
-    lines = [f"{count(done.samples, 'sample')} through {how}", *shapes, f"written to {done.path}"]
-    screen.result(done.document(), "\n".join(lines))
+    screen.result(done.document(), done)

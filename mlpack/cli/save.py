@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlpack.cli.options import Ref, Store
-from mlpack.cli.wording import size
+from mlpack.core.wording import size
 
 if TYPE_CHECKING:
     from mlpack.cli.screen import Screen

@@ -9,6 +9,8 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any, Literal, Self, TextIO
 
+from mlpack.core.summary import Facts, Grid, Told
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from mlpack.core.runlog import RunLog
+    from mlpack.core.summary import Part
 
 Detail = Literal["quiet", "normal", "verbose"]
 WIDTH = 80
@@ -37,13 +40,15 @@ class Screen:
         self.log = log
         self._document: dict[str, Any] | None = None
 
-    def result(self, document: Mapping[str, Any], human: str | Callable[[Screen], None]) -> None:
-        """What the command found: a document for programs, and text or a drawing function for people."""
+    def result(self, document: Mapping[str, Any], human: str | Told | Callable[[Screen], None]) -> None:
+        """What the command found: a document for programs; text, a summary or a drawing function for people."""
         self._document = dict(document)
         if self.json:
             return
         if isinstance(human, str):
             self.print(human)
+        elif isinstance(human, Told):
+            self.show(human.summary())
         else:
             human(self)
 
@@ -92,6 +97,21 @@ class Screen:
             console.print(drawn)
         lines = [*([""] if title else []), *(line.rstrip() for line in captured.get().splitlines())]
         self._write(sys.stderr, "\n".join(lines) + "\n")
+
+    def show(self, parts: Iterable[Part]) -> None:
+        """A summary, part by part."""
+        for part in parts:
+            if isinstance(part, str):
+                self.print(part)
+            elif isinstance(part, Grid):
+                self.table(part.columns, part.rows, title=part.title, right=part.right)
+            elif isinstance(part, Facts):
+                for name, lines in part.rows:
+                    for index, line in enumerate(lines):
+                        self.print(f"  {'' if index else name:<{part.width}}{line}")
+            else:
+                for line in part.lines:
+                    self.print(f"  {line}")
 
     def progress(self) -> Progress:
         """A context manager that is the reporter of the api: a bar on a terminal, else plain lines."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlpack.cli.wording import number
+from mlpack.core.wording import number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlpack.cli.options import MaybeRef, Store
-from mlpack.cli.wording import count, size
+from mlpack.core.wording import count, size
 
 if TYPE_CHECKING:
     from mlpack.cli.screen import Screen

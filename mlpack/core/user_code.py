@@ -60,6 +60,11 @@ def find_reference(text: str, what: str, error: type[UsageError]) -> Reference:
             "write package.module:function or path/file.py:function",
         )
     place, name = match["place"], match["name"]
+    if place == "__main__":
+        raise error(
+            f"{what} {text!r}: what a notebook or script defines is not there in the processes that would call it",
+            f"write it to a file (in a notebook: %%writefile functions.py) and give functions.py:{name}",
+        )
     if not place.endswith(".py"):
         reference = Reference(text, name, Path.cwd(), module=place)
         if module_file(reference) is None:

@@ -1,4 +1,4 @@
-"""The closing screen of `optimize`: the verdict and what it rests on, in the fewest words that are all true."""
+"""What `optimize` closes with: the verdict and what it rests on, in the fewest words that are all true."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlpack.cli.wording import count, size
+from mlpack.core.summary import Commands, Facts, Grid
+from mlpack.core.wording import count, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mlpack.cli.screen import Screen
     from mlpack.core.artifact import AccuracyRecord, Artifact, GroupRecord, LatencyRecord, Stored
+    from mlpack.core.summary import Part
 
 _VERDICTS = {
     "pass": "PASS: proven to be inside the limit",
@@ -29,37 +30,33 @@ _GATE = {
 }
 
 
-def closing(screen: Screen, stored: Stored) -> None:
+def closing(stored: Stored) -> Iterator[Part]:
     """Verdict, accuracy, speed, size, what was tried, where it lies, what to do next."""
     this = stored.artifact
-    screen.print("")
-    screen.print(f"{this.name}@{this.version}   {_VERDICTS[this.accuracy.verdict]}")
-    screen.print("")
-    for name, lines in _facts(this):
-        for index, line in enumerate(lines):
-            screen.print(f"  {name if index == 0 else '':<10}{line}")
+    yield f"{this.name}@{this.version}   {_VERDICTS[this.accuracy.verdict]}"
+    yield ""
+    yield Facts(tuple(_facts(this)))
     if this.components:
         rows = [(each.name, f"{each.p50:.3f}", f"{each.share:.1%}") for each in this.components]
-        screen.print("")
-        screen.print(f"Where the time goes, at batch {this.latency[0].batch}:")
-        screen.table(("component", "P50 ms", "share"), rows, right=("P50 ms", "share"))
+        yield ""
+        yield f"Where the time goes, at batch {this.latency[0].batch}:"
+        yield Grid(("component", "P50 ms", "share"), rows, right=("P50 ms", "share"))
     if this.modules:
-        screen.print("")
-        screen.print("Which part got faster, by module of the original:")
+        yield ""
+        yield "Which part got faster, by module of the original:"
         cells = [(each.module, _ms(each.baseline), _ms(each.optimized)) for each in this.modules]
-        screen.table(("module", "before ms", "now ms"), cells, right=("before ms", "now ms"))
+        yield Grid(("module", "before ms", "now ms"), cells, right=("before ms", "now ms"))
     if this.lengths:
-        screen.print("")
-        screen.print("By length, one sample at a time:")
+        yield ""
+        yield "By length, one sample at a time:"
         cells = [(str(each.length), _ms(each.baseline), _ms(each.optimized)) for each in this.lengths]
-        screen.table(("length", "before ms", "now ms"), cells, right=("length", "before ms", "now ms"))
+        yield Grid(("length", "before ms", "now ms"), cells, right=("length", "before ms", "now ms"))
     if this.candidates:
         tried = [(each.label or each.recipe, each.why) for each in this.candidates]
-        screen.table(("tried", "why it won or lost"), tried)
-    screen.print(f"It lies in {_near(stored.path)}")
-    screen.print("Next:")
-    for line in _next(this, stored.path):
-        screen.print(f"  {line}")
+        yield Grid(("tried", "why it won or lost"), tried)
+    yield f"It lies in {_near(stored.path)}"
+    yield "Next:"
+    yield Commands(tuple(_next(this, stored.path)))
 
 
 def _ms(value: float | None) -> str:
