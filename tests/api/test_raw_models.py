@@ -14,8 +14,12 @@ import mlpack
 from mlpack.errors import DataError, ModelError, UsageError
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "datasets"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "runtimes"))
 
 from raw_files import images, texts, tokenizer, write_table
+from serving import run_client, serve
+
+__all__ = ["serve"]
 
 pytestmark = pytest.mark.slow
 
@@ -127,6 +131,19 @@ def test_golden_samples_are_raw_and_answered(counted):
     assert set(counted.artifact.files) >= {"pipeline/pipeline.yaml", "pipeline/tokenizer.json", "golden/raw.jsonl"}
 
 
+def test_a_server_answers_raw_texts_as_predict_does(counted, serve):
+    mlpack.predict("counted", data="reviews.csv", out="served.jsonl", force=True)
+    rows = [json.loads(line) for line in Path("served.jsonl").read_text().splitlines()]
+    server = serve(mlpack.package("counted", runtime="fastapi").path)
+    status, answer = server.ask("/predict", {"text": [row["text"] for row in rows[:8]]})
+    assert status == 200, answer
+    for row, told in zip(rows, answer["predictions"], strict=False):
+        assert told["label"] == row["label"]
+        assert told["score"] == pytest.approx(row["score"], abs=1e-4)
+    client = run_client(server.package, server.url)
+    assert client.returncode == 0, client.stdout
+
+
 def test_an_unchanged_run_is_seen_and_another_length_is_not(counted):
     told = {"data": "reviews.csv", "tokenizer": "words", "settings": QUICK, "max_drop": "5%", "name": "counted"}
     assert mlpack.optimize("model.py:model", columns="text=text,label=label", **told).unchanged
@@ -154,7 +171,7 @@ def test_a_function_comes_after_the_model(counted):
     assert done.stored.artifact.pipeline.postprocess == "python"
 
 
-def test_images_are_optimized_and_predicted(place):
+def test_images_are_optimized_predicted_and_served(place, serve):
     Path("model.py").write_text(IMAGE_MODEL)
     images(place / "pictures", count=120)
     Path("before.yaml").write_text("resize: [16, 16]\n")
@@ -169,6 +186,11 @@ def test_images_are_optimized_and_predicted(place):
     rows = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
     assert len(rows) == 120
     assert all(row["file"].startswith(f"{row['label']}/") for row in rows)
+    server = serve(mlpack.package("bright", runtime="fastapi").path)
+    for row in rows[::40]:
+        status, answer = server.ask("/predict", (place / "pictures" / row["file"]).read_bytes(), "image/png")
+        assert status == 200, answer
+        assert answer["predictions"] == [{"label": row["label"], "score": pytest.approx(row["score"], abs=1e-4)}]
     (place / "pictures" / "dark" / "000.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"dark/000\.png"):
         mlpack.predict("bright", data="pictures", out="again.jsonl")
