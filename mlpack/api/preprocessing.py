@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mlpack.core.recipe import DataSpec, Recipe, SourceSpec
 
 SCHEMA = 1
+_MEDIA = {"table_file": "text", "image_folder": "image"}
 _USUAL_INPUTS = ("input_ids", "attention_mask")
 
 
@@ -74,8 +75,9 @@ def draft_of(recipe: Recipe) -> Draft | None:
     from mlpack.api.presets import image_options, python_options
 
     data = recipe.data
-    draft = _of_folder(recipe.source)
-    kinds = {raw_kind(path) for path in (data.evaluation, data.calibration) if path is not None} - {None}
+    given = (data.evaluation, data.calibration)
+    kinds = {kind for path in given if path is not None and (kind := raw_kind(path)) is not None}
+    draft = _of_folder(recipe.source, needed=bool(kinds) and data.tokenizer is None and data.preprocess is None)
     if data.tokenizer is not None and data.preprocess is not None:
         raise UsageError("--tokenizer and --preprocess both say what comes before the model", "give one of them")
     if data.tokenizer is not None:
@@ -88,14 +90,22 @@ def draft_of(recipe: Recipe) -> Draft | None:
         draft.files |= files
     elif data.preprocess is not None:
         draft.document["preprocess"] = {"kind": "image", **image_options(data.preprocess)}
-    if kinds and draft.document.get("preprocess") is None:
-        from mlpack.datasets import RAW_KINDS, RAW_NEEDS
-
-        (kind, *_) = sorted(map(str, kinds))
-        raise DataError(f"{data.evaluation} holds {RAW_KINDS[kind]}", RAW_NEEDS[kind])
+    _check_media(draft.document.get("preprocess"), kinds, data)
     _look_at_data(draft, data)
     _say_after(draft, data)
     return None if draft.says_nothing else draft
+
+
+def _check_media(before: dict[str, Any] | None, kinds: set[str], data: DataSpec) -> None:
+    """Texts need what takes texts, images what takes images."""
+    from mlpack.datasets import RAW_KINDS, RAW_NEEDS
+
+    takes = None if before is None else before.get("media", before["kind"])
+    for kind in sorted(kinds):
+        if takes != _MEDIA[kind]:
+            named = data.preprocess or data.tokenizer or "what comes with the model"
+            told = f", but {named} prepares {takes}s" if takes else ""
+            raise DataError(f"{data.evaluation or data.calibration} holds {RAW_KINDS[kind]}{told}", RAW_NEEDS[kind])
 
 
 def raw_options(draft: Draft | None, data: DataSpec, cache: Path) -> RawOptions | None:
@@ -226,15 +236,20 @@ def text_options(place: Path, source: SourceSpec) -> tuple[dict[str, Any], dict[
     return step, {TOKENIZER: file}
 
 
-def _of_folder(source: SourceSpec) -> Draft:
-    """What a Hugging Face folder brings along."""
+def _of_folder(source: SourceSpec, *, needed: bool) -> Draft:
+    """What a Hugging Face folder brings along; where it is not needed, nothing of what a pipeline cannot do."""
     folder = Path(source.model).expanduser()
     if not (folder / "config.json").is_file():
         return Draft()
     from mlpack.sources.hf_pipeline import pipeline_of
 
     work = tempfile.TemporaryDirectory(prefix="mlpack-")
-    document, files = pipeline_of(folder, Path(work.name))
+    try:
+        document, files = pipeline_of(folder, Path(work.name))
+    except ModelError:
+        if needed:
+            raise
+        return Draft()
     return Draft({"schema": SCHEMA, **document}, dict(files), work)
 
 

@@ -227,6 +227,8 @@ def test_what_does_not_go_together(counted):
     with pytest.raises(UsageError, match="imagenett is no preset") as error:
         mlpack.optimize("model.py:model", data="reviews.csv", preprocess="imagenett")
     assert error.value.hint == "did you mean imagenet?"
+    with pytest.raises(DataError, match=r"holds texts: .*, but imagenet prepares images"):
+        mlpack.optimize("model.py:model", data="reviews.csv", preprocess="imagenet")
     with pytest.raises(UsageError, match="is not name=column"):
         mlpack.optimize("model.py:model", data="reviews.csv", tokenizer="words", columns="text")
 
