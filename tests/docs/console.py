@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -42,7 +43,7 @@ class Command:
 
 
 def commands(page: str) -> list[Command]:
-    """The commands of all blocks; one goes on where a line ends with a backslash."""
+    """The commands of all blocks; one goes on after a backslash and within quotation marks."""
     found: list[Command] = []
     for block in _BLOCK.findall(page):
         text, shown = "", []
@@ -58,9 +59,18 @@ def commands(page: str) -> list[Command]:
                 assert text, f"output before the first command: {line}"
                 shown.append(line)
                 continue
-            goes_on = line.endswith("\\")
+            goes_on = line.endswith("\\") or _is_open(text)
         found.append(Command(text, tuple(shown)))
     return found
+
+
+def _is_open(text: str) -> bool:
+    """Whether a quotation of the command is still to be closed."""
+    try:
+        shlex.split(text)
+    except ValueError:
+        return True
+    return False
 
 
 def missing(shown: tuple[str, ...], printed: str) -> str | None:
@@ -104,7 +114,8 @@ def run(todo: list[Command], folder: Path, environment: dict[str, str], limit_s:
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        process.wait(limit_s)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(limit_s)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
