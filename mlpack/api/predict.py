@@ -192,7 +192,7 @@ def write_outputs(
     opened = Model.model_validate(model)
     assert opened.backend is not None
     say(f"reading {data}")
-    dataset = open_data(data, opened.inputs, raw=RawOptions.model_validate(raw) if raw else None)
+    dataset = open_data(data, opened.inputs, raw=RawOptions.model_validate(raw) if raw else None, say=say)
     options = opened.backend_options.model_copy(update={"threads": threads})
     path = Path(place)
     done = 0

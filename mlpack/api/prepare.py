@@ -95,7 +95,7 @@ def open_recipe(recipe: Recipe, cache: Path, reporter: Reporter, *, fresh: bool 
     data = None
     if given is not None and not given.startswith("random:"):
         reporter.say(f"reading {given}")
-        data = open_data(given, raw=raw)
+        data = open_data(given, raw=raw, say=reporter.say)
         for note in getattr(data, "notes", ()):
             reporter.warn(note)
     stage = Load.of(recipe.source, data.inputs if data is not None else ())
@@ -135,7 +135,7 @@ def _with_data(context: Context, path: str, data: RowDataset, recipe: Recipe, ra
             f"--calibration {own} with --data: random rows would spoil the ranges that real rows give",
             "leave --calibration out: a seeded part of --data is then set aside for it",
         )
-    calibration = open_data(own, raw=raw) if own is not None else None
+    calibration = open_data(own, raw=raw, say=context.reporter.say) if own is not None else None
     name = f"{data.fingerprint} {recipe.seed} {calibration.fingerprint if calibration else ''}"
     place = context.cache / "splits" / f"{hashlib.sha256(name.encode()).hexdigest()}.npz"
     if not place.exists():

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from mlpack.core.dataset import RawOptions
     from mlpack.core.model import TensorSpec
+    from mlpack.core.stage import Say
     from mlpack.datasets.rows import RowDataset
 
 __all__ = ["DATASETS", "check_fits", "open_data", "raw_kind"]
@@ -47,18 +48,19 @@ def open_data(
     seed: int = 0,
     fingerprint: str | None = None,
     raw: RawOptions | None = None,
+    say: Say | None = None,
 ) -> RowDataset:
     """Open what `--data` or `--calibration` names; with the model's inputs, checked against them and cast.
 
     `random:N` needs the inputs. With the fingerprint of an earlier opening the values are not read again. `raw` says
-    how texts and images are prepared.
+    how texts and images are prepared; `say` hears how far the first look at those is.
 
     Raises:
         DataError: not there, no data, or data that does not fit.
     """
     if path.startswith("random:"):
         return DATASETS["random"](path, inputs, seed)
-    dataset = _open(path, fingerprint, raw)
+    dataset = _open(path, fingerprint, raw, say)
     return dataset if inputs is None else check_fits(dataset, inputs)
 
 
@@ -73,7 +75,7 @@ def raw_kind(path: str) -> str | None:
     return "image_folder" if any(path.suffix.lower() in RAW_IMAGES for path in inside) else None
 
 
-def _open(path: str, fingerprint: str | None, raw: RawOptions | None) -> RowDataset:
+def _open(path: str, fingerprint: str | None, raw: RawOptions | None, say: Say | None) -> RowDataset:
     place = Path(path).expanduser()
     if not place.exists():
         if is_reference(path):
@@ -88,7 +90,7 @@ def _open(path: str, fingerprint: str | None, raw: RawOptions | None) -> RowData
     if kind is not None:
         if raw is None:
             raise DataError(f"{path} holds {RAW_KINDS[kind]}", RAW_NEEDS[kind])
-        return DATASETS[kind](place.resolve(), raw, fingerprint)
+        return DATASETS[kind](place.resolve(), raw, fingerprint, say)
     if place.is_dir():
         return DATASETS["npy_folder"](place.resolve(), fingerprint)
     if not place.is_file():

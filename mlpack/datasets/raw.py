@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from mlpack.core.dataset import RawOptions
+    from mlpack.core.stage import Say
     from mlpack.datasets.rows import RowDataset
     from mlpack.datasets.survey import Survey
 
@@ -164,7 +165,9 @@ class RawDataset:
         )
 
 
-def open_raw(source: RawSource, options: RawOptions, name: str, fingerprint: str | None = None) -> RowDataset:
+def open_raw(
+    source: RawSource, options: RawOptions, name: str, fingerprint: str | None = None, say: Say | None = None
+) -> RowDataset:
     """The dataset of a source, every sample of which has been looked at once.
 
     Raises:
@@ -176,7 +179,7 @@ def open_raw(source: RawSource, options: RawOptions, name: str, fingerprint: str
     except PipelineError as error:
         raise DataError(error.message, "make it again: mlpack optimize … --data …") from error
     known = fingerprint or hashlib.sha256(f"{source.digest} {prepared_by(folder, pipeline)}".encode()).hexdigest()
-    found = survey(source, pipeline, known)
+    found = survey(source, pipeline, known, lambda done: say and say(f"looking at {name}", done, len(source)))
     if len(found.bad) > options.skip_bad:
         shown = "; ".join(f"{source.named(row)}: {why}" for row, why in found.bad[:_SHOWN])
         more = f"; and {len(found.bad) - _SHOWN} more" if len(found.bad) > _SHOWN else ""

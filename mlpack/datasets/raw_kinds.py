@@ -10,10 +10,11 @@ from mlpack.pipeline import FILE, read_document
 
 if TYPE_CHECKING:
     from mlpack.core.dataset import RawOptions
+    from mlpack.core.stage import Say
     from mlpack.datasets.rows import RowDataset
 
 
-def open_table(path: Path, options: RawOptions, fingerprint: str | None = None) -> RowDataset:
+def open_table(path: Path, options: RawOptions, fingerprint: str | None = None, say: Say | None = None) -> RowDataset:
     """The texts of a `.csv`, `.tsv`, `.jsonl` or `.parquet`.
 
     Raises:
@@ -22,10 +23,10 @@ def open_table(path: Path, options: RawOptions, fingerprint: str | None = None) 
     from mlpack.datasets.table_file import TableFile
 
     fields = (_document(options).get("preprocess") or {}).get("fields")
-    return open_raw(TableFile(path, options.columns, _classes(options), fields), options, path.name, fingerprint)
+    return open_raw(TableFile(path, options.columns, _classes(options), fields), options, path.name, fingerprint, say)
 
 
-def open_images(path: Path, options: RawOptions, fingerprint: str | None = None) -> RowDataset:
+def open_images(path: Path, options: RawOptions, fingerprint: str | None = None, say: Say | None = None) -> RowDataset:
     """The images of a folder.
 
     Raises:
@@ -33,7 +34,7 @@ def open_images(path: Path, options: RawOptions, fingerprint: str | None = None)
     """
     from mlpack.datasets.image_folder import ImageFolder
 
-    return open_raw(ImageFolder(path, _classes(options)), options, path.name, fingerprint)
+    return open_raw(ImageFolder(path, _classes(options)), options, path.name, fingerprint, say)
 
 
 def _classes(options: RawOptions) -> tuple[str, ...]:

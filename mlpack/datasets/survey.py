@@ -16,7 +16,7 @@ from mlpack.datasets.cache import cache_folder
 from mlpack.pipeline import PipelineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from mlpack.datasets.raw import RawRows, RawSource
@@ -75,8 +75,11 @@ class Survey:
             )
 
 
-def survey(source: RawSource, pipeline: Pipeline, fingerprint: str) -> Survey:
-    """Look at all samples, or take what an earlier look at the same content found."""
+def survey(source: RawSource, pipeline: Pipeline, fingerprint: str, tell: Callable[[int], object]) -> Survey:
+    """Look at all samples, or take what an earlier look at the same content found.
+
+    `tell` hears how many have been looked at.
+    """
     place = cache_folder() / "surveys" / f"{fingerprint}.npz"
     if place.is_file():
         return Survey.load(place, fingerprint)
@@ -85,6 +88,8 @@ def survey(source: RawSource, pipeline: Pipeline, fingerprint: str) -> Survey:
     lengths: list[int] = []
     bad: list[tuple[int, str]] = []
     for row, (length, digest, why) in enumerate(_looks(source, pipeline)):
+        if row % _PIECE == 0:
+            tell(row)
         if why is not None:
             bad.append((row, why))
             continue
