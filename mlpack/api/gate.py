@@ -118,7 +118,7 @@ def _scores(
     stored: Stored, baseline: Against, data: str | None, metric: str | None, context: Context
 ) -> tuple[Scored, Scored, Scored | None]:
     """The results of the artifact, of the baseline and of the original, on the same rows."""
-    from mlpack.api.rescoring import context_of, refuse_other_rows, score
+    from mlpack.api.rescoring import context_of, prepared_as, refuse_other_rows, score
 
     original: Scored | None
     if data is None:
@@ -130,7 +130,11 @@ def _scores(
         name = metric or stored.artifact.accuracy.metric
         output = stored.artifact.recipe.get("data", {}).get("output")
         new = score(stored, name, output, context)
-        old = baseline.scored if baseline.stored is None else score(baseline.stored, name, output, context)
+        old = baseline.scored
+        if baseline.stored is not None:
+            # The same rows by content, however each of the two prepares them.
+            theirs = prepared_as(baseline.stored, data, stored, context)
+            old = replace(score(baseline.stored, name, output, theirs), part=new.part)
         own = scored(stored, ORIGINAL)
         original = own if own.part == new.part and own.metric == new.metric else None
     refuse_other_rows(new, old)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from mlpack.api.baselines import OPTIMIZED, Scored, of_arrays, scored
 from mlpack.api.lookup import intact_model, raw_options
 from mlpack.core.arrays import load_arrays
+from mlpack.datasets import raw_kind
 from mlpack.engine.run import run
 from mlpack.errors import DataError, GateFailed
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mlpack.core.artifact import Stored
+    from mlpack.datasets.raw import RawDataset
     from mlpack.engine.context import Context
 
 
@@ -43,6 +45,34 @@ def context_of(data: str, stored: Stored, context: Context) -> Context:
     assert stored.artifact.accuracy.part is not None
     parts = dict.fromkeys(PARTS, stored.artifact.accuracy.part)
     return replace(context, data=make_ref(data, opened, place, raw=raw), parts=parts)
+
+
+def prepared_as(other: Stored, data: str, stored: Stored, context: Context) -> Context:
+    """The context for another artifact on the same rows: its own pipeline prepares them, where that is another one.
+
+    Raises:
+        DataError: the two cannot use the same samples of the data.
+    """
+    import numpy as np
+
+    from mlpack.datasets import open_data
+
+    mine, theirs = raw_options(stored), raw_options(other)
+    if raw_kind(data) is None or mine is None or theirs is None or context.data is None:
+        return context
+    one, two = (cast("RawDataset", open_data(data, raw=raw)) for raw in (mine, theirs))
+    if one.fingerprint == two.fingerprint:
+        return context
+    if not np.array_equal(one.content, two.content):
+        raise DataError(
+            f"of {data} {stored.artifact.name} and {other.artifact.name} can use different samples",
+            "leave out the samples that one of them cannot use",
+        )
+    ref = context.data.model_copy(update={"raw": theirs, "fingerprint": two.fingerprint, "inputs": two.inputs})
+    parts = {
+        part: hashlib.sha256(f"{key} {two.fingerprint}".encode()).hexdigest() for part, key in context.parts.items()
+    }
+    return replace(context, data=ref, parts=parts)
 
 
 def _confirmed_rows(stored: Stored, fingerprint: str) -> np.ndarray | None:

@@ -91,6 +91,11 @@ class RawDataset:
     def __len__(self) -> int:
         return len(self._found.rows)
 
+    @property
+    def content(self) -> np.ndarray:
+        """A 64-bit hash of each sample before it is prepared, uint64 [n]."""
+        return self._found.content
+
     def batches(self, size: int) -> Iterator[Batch]:
         """Batches of `size` samples; any may be shorter."""
         return self.batches_of(np.arange(len(self)), size)
