@@ -151,6 +151,10 @@ def test_an_unchanged_run_is_seen_and_another_length_is_not(counted):
         again = mlpack.optimize("model.py:model", columns="text=text,label=label", max_length=16, **told)
     assert not again.unchanged
     assert again.stored.artifact.pipeline.digest != counted.artifact.pipeline.digest
+    # Each prepares the same samples its own way: what is cut off is missed.
+    gated = mlpack.gate("counted@2", against="counted@1", data="reviews.csv", latency=False)
+    assert gated.verdict == "fail", gated.checks
+    assert mlpack.gate("counted@1", against="counted@1", data="reviews.csv", latency=False).verdict == "pass"
 
 
 def test_a_function_comes_after_the_model(counted):
