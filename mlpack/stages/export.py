@@ -44,7 +44,8 @@ class Export(Stage):
     gives: ClassVar[Format | None] = "onnx"
     libraries: ClassVar[tuple[str, ...]] = ("torch", "onnx", "onnxscript", "onnxruntime")
     code: ClassVar[tuple[str, ...]] = (
-        "mlpack.stages.samples", "mlpack.backends.torch", "mlpack.backends.torch_loader",
+        "mlpack.stages.samples", "mlpack.stages.export_recurrent", "mlpack.backends.torch",
+        "mlpack.backends.torch_loader",
     )  # fmt: skip
     keyed_by_target: ClassVar[bool] = False
 
@@ -98,6 +99,7 @@ def _export(model: Model, example: dict[str, np.ndarray], opset: int) -> onnx.Mo
     import torch
 
     from mlpack.backends.torch import load_exported, load_module, to_tensor
+    from mlpack.stages.export_recurrent import whole_recurrent_layers
 
     arguments = tuple(to_tensor(example[spec.name]) for spec in model.inputs)
     inputs = [spec.name for spec in model.inputs]
@@ -110,7 +112,7 @@ def _export(model: Model, example: dict[str, np.ndarray], opset: int) -> onnx.Mo
     if isinstance(getattr(module, "inner", module), torch.jit.ScriptModule):
         return _export_torchscript(module, arguments, model)
     try:
-        with contextlib.redirect_stdout(None):
+        with contextlib.redirect_stdout(None), whole_recurrent_layers() as translations:
             exported = torch.onnx.export(
                 module,
                 arguments if program is None else (),
@@ -120,6 +122,7 @@ def _export(model: Model, example: dict[str, np.ndarray], opset: int) -> onnx.Mo
                 output_names=outputs,
                 # One tuple, for the one parameter *tensors of the flat module.
                 dynamic_shapes=(shapes,) if program is None else None,
+                custom_translation_table=translations,
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
