@@ -45,7 +45,8 @@ class Export(Stage):
     gives: ClassVar[Format | None] = "onnx"
     libraries: ClassVar[tuple[str, ...]] = ("torch", "onnx", "onnxscript", "onnxruntime")
     code: ClassVar[tuple[str, ...]] = (
-        "mlpack.stages.samples", "mlpack.backends.torch", "mlpack.backends.torch_loader", "mlpack.backends.torch_modes",
+        "mlpack.stages.samples", "mlpack.stages.export_recurrent", "mlpack.backends.torch",
+        "mlpack.backends.torch_loader", "mlpack.backends.torch_modes",
     )  # fmt: skip
     keyed_by_target: ClassVar[bool] = False
 
@@ -106,6 +107,7 @@ def _export(model: Model, example: dict[str, np.ndarray], opset: int, out: Path)
     import torch
 
     from mlpack.backends.torch import load_exported, load_module, to_tensor
+    from mlpack.stages.export_recurrent import whole_recurrent_layers
 
     arguments = tuple(to_tensor(example[spec.name]) for spec in model.inputs)
     inputs = [spec.name for spec in model.inputs]
@@ -118,7 +120,7 @@ def _export(model: Model, example: dict[str, np.ndarray], opset: int, out: Path)
     if isinstance(getattr(module, "inner", module), torch.jit.ScriptModule):
         return _export_torchscript(module, arguments, model, out)
     try:
-        with contextlib.redirect_stdout(None):
+        with contextlib.redirect_stdout(None), whole_recurrent_layers() as translations:
             exported = torch.onnx.export(
                 module,
                 arguments if program is None else (),
@@ -128,6 +130,7 @@ def _export(model: Model, example: dict[str, np.ndarray], opset: int, out: Path)
                 output_names=outputs,
                 # One tuple, for the one parameter *tensors of the flat module.
                 dynamic_shapes=(shapes,) if program is None else None,
+                custom_translation_table=translations,
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:

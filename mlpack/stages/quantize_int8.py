@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import logging
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import onnx
 from onnx import TensorProto
 from onnxruntime.quantization import (
     CalibrationDataReader,
@@ -78,6 +80,7 @@ def dynamic(model: Model, job: Job, options: Quantize) -> None:
     job.say("quantizing, dynamic ranges")
     with tempfile.TemporaryDirectory(dir=job.out.parent) as folder:
         prepared = _prepared(model, Path(folder))
+        _unshare_gemm_weights(prepared, external=_external(model))
         _guarded(
             quantize_dynamic,
             prepared,
@@ -153,6 +156,24 @@ def _prepared(model: Model, folder: Path) -> Path:
     return prepared
 
 
+def _unshare_gemm_weights(prepared: Path, *, external: bool) -> None:
+    """Give each Gemm a weight of its own: quantize_dynamic turns it in place, once for each node that reads it."""
+    proto = onnx.load(prepared)
+    weights = {weight.name: weight for weight in proto.graph.initializer}
+    readers = Counter(name for node in proto.graph.node for name in node.input)
+    copied = False
+    for node in proto.graph.node:
+        name = node.input[1] if node.op_type == "Gemm" else ""
+        if name in weights and readers[name] > 1:
+            readers[name] -= 1
+            own = proto.graph.initializer.add()
+            own.CopyFrom(weights[name])
+            own.name = node.input[1] = f"{name}_{readers[name]}"
+            copied = True
+    if copied:
+        onnx.save(proto, prepared, save_as_external_data=external, location="unshared.onnx.data")
+
+
 def _excluded(prepared: Path, exclude: tuple[str, ...]) -> list[str]:
     """The nodes of the graph that lie in one of these modules, or have one of these names.
 
@@ -161,8 +182,6 @@ def _excluded(prepared: Path, exclude: tuple[str, ...]) -> list[str]:
     """
     if not exclude:
         return []
-    import onnx
-
     names = [node.name for node in onnx.load(prepared, load_external_data=False).graph.node]
     found: list[str] = []
     for wanted in exclude:

@@ -31,6 +31,7 @@ NEED_A_LIBRARY = {
     "mlpack.quantization.coverage": "onnx",
     "mlpack.quantization.layer_errors": "onnx",
     "mlpack.quantization.ranges": "onnx",
+    "mlpack.stages.export_recurrent": "torch",
     "mlpack.stages.quantize_int8": "onnx",
 }
 # These are copied into packages: they run beside a server's libraries, without mlpack.

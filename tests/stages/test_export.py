@@ -1,5 +1,6 @@
 """Every kind of torch model becomes an ONNX file that answers the same at any batch, with nodes named by module."""
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -121,6 +122,24 @@ def test_two_inputs_and_a_tree_of_outputs(bench):
         net = zoo.pair().eval()
         expected = net(torch.from_numpy(rows["a"]), torch.from_numpy(rows["b"]))
         assert relative(expected["parts"]["right"].detach().numpy(), answers(exported, rows)["parts.right"]) < 1e-5
+
+
+@pytest.mark.parametrize(("name", "operator"), [("gru_reader", "GRU"), ("lstm_reader", "LSTM")])
+def test_a_recurrent_net_takes_any_length_and_stays_whole(bench, name, operator):
+    original = bench.load(f"{ZOO}:{name}", inputs=("tokens=int64:batch,length",))
+    exported = Export().run(original, bench.job()).model
+    assert exported.inputs[0].dims == ("batch", "length")
+    operators = [node.op_type for node in onnx.load(exported.entry_path).graph.node]
+    assert operators.count(operator) == 2
+    assert not {"Loop", "Scan"} & set(operators)
+    random = np.random.default_rng(0)
+    for count, length in ((1, 1), (1, 23), (4, 2), (3, 11)):
+        assert same_as_torch(original, exported, {"tokens": random.integers(0, 50, (count, length))}) < 1e-5
+
+
+def test_exporting_leaves_torch_as_it_was(kept):
+    kept.exported("tagger")
+    assert not {"gru", "lstm"} & set(vars(torch._VF))
 
 
 def test_one_calibration_row_does_not_fix_the_batch(bench, kept):

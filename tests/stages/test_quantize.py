@@ -120,6 +120,14 @@ def test_dynamic_int8_has_integer_products_and_an_embedding_of_bytes(bench, kept
     assert outcome.model.numerics_share == round(weighted / (weighted + between_activations), 4)
 
 
+def test_dynamic_int8_of_a_layer_that_is_used_twice(bench, kept):
+    outcome = run(bench, kept.ready("siamese"), VNNI, None, method="dynamic")
+    assert len(Graph(outcome.model).of("MatMulInteger")) == 3
+    rows = rows_for("siamese", 8)
+    expected, got = answers(kept.ready("siamese"), rows), answers(outcome.model, rows)
+    assert relative(expected["output"], got["output"]) < 0.1
+
+
 def test_dynamic_int8_of_a_recurrent_net(bench, kept):
     outcome = run(bench, kept.ready("tagger"), VNNI, None, method="dynamic")
     assert Graph(outcome.model).of("DynamicQuantizeLSTM")

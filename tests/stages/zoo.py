@@ -86,6 +86,32 @@ class Tagger(nn.Module):
         return self.head(states[:, -1])
 
 
+class Reader(nn.Module):
+    """Recurrent layers over tokens of any number: the last one reads in both directions."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.embedding = nn.Embedding(50, 6)
+        self.recurrent = kind(6, 8, num_layers=2, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, tokens):
+        states, _ = self.recurrent(self.embedding(tokens))
+        return self.head(states.mean(1))
+
+
+class Siamese(nn.Module):
+    """One layer reads two inputs; its weight is square, so turned the wrong way it still fits."""
+
+    def __init__(self):
+        super().__init__()
+        self.shared = nn.Linear(8, 8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, left, right):
+        return self.head(torch.relu(self.shared(left)) - torch.relu(self.shared(right)))
+
+
 class Pair(nn.Module):
     """Two inputs, outputs in a tree."""
 
@@ -184,6 +210,20 @@ def transformer():
 
 def tagger():
     return _made(Tagger)
+
+
+def gru_reader():
+    torch.manual_seed(0)
+    return Reader(nn.GRU)
+
+
+def lstm_reader():
+    torch.manual_seed(0)
+    return Reader(nn.LSTM)
+
+
+def siamese():
+    return _made(Siamese)
 
 
 def pair():
