@@ -251,7 +251,7 @@ def large_weights(content: Result) -> str:
     for run in content["runs"]:
         rows = [
             [
-                f"{stage['stage']} {stage['what']}".strip(),
+                f"{stage['stage']}, {stage['what']}" if stage["what"] else stage["stage"],
                 f"{stage['seconds']:.1f} s",
                 f"{stage['peak_rss_bytes'] / 1e9:.1f} GB",
                 f"{stage['size_bytes'] / 1e9:.2f} GB",
@@ -262,7 +262,8 @@ def large_weights(content: Result) -> str:
         head = ["stage", "time", "peak memory", "written"]
         parts.append(f"`--{run['asked']}`, {run['wall_s']:.0f} s in all: {came}\n\n{table(head, rows)}")
     size = content["weights_bytes"] / 1e9
-    return f"A model with {size:.2f} GB of float32 weights.\n\n" + "\n\n".join(parts)
+    said = "Peaks are those of a stage's own process; profile_latency runs its contenders in others."
+    return f"A model with {size:.2f} GB of float32 weights. {said}\n\n" + "\n\n".join(parts)
 
 
 def _published(run: Result) -> str:
