@@ -241,7 +241,7 @@ def _of_folder(source: SourceSpec, *, needed: bool) -> Draft:
     folder = Path(source.model).expanduser()
     if not (folder / "config.json").is_file():
         return Draft()
-    from mlpack.sources.hf_pipeline import pipeline_of
+    from mlpack.sources.hf_pipeline import pipeline_of, without_before
 
     work = tempfile.TemporaryDirectory(prefix="mlpack-")
     try:
@@ -249,7 +249,7 @@ def _of_folder(source: SourceSpec, *, needed: bool) -> Draft:
     except ModelError:
         if needed:
             raise
-        return Draft()
+        return Draft({"schema": SCHEMA, **without_before(folder)})
     return Draft({"schema": SCHEMA, **document}, dict(files), work)
 
 

@@ -139,7 +139,7 @@ def test_a_server_answers_raw_texts_as_predict_does(counted, serve):
     assert status == 200, answer
     for row, told in zip(rows, answer["predictions"], strict=False):
         assert told["label"] == row["label"]
-        assert told["score"] == pytest.approx(row["score"], abs=1e-4)
+        assert told["score"] == pytest.approx(row["score"], abs=0.01)
     client = run_client(server.package, server.url)
     assert client.returncode == 0, client.stdout
 
@@ -194,7 +194,7 @@ def test_images_are_optimized_predicted_and_served(place, serve):
     for row in rows[::40]:
         status, answer = server.ask("/predict", (place / "pictures" / row["file"]).read_bytes(), "image/png")
         assert status == 200, answer
-        assert answer["predictions"] == [{"label": row["label"], "score": pytest.approx(row["score"], abs=1e-4)}]
+        assert answer["predictions"] == [{"label": row["label"], "score": pytest.approx(row["score"], abs=0.01)}]
     (place / "pictures" / "dark" / "000.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"dark/000\.png"):
         mlpack.predict("bright", data="pictures", out="again.jsonl")
