@@ -210,7 +210,7 @@ def prepared_by(folder: Path, pipeline: Pipeline) -> str:
 def _notes(found: Survey, pipeline: Pipeline) -> Iterator[str]:
     """What a user should know of how the data was taken."""
     if found.bad:
-        yield f"{len(found.bad):,} samples cannot be used and are left out"
+        yield f"samples that cannot be used are left out: {len(found.bad):,}"
     longest = getattr(pipeline.preprocess, "max_length", None)
     if found.lengths is not None and longest:
         cut = int((found.lengths > longest).sum())
