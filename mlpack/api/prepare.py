@@ -13,7 +13,7 @@ from mlpack.errors import DataError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mlpack.api.preprocessing import Draft
+    from mlpack.api.pipeline_draft import Draft
     from mlpack.core.dataset import DataRef, Part, RawOptions
     from mlpack.core.model import Model
     from mlpack.core.recipe import Recipe
@@ -110,7 +110,7 @@ def with_source(opened: Opened, recipe: Recipe, source: Done) -> Prepared:
     Raises:
         DataError: the data does not fit the model.
     """
-    from mlpack.api.preprocessing import finished
+    from mlpack.api.pipeline_draft import finished
     from mlpack.datasets import check_fits
 
     context, data, given = opened.context, opened.data, recipe.data.evaluation

@@ -2,67 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
 import tempfile
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlpack.core.arrays import load_arrays
-from mlpack.core.artifact import PipelineRecord
-from mlpack.core.dataset import RawOptions, from_json
-from mlpack.core.filesystem import refused_by_machine, remove, temporary_sibling
-from mlpack.core.model import sha256_of
+from mlpack.api.pipeline_draft import SCHEMA, Draft
+from mlpack.core.dataset import RawOptions
 from mlpack.datasets import raw_kind
 from mlpack.errors import DataError, ModelError, UsageError
-from mlpack.pipeline import FILE, Pipeline, PipelineError
 
 if TYPE_CHECKING:
-    from mlpack.core.model import Model
     from mlpack.core.recipe import DataSpec, Recipe, SourceSpec
 
-SCHEMA = 1
 _MEDIA = {"table_file": "text", "image_folder": "image"}
 _USUAL_INPUTS = ("input_ids", "attention_mask")
-
-
-@dataclass
-class Draft:
-    """A `pipeline.yaml` in the making, and the files that go beside it."""
-
-    document: dict[str, Any] = field(default_factory=lambda: {"schema": SCHEMA})
-    files: dict[str, Path] = field(default_factory=dict)
-    # Where files lie that were made for it; they go when the draft goes.
-    work: tempfile.TemporaryDirectory[str] | None = None
-
-    @property
-    def says_nothing(self) -> bool:
-        """Whether there is neither a before nor an after."""
-        return not self.document.get("preprocess") and not self.document.get("postprocess")
-
-    def write(self, cache: Path) -> Path:
-        """The pipeline's folder in the cache, under the digest of its content."""
-        import yaml
-
-        told = [self.document, {name: sha256_of(path) for name, path in self.files.items()}]
-        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-        place = cache / "pipelines" / digest
-        if place.is_dir():
-            return place
-        with refused_by_machine(place):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            folder = temporary_sibling(place)
-            for name, path in self.files.items():
-                shutil.copyfile(path, folder / name)
-            (folder / FILE).write_text(yaml.safe_dump(self.document, sort_keys=False, allow_unicode=True))
-            try:
-                folder.rename(place)
-            except OSError:
-                # Another process has just made the same one.
-                remove(folder)
-        return place
 
 
 def draft_of(recipe: Recipe) -> Draft | None:
@@ -113,80 +66,6 @@ def raw_options(draft: Draft | None, data: DataSpec, cache: Path) -> RawOptions 
     if draft is None or draft.document.get("preprocess") is None:
         return None
     return RawOptions(pipeline=str(draft.write(cache)), columns=columns_of(data.columns), skip_bad=data.skip_bad or 0)
-
-
-def finished(draft: Draft, model: Model) -> Draft:
-    """The pipeline with what only the loaded model tells: its inputs, and which output the labels name.
-
-    An output [batch, classes] of floats is the one; where several are, or none, nothing is said. A preprocess that does
-    not give what the model takes is left out: the data was arrays, or it would have been refused.
-    """
-    before = draft.document.get("preprocess")
-    before = before and _fitted(before, model)
-    draft = replace(draft, document={**draft.document, "preprocess": before})
-    labels = draft.document.get("labels")
-    if draft.document.get("postprocess") is not None or not labels:
-        return draft
-    fitting = [spec for spec in model.outputs if spec.dims[1:] == (len(labels),) and spec.dtype.startswith("float")]
-    if len(fitting) != 1:
-        return draft
-    after = {"kind": "labels", "output": fitting[0].name, "labels": list(labels)}
-    return replace(draft, document={**draft.document, "postprocess": after})
-
-
-def _fitted(before: dict[str, Any], model: Model) -> dict[str, Any] | None:
-    """With the names of the model's inputs; a single array goes to a single input whatever its name."""
-    names = [spec.name for spec in model.inputs]
-    if before["kind"] == "image":
-        return {**before, "input": names[0]} if len(names) == 1 else None
-    given = before["inputs"]
-    if len(names) == len(given) == 1:
-        given = {names[0]: next(iter(given.values()))}
-    if set(names) - set(given):
-        return None
-    made = {**before, "inputs": {name: given[name] for name in names}}
-    lengths = {spec.dims[1] for spec in model.inputs if len(spec.dims) > 1}
-    if before["kind"] == "text" and len(lengths) == 1 and isinstance(length := lengths.pop(), int):
-        made["length"] = length
-    return made
-
-
-def pipeline_record(draft: Draft, cache: Path) -> PipelineRecord:
-    """What artifact.json says of the pipeline.
-
-    Raises:
-        DataError: it does not hold together.
-    """
-    folder = draft.write(cache)
-    try:
-        fields = Pipeline.load(folder).fields
-    except PipelineError as error:
-        raise DataError(error.message, "look at the tokenizer, preset or function that was given") from error
-    kinds = {side: (draft.document.get(side) or {}).get("kind") for side in ("preprocess", "postprocess")}
-    labels = tuple(map(str, draft.document.get("labels") or ()))
-    return PipelineRecord(path="pipeline", fields=fields, labels=labels, digest=folder.name, **kinds)
-
-
-def golden_answers(pipeline: Path, golden: Path) -> str:
-    """What comes after the model for the golden samples, a JSON object per line; empty where nothing does.
-
-    Raises:
-        DataError: the model's answers are not what the postprocess was made for.
-    """
-    made = Pipeline.load(pipeline)
-    raw = golden / "raw.jsonl"
-    if made.postprocess is None or not raw.is_file():
-        return ""
-    samples = [json.loads(line) for line in raw.read_text(encoding="utf-8").splitlines()]
-    fields = {name: [from_json(sample[name]) for sample in samples] for name in samples[0]}
-    try:
-        columns = made.finish(load_arrays(golden / "outputs.npz"), fields)
-    except PipelineError as error:
-        raise DataError(
-            f"what comes after the model: {error.message}", "give it its own: --postprocess file.py:function"
-        ) from error
-    rows = ({name: values[at] for name, values in columns.items()} for at in range(len(samples)))
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def columns_of(text: str | None) -> dict[str, str]:
@@ -256,7 +135,7 @@ def _of_folder(source: SourceSpec, *, needed: bool) -> Draft:
 def _look_at_data(draft: Draft, data: DataSpec) -> None:
     """What the data says of the pipeline: the names of the classes, where the model's folder has none, and pairs."""
     before, after = draft.document.get("preprocess"), draft.document.get("postprocess") or {}
-    names: tuple[str, ...] = tuple(after.get("labels") or ())
+    names: tuple[str, ...] = _given_labels(data.labels) or tuple(after.get("labels") or ())
     kind = None if data.evaluation is None else raw_kind(data.evaluation)
     if kind == "image_folder":
         from mlpack.datasets.image_folder import class_names
@@ -274,6 +153,25 @@ def _look_at_data(draft: Draft, data: DataSpec) -> None:
         before["max_length"] = data.max_length
     if names:
         draft.document["labels"] = list(names)
+
+
+def _given_labels(text: str | None) -> tuple[str, ...]:
+    """`no,yes`, or a file with a name on each line.
+
+    Raises:
+        UsageError: a name comes twice.
+    """
+    if text is None:
+        return ()
+    path = Path(text).expanduser()
+    pieces = path.read_text(encoding="utf-8").splitlines() if path.is_file() else text.split(",")
+    names = tuple(piece.strip() for piece in pieces if piece.strip())
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"--labels {text} names {twice!r} twice", "--labels no,yes")
+    if not names:
+        raise UsageError(f"--labels {text!r} names nothing", "--labels no,yes")
+    return names
 
 
 def _say_after(draft: Draft, data: DataSpec) -> None:

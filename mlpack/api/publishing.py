@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import mlpack
+from mlpack.api.pipeline_draft import golden_answers, pipeline_record
 from mlpack.api.pipeline_timings import pipeline_parts, with_pipeline
-from mlpack.api.preprocessing import golden_answers, pipeline_record
 from mlpack.api.records import (
     accuracy_of,
     candidates_of,

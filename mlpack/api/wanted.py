@@ -26,7 +26,8 @@ class Wanted(TypedDict, total=False):
     `10% errors` or `none`; labelled data implies 1%. `output` is what the metric reads. Texts need a `tokenizer`
     (a folder), images a `preprocess` (a preset, a file of options, or `file.py:function`); `columns` says what a
     table holds where (`text=review,label=stars`), `postprocess` (`file.py:function`) what answers become,
-    `max_length` where texts are cut, `skip_bad` how many unusable samples may be left out. `factory` makes a state
+    `labels` the names of the classes in the order of their numbers (`no,yes`, or a file with one a line), `max_length`
+    where texts are cut, `skip_bad` how many unusable samples may be left out. `factory` makes a state
     dict's module; `inputs` are specs as in `image=float32:batch,3,224,224`. `settings` are `stage.option=value`.
     """
 
@@ -40,6 +41,7 @@ class Wanted(TypedDict, total=False):
     columns: str | None
     preprocess: str | Path | None
     postprocess: str | None
+    labels: str | Path | None
     max_length: int | None
     skip_bad: int | None
     max_drop: str | None
@@ -153,6 +155,7 @@ def _data(wanted: Wanted, known: Settings | None = None) -> DataSpec:
         columns=wanted.get("columns") or (known and known.columns),
         preprocess=_text(wanted.get("preprocess")) or (known and known.preprocess),
         postprocess=wanted.get("postprocess"),
+        labels=_text(wanted.get("labels")),
         max_length=wanted.get("max_length"),
         skip_bad=wanted.get("skip_bad") or None,
     )

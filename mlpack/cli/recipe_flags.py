@@ -67,6 +67,11 @@ class RecipeFlags:
     postprocess: Annotated[
         str | None, typer.Option(metavar="REF", help="What an answer becomes for people: file.py:function.")
     ] = None
+    labels: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Names of the classes in the order of their numbers: no,yes or a file with "
+                     "one a line. Default: the model folder's, else the data's, in alphabetical order."),
+    ] = None  # fmt: skip
     max_length: Annotated[
         int | None, typer.Option(metavar="TOKENS", min=1, help="Where texts are cut. Default: the tokenizer's limit.")
     ] = None

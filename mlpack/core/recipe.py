@@ -63,6 +63,7 @@ class DataSpec(Frozen):
     columns: str | None = None
     preprocess: str | None = None
     postprocess: str | None = None
+    labels: str | None = None
     max_length: int | None = Field(default=None, ge=1)
     skip_bad: int | None = Field(default=None, ge=0)
 

@@ -238,6 +238,21 @@ def test_what_does_not_go_together(counted):
         mlpack.optimize("model.py:model", data="reviews.csv", tokenizer="words", columns="text")
 
 
+def test_names_of_classes_that_are_not_as_many_as_the_model_has(counted):
+    write_table(Path("one.csv"), [row for row in texts(400) if row["label"] == "up"])
+    told = {"data": "one.csv", "tokenizer": "words", "settings": QUICK, "name": "one"}
+    with (
+        pytest.warns(UserWarning, match="every sample has the label 0"),
+        pytest.raises(DataError, match=r"names for 1 classes \(up, …\), but the model's output .* has 2") as error,
+    ):
+        mlpack.optimize("model.py:model", **told)
+    assert "--labels" in error.value.hint
+    with pytest.raises(UsageError, match="names 'up' twice"):
+        mlpack.optimize("model.py:model", labels="up,up", **told)
+    with pytest.raises(DataError, match="has the class 'up', which the model does not have: it has no, yes"):
+        mlpack.optimize("model.py:model", labels="no,yes", **told)
+
+
 def test_a_tokenizer_with_more_words_than_the_model_has(place):
     """Ids beyond the embedding: one line that names the model's refusal, not a traceback."""
     Path("model.py").write_text(TEXT_MODEL.replace("15, 8", "6, 8"))
