@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlpack.core.summary import Grid
-from mlpack.core.wording import count, interval, number, speed
+from mlpack.core.wording import count, interval, number, speed, times_interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ def bench_summary(done: Benched) -> Iterator[Part]:
         if result.sweep is not None:
             yield from _swept(result, result.sweep)
     for each in done.against:
-        within = f" {interval(each.speedup_ci95)}" if each.speedup_ci95 else ""
+        within = f" {times_interval(each.speedup_ci95)}" if each.speedup_ci95 else ""
         yield f"batch {each.batch}: {first.label} is {speed(each.speedup)}{within} as fast as {each.label}"
     if first.components:
         yield ""
@@ -72,7 +72,7 @@ def _latency(result: Result) -> Iterator[tuple[str, ...]]:
 
 def _speeds(result: Result) -> Iterator[tuple[str, ...]]:
     for index, each in enumerate(result.latency):
-        yield (*_named(result, index), str(each.batch), speed(each.speedup), interval(each.speedup_ci95))
+        yield (*_named(result, index), str(each.batch), speed(each.speedup), times_interval(each.speedup_ci95))
 
 
 def _named(result: Result, index: int) -> tuple[str, str]:

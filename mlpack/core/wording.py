@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_LEAST, _MOST = 0.01, 1000.0
 _UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
 
@@ -28,6 +29,18 @@ def number(value: float | None, digits: int = 4) -> str:
 def interval(bounds: Sequence[float] | None, digits: int = 3) -> str:
     """`[low, high]`; nothing for None."""
     return "" if bounds is None else f"[{', '.join(number(bound, digits) for bound in bounds)}]"
+
+
+def times(factor: float) -> str:
+    """How many times as fast, `2.31`; what two launches of a busy machine cannot tell is `<0.01` or `>1,000`."""
+    if factor < _LEAST:
+        return "<0.01"
+    return ">1,000" if not factor <= _MOST else f"{factor:.2f}"
+
+
+def times_interval(bounds: Sequence[float] | None) -> str:
+    """`[2.10, 2.52]`; nothing for None."""
+    return "" if bounds is None else f"[{', '.join(map(times, bounds))}]"
 
 
 def speed(factor: float | None) -> str:

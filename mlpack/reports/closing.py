@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlpack.core.summary import Commands, Facts, Grid
-from mlpack.core.wording import count, size
+from mlpack.core.wording import count, size, times
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -152,10 +152,11 @@ def _energy(timed: list[LatencyRecord]) -> Iterator[tuple[str, list[str]]]:
 def _speed(record: LatencyRecord) -> str:
     assert record.baseline is not None
     assert record.optimized is not None
+    assert record.speedup is not None
     low, high = record.speedup_ci95 or (record.speedup, record.speedup)
     tail = "" if record.optimized.p99 is None else f", P99 {record.optimized.p99:.3g} ms"
     return (
-        f"{record.speedup:.2f} × [{low:.2f}, {high:.2f}] at batch {record.batch}: "
+        f"{record.speedup:.2f} × [{times(low)}, {times(high)}] at batch {record.batch}: "
         f"P50 {record.baseline.p50:.3g} → {record.optimized.p50:.3g} ms{tail}"
     )
 
