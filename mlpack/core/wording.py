@@ -33,9 +33,11 @@ def interval(bounds: Sequence[float] | None, digits: int = 3) -> str:
 
 def times(factor: float) -> str:
     """How many times as fast, `2.31`; what two launches of a busy machine cannot tell is `<0.01` or `>1,000`."""
+    if factor != factor:  # noqa: PLR0124 - NaN
+        return "–"
     if factor < _LEAST:
         return "<0.01"
-    return ">1,000" if not factor <= _MOST else f"{factor:.2f}"
+    return ">1,000" if factor > _MOST else f"{factor:.2f}"
 
 
 def times_interval(bounds: Sequence[float] | None) -> str:
