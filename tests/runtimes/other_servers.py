@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 # Holds Triton's core (2.51) and its Python backend, whose stub wants numpy 1.
 PYTRITON, NUMPY = "nvidia-pytriton==0.7.0", "numpy==1.26.4"
@@ -25,11 +26,13 @@ def kept(request):
 def environment(folder: Path, *packages: str) -> Path:
     """The `bin` of a virtual environment with these packages; skips where they cannot be had."""
     ready = folder / "ready"
-    if not ready.is_file():
-        shutil.rmtree(folder, ignore_errors=True)
-        venv.create(folder, with_pip=True)
-        fetch(folder / "bin" / "python", "install", *packages)
-        ready.touch()
+    # Two workers may want the same one at once.
+    with FileLock(f"{folder}.lock"):
+        if not ready.is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+            venv.create(folder, with_pip=True)
+            fetch(folder / "bin" / "python", "install", *packages)
+            ready.touch()
     return folder / "bin"
 
 
@@ -41,17 +44,19 @@ def fetch(python: Path | str, *words: str) -> None:
 
 def triton_home(kept: Path) -> Path:
     """The folder of Triton's core and its Python backend; skips where they cannot be had."""
-    if not (kept / "pytriton" / "ready").is_file():
-        fetch(sys.executable, "download", "--no-deps", "--dest", str(kept / "wheels"), PYTRITON)
-        with zipfile.ZipFile(next((kept / "wheels").glob("nvidia_pytriton-*.whl"))) as wheel:
-            wheel.extractall(kept / "pytriton")
-        (kept / "pytriton" / "ready").touch()
     home = kept / "pytriton" / "pytriton" / "tritonserver"
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    stub = home / "python_backend_stubs" / python / "triton_python_backend_stub"
-    shutil.copy(stub, home / "backends" / "python")
-    for program in (home / "bin" / "tritonserver", home / "backends" / "python" / stub.name):
-        program.chmod(0o755)
+    with FileLock(str(kept / "pytriton.lock")):
+        if not (kept / "pytriton" / "ready").is_file():
+            fetch(sys.executable, "download", "--no-deps", "--dest", str(kept / "wheels"), PYTRITON)
+            with zipfile.ZipFile(next((kept / "wheels").glob("nvidia_pytriton-*.whl"))) as wheel:
+                wheel.extractall(kept / "pytriton")
+            python = f"{sys.version_info.major}.{sys.version_info.minor}"
+            stub = home / "python_backend_stubs" / python / "triton_python_backend_stub"
+            # Once: a program that runs cannot be written over.
+            shutil.copy(stub, home / "backends" / "python")
+            for program in (home / "bin" / "tritonserver", home / "backends" / "python" / stub.name):
+                program.chmod(0o755)
+            (kept / "pytriton" / "ready").touch()
     return home
 
 
