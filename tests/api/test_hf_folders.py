@@ -49,6 +49,9 @@ def test_a_folder_is_optimized_predicted_and_packaged(place):
     assert (mlpack.package("classifier", runtime="fastapi").path / "server").is_dir()
 
 
+# What random weights answer is of few classes.
+@pytest.mark.filterwarnings("ignore:fewer than 5 samples", "ignore:.*of the samples have the label")
+@pytest.mark.filterwarnings("ignore:every sample has the label")
 @pytest.mark.parametrize(
     ("kind", "metric"),
     [

@@ -135,7 +135,9 @@ def test_memory_holds_a_batch_not_the_data(store, place):
         "threads": 1,
         "data": str(folder),
         "batch": 50_000,
-        "folder": str(place / "work"),
+        "place": str(place / "work" / "outputs.npz"),
+        "raw": None,
+        "pipeline": None,
     }
     done = process.call("mlpack.api.predict:write_outputs", arguments, lambda *_: None)
     assert done.value["samples"] == 8_000_000

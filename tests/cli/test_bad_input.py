@@ -366,7 +366,9 @@ DATA_CASES = {
     "floats for whole numbers": (
         "models.py:embedding --data float-ids.npz --input ids=int64:batch,4", 2, "int64", "astype",
     ),
-    "numbers beyond the table": ("models.py:embedding --data high-ids.npz", 2, "index", ""),
+    "numbers beyond the table": (
+        "models.py:embedding --data high-ids.npz", 2, "the model's largest embedding has 10 entries", "tokenizer"
+    ),
     "NaN in the data": ("models.py:net --data nan.npz", 2, "NaN, first in row 17", "isfinite"),
     "NaN in the labels": ("models.py:net --data nan-labels.npz", 2, "'labels'", "isfinite"),
     "whole floats as labels": ("models.py:net --data whole-floats.npz", 2, "class numbers", "--metric top1"),

@@ -182,9 +182,16 @@ def test_agreement():
         used.keep({"y": np.eye(3), "loss": np.zeros(())}, None)
 
 
-def test_join_refuses_batches_of_different_shapes():
+def test_join_fills_up_shorter_batches_of_numbers_at_every_place():
     used = metric("agreement", labels=False, output=None)
+    pieces = [used.keep({"y": np.ones((2, 3, 4))}, None), used.keep({"y": np.ones((2, 5, 4))}, None)]
+    (joined,) = join(pieces).values()
+    assert joined.shape == (4, 20)
+    assert joined.sum(axis=1).tolist() == [12, 12, 20, 20]
+
+
+def test_join_refuses_batches_of_different_shapes():
     with pytest.raises(DataError, match="batch to batch"):
-        join([used.keep({"y": np.zeros((2, 3, 4))}, None), used.keep({"y": np.zeros((2, 5, 4))}, None)])
+        join([{"score": np.zeros((2, 3))}, {"score": np.zeros((2, 5))}])
     with pytest.raises(DataError, match="no samples"):
         join([])
