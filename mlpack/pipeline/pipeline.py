@@ -26,8 +26,6 @@ POSTPROCESS = {
 # These read what a model says of single tokens, and need the step that made the tokens to know which.
 _OF_TOKENS = ("tags", "spans")
 
-Raw = "Mapping[str, Sequence[Any]]"
-
 
 class Preprocess(Protocol):
     """Raw samples to the model's inputs.
