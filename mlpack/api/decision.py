@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlpack.api.flags import AGREEMENT_LIMIT, DEFAULT_LIMIT, NO_LIMIT
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from mlpack.api.prepare import Opened, Prepared
     from mlpack.core.model import Model
     from mlpack.core.recipe import Recipe, Step
     from mlpack.datasets.rows import RowDataset
+    from mlpack.datasets.split import Split
     from mlpack.engine.plan import Planned, Planner
     from mlpack.measure.limits import Limit
     from mlpack.measure.metrics import Metric
@@ -26,6 +30,9 @@ class Decision:
 
     `baseline` is the original's score, measured in an earlier run or assumed; `chance` that a harmless model is
     proven, `samples_needed` for 80%. `reason` says why nothing can be told where they are None.
+
+    With `clusters`, both are told for answers that change by whole clusters: `samples` then weigh as few as
+    `worth`, and `chance_apart` is the chance if each sample went its own way. The truth lies between.
     """
 
     metric: str | None
@@ -37,6 +44,9 @@ class Decision:
     chance: float | None
     samples_needed: int | None
     reason: str | None = None
+    clusters: int | None = None
+    worth: int | None = None
+    chance_apart: float | None = None
 
     @property
     def enough(self) -> bool:
@@ -59,7 +69,8 @@ def decision_of(
     data = opened.data
     if data is None:
         return undecided("there is no data: the verdict will be none")
-    samples = _confirming(opened)
+    split = _split(opened)
+    samples = len(split.confirming)
     if recipe.limit == NO_LIMIT:
         return undecided("there is no limit: the verdict will be none", samples=samples)
     name = recipe.accuracy.options.get("metric") if prepared is not None else recipe.data.metric
@@ -76,8 +87,31 @@ def decision_of(
     baseline = ASSUMED_BASELINE if measured is None else measured
     allowed = limit.absolute(baseline, judged)
     found = can_decide(samples, allowed)
-    return Decision(
+    apart = Decision(
         name, limit.text, allowed, baseline, measured is not None, samples, found.chance, found.samples_needed
+    )
+    return _by_cluster(apart, split.cluster_sizes) if len(split.cluster_sizes) else apart
+
+
+def _by_cluster(apart: Decision, sizes: np.ndarray) -> Decision:
+    """The same decision where the answers of a cluster change together.
+
+    Clusters of these sizes then tell as much as Kish's effective number of samples does (L. Kish, Survey
+    Sampling, 1965).
+    """
+    from mlpack.measure.limits import can_decide
+
+    assert apart.samples is not None
+    assert apart.limit is not None
+    worth = int(sizes.sum()) ** 2 / int(sizes @ sizes)
+    found = can_decide(max(1, math.floor(worth)), apart.limit)
+    return replace(
+        apart,
+        chance=found.chance,
+        samples_needed=math.ceil(found.samples_needed * apart.samples / worth),
+        clusters=len(sizes),
+        worth=found.samples,
+        chance_apart=apart.chance,
     )
 
 
@@ -87,12 +121,12 @@ def _has_classes(data: RowDataset) -> bool:
     return labels is not None and labels.ndim == 1 and labels.dtype.kind in "iub"
 
 
-def _confirming(opened: Opened) -> int:
+def _split(opened: Opened) -> Split:
     from mlpack.datasets.split import Split
 
     assert opened.context.data is not None
     assert opened.context.data.split is not None
-    return len(Split.load(Path(opened.context.data.split)).rows("confirming"))
+    return Split.load(Path(opened.context.data.split))
 
 
 def _known_score(recipe: Recipe, prepared: Prepared | None, planner: Planner, name: str) -> float | None:

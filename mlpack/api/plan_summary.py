@@ -71,6 +71,12 @@ def _decision(this: Decision) -> Iterator[str]:
     base = f"{this.metric} {number(this.baseline)}, {whose}"
     yield f"can the data decide? Limit {this.limit_text} = {number(this.limit * 100, 3)}pt ({base})"
     yield f"  {count(this.samples, 'sample')} would prove a harmless model in {_share(this.chance)} of cases"
+    if this.clusters is not None and this.chance_apart is not None:
+        yield (
+            f"  if the answers of each of their {count(this.clusters, 'cluster')} change together: "
+            f"they weigh as {count(this.worth or 0, 'sample')} then"
+        )
+        yield f"  in {_share(this.chance_apart)} of cases if every sample goes its own way"
     if not this.enough:
         yield f"  {this.samples_needed:,} would in 80% of cases"
     yield "  near the limit more data will not help"

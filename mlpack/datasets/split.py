@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +34,8 @@ _SHOWN = 5
 class Split:
     """Row numbers by part, ascending. With `own_calibration` its rows are those of the calibration data.
 
-    `notes` are what a user should know about the data; they are kept here because all of it was just read.
+    `notes` are what a user should know about the data, `cluster_sizes` how many confirming rows each cluster has;
+    both are kept here because all of the data was just read.
     """
 
     seed: int
@@ -43,6 +44,7 @@ class Split:
     choosing: np.ndarray
     confirming: np.ndarray
     notes: tuple[str, ...] = ()
+    cluster_sizes: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     def rows(self, part: Part) -> np.ndarray:
         """The rows of one part, int64, ascending."""
@@ -63,6 +65,7 @@ class Split:
             choosing=self.choosing,
             confirming=self.confirming,
             notes=np.array(self.notes, dtype=np.str_),
+            cluster_sizes=self.cluster_sizes,
         )
         write_atomic(path, buffer.getvalue())
 
@@ -77,6 +80,7 @@ class Split:
                 choosing=stored["choosing"],
                 confirming=stored["confirming"],
                 notes=tuple(map(str, stored["notes"])) if "notes" in stored else (),
+                cluster_sizes=stored["cluster_sizes"] if "cluster_sizes" in stored else np.empty(0, np.int64),
             )
 
 
@@ -120,7 +124,12 @@ def split(dataset: Dataset, seed: int, calibration: Dataset | None = None) -> Sp
         choosing=taken["choosing"],
         confirming=confirming,
         notes=notes(data, own or data, calibrating),
+        cluster_sizes=np.empty(0, np.int64) if clusters is None else _sizes(clusters[confirming]),
     )
+
+
+def _sizes(clusters: np.ndarray) -> np.ndarray:
+    return np.unique(clusters, return_counts=True)[1]
 
 
 def _too_few_groups(part: Part, quota: int, *, clustered: bool) -> DataError:

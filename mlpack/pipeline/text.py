@@ -36,7 +36,6 @@ class TextPreprocess:
         length: int | None = None,
         pad_id: int = 0,
         pad_type_id: int = 0,
-        pad_token: str = "[PAD]",  # noqa: S107 - a token of text
         dtype: str = "int64",
     ) -> None:
         from tokenizers import Tokenizer
@@ -53,7 +52,7 @@ class TextPreprocess:
         self._length = length
         self._from = dict(inputs)
         self._dtype = np.dtype(dtype)
-        self._pad = {"pad_id": pad_id, "pad_type_id": pad_type_id, "pad_token": pad_token}
+        self._fill = {"ids": pad_id, "type_ids": pad_type_id}
         dim: int | str = length or "length"
         self.inputs = tuple((name, self._dtype.name, ("batch", dim)) for name in inputs)
         self._tokenizer.no_padding()
@@ -67,8 +66,7 @@ class TextPreprocess:
         width = self._length or self._rounded(longest)
         made = {}
         for name, source in self._from.items():
-            fill = {"ids": self._pad["pad_id"], "type_ids": self._pad["pad_type_id"]}.get(source, 0)
-            array = np.full((len(encodings), width), fill, dtype=self._dtype)
+            array = np.full((len(encodings), width), self._fill.get(source, 0), dtype=self._dtype)
             for row, each in enumerate(encodings):
                 values = getattr(each, source)
                 array[row, : len(values)] = values

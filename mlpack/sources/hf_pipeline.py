@@ -154,7 +154,7 @@ def text_step(folder: Path, config: dict[str, Any], tokenizer: Path, inputs: Seq
     number = _number(token, content) if token else None
     if number is None:
         # A model that was trained one text at a time has no padding token: what the mask hides may be anything.
-        number, token = int(config.get("pad_token_id") or 0), token or "[PAD]"
+        number = int(config.get("pad_token_id") or 0)
     limits = [told.get("model_max_length"), most_tokens(config) or config.get("max_position_embeddings")]
     known = [int(each) for each in limits if isinstance(each, int | float) and 0 < each < _NO_LIMIT]
     known = known or [int(each) for each in [truncation.get("max_length")] if each]
@@ -163,7 +163,6 @@ def text_step(folder: Path, config: dict[str, Any], tokenizer: Path, inputs: Seq
         "tokenizer": TOKENIZER,
         "inputs": {name: _SOURCES[name] for name in inputs if name in _SOURCES},
         "pad_id": number,
-        "pad_token": token,
         "pad_type_id": int(told.get("pad_token_type_id") or 0),
     }
     if known:

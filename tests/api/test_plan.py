@@ -120,6 +120,23 @@ def test_the_measured_baseline_decides_what_the_data_can_prove(cache):
     assert mlpack.plan(cache / "tiny.yaml", max_drop="none").decision.reason
 
 
+def test_clusters_weigh_less_than_their_samples(cache, place):
+    rows = dict(np.load(TINY / "eval.npz"))
+    rows["cluster"] = np.arange(len(rows["labels"])) // 6
+    np.savez(place / "clustered.npz", **rows)
+    alone = mlpack.plan(f"{TINY}/model.py:model", data=TINY / "eval.npz", max_drop="5pt").decision
+    found = mlpack.plan(f"{TINY}/model.py:model", data=place / "clustered.npz", max_drop="5pt")
+    told = found.decision
+    assert (told.clusters, told.worth) == (told.samples // 6, told.samples // 6)
+    assert told.chance_apart == pytest.approx(alone.chance, abs=0.01)
+    assert told.chance < told.chance_apart
+    assert told.samples_needed == pytest.approx(6 * alone.samples_needed, rel=0.01)
+    assert alone.enough
+    assert not told.enough
+    line = f"  if the answers of each of their {told.clusters} clusters change together: "
+    assert f"{line}they weigh as {told.worth} samples then" in list(found.summary())
+
+
 def test_another_target_lacks_timing_and_what_it_cannot_do_is_refused(cache):
     found = mlpack.plan(cache / "tiny.yaml", target="a100")
     assert any("latency is not measured here" in each for each in found.lacks)
