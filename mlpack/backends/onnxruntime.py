@@ -35,6 +35,8 @@ _REFUSALS: tuple[type[Exception], ...] = (
 )
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _PROFILED_RUNS = 5
+# What the library adds to the name of a result that it computes in blocks of channels (its layout NCHWc).
+_BLOCKED = "_nchwc"
 _NO_BF16 = "its CPU kernels have no bfloat16"
 _NO_PRECISION = "it executes a graph in the graph's own types, never in bfloat16 instead"
 
@@ -115,15 +117,28 @@ class OnnxRuntime:
             for _ in range(1 + _PROFILED_RUNS):
                 session.run(None, feeds)
             events = json.loads(Path(session.end_profiling()).read_text())
+        modules = _modules_by_result(model)
         runs = [event for event in events if event["name"] == "model_run"]
         start = sorted(event["ts"] for event in runs)[1]
         found: dict[tuple[str, str], float] = defaultdict(float)
         for event in events:
             if event.get("cat") == "Node" and event["name"].endswith("_kernel_time") and event["ts"] >= start:
+                name = event["name"].removesuffix("_kernel_time")
                 # "fused X" is what the library calls X with its activation.
-                module, slash, _ = event["name"].removeprefix("fused ").partition("/")
-                found[event["args"]["op_name"], module if slash else ""] += event["dur"] / 1000 / _PROFILED_RUNS
+                module, slash, _ = name.removeprefix("fused ").partition("/")
+                if not slash:
+                    module = modules.get(name.removesuffix(_BLOCKED), "")
+                found[event["args"]["op_name"], module] += event["dur"] / 1000 / _PROFILED_RUNS
         return spent(found)
+
+
+def _modules_by_result(model: Model) -> dict[str, str]:
+    """The module of each tensor's node: a convolution in blocked layout is named after its result, not its node."""
+    import onnx
+
+    nodes = onnx.load(model.entry_path, load_external_data=False).graph.node
+    paths = [(node, node.name.partition("/")) for node in nodes]
+    return {tensor: module for node, (module, slash, _) in paths if slash for tensor in node.output}
 
 
 def _session(model: Model, options: BackendOptions, profile_prefix: str | None) -> ort.InferenceSession:

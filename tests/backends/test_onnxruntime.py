@@ -116,3 +116,17 @@ def test_the_table_knows_who_runs_onnx():
     assert runs("onnx") == ("onnxruntime", "openvino")
     assert all("onnx" in BACKENDS[name].formats for name in runs("onnx"))
     assert runs("torch") == ("torch",)
+
+
+def test_convolutions_in_blocked_layout_keep_their_modules(tmp_path):
+    node = helper.make_node
+    nodes = [
+        node("Conv", ["x", "w1"], ["c"], name="stem/conv", pads=[1, 1, 1, 1]),
+        node("Relu", ["c"], ["r"], name="stem.act/relu"),
+        node("Conv", ["r", "w2"], ["y"], name="body.conv/conv", pads=[1, 1, 1, 1]),
+    ]
+    weights = {"w1": small_graphs.random(32, 3, 3, 3), "w2": small_graphs.random(32, 32, 3, 3, seed=1)}
+    dims = [{"x": ["batch", 3, 16, 16]}, {"y": ["batch", 32, 16, 16]}]
+    model = small_graphs.save(tmp_path, nodes, *dims, weights)
+    spent = BACKEND.operators(model, HERE, PLAIN, {"x": small_graphs.random(1, 3, 16, 16)})
+    assert {each.module for each in spent if each.operator == "Conv"} <= {"stem", "stem.act", "body.conv"}
