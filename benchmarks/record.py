@@ -25,6 +25,16 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 MLPACK = Path(sys.executable).with_name("mlpack")
 QUICK = ("--set", "profile_latency.launches=2", "--set", "profile_latency.seconds=0.05")
+# What is not judged on all of `eval.npz` as it lies there.
+_OTHERWISE = {
+    "digits-pairs": ("{0}/model.py:model", "--data", "{0}/eval.npz", "--output", "sum"),
+    "emoji-efficientnet": (
+        "{0}/model.py:model", "--data", "{0}/images", "--preprocess", "{0}/preprocess.yaml",
+    ),
+    "words-gru": (
+        "{0}/model.py:model", "--data", "{0}/words.csv", "--tokenizer", "{0}/tokenizer", "--columns", "cluster=concept",
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,8 +82,8 @@ def is_timing(record: dict[str, Any]) -> bool:
 
 def sample(name: str) -> list[str]:
     """The words that name a sample model and its data."""
-    folder = f"sample_models/{name}"
-    return [f"{folder}/model.py:model", "--data", f"{folder}/eval.npz"]
+    words = _OTHERWISE.get(name, ("{0}/model.py:model", "--data", "{0}/eval.npz"))
+    return [word.format(f"sample_models/{name}") for word in words]
 
 
 def write(name: str, content: dict[str, Any]) -> Path:
