@@ -64,7 +64,7 @@ def takes_positions(inner: torch.nn.Module) -> bool:
     return bool(kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY})
 
 
-class Exported(torch.nn.Module):  # type: ignore[misc]
+class Exported(torch.nn.Module):  # type: ignore[misc] # likewise
     """An exported program's module, taking its tensors flat, whatever tree it was exported with."""
 
     def __init__(self, program: torch.export.ExportedProgram) -> None:

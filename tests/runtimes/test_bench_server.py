@@ -165,13 +165,16 @@ def test_it_ends_at_once_when_it_is_told_to(served, tmp_path, sent, exit_code):
     command = [sys.executable, "-c", "from mlpack.cli.app import main; main()", "bench", "--server", served.url]
     environment = {**os.environ, "MLPACK_CACHE": str(tmp_path)}
     process = subprocess.Popen([*command, "--seconds", "600"], env=environment, stderr=subprocess.PIPE, text=True)
-    before = served.metrics()["inference_request_seconds_count"]
-    deadline = time.monotonic() + 60
-    while served.metrics()["inference_request_seconds_count"] < before + 20:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    process.send_signal(sent)
-    _, err = process.communicate(timeout=30)
+    try:
+        before = served.metrics()["inference_request_seconds_count"]
+        deadline = time.monotonic() + 60
+        while served.metrics()["inference_request_seconds_count"] < before + 20:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(sent)
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert process.returncode == exit_code
     assert "Traceback" not in err
     assert "Exception in" not in err
