@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import record
 import tables
 from scipy.stats import binom
 
+from mlpack.core.threads import usable_threads
 from mlpack.measure.limits import Limit, compare, judge
 from mlpack.measure.metrics import Metric, metric
 from mlpack.measure.proportions import interval
@@ -42,7 +44,7 @@ def main() -> int:
         "proportions": proportions,
         "coverage": coverages(),
         "best_of_ten": [best_of(given.repeats * 5, samples) for samples in (1000, 5000)],
-        "bootstrap": [bootstrap(given.repeats, *case) for case in _cases()],
+        "bootstrap": _simulated(given.repeats),
         "repeats": given.repeats,
     }
     record.write("error_rates", found)
@@ -159,6 +161,15 @@ def best_of(repeats: int, samples: int) -> dict[str, Any]:
         confirming = rng.multinomial(samples, shares, size=CHOSEN_FROM)[chosen]
         passed += judge_counts(int(confirming[0]), int(confirming[1]), samples, limit) == "pass"
     return {"samples": samples, "candidates": CHOSEN_FROM, "false_pass": passed / repeats, "repeats": repeats}
+
+
+def _simulated(repeats: int) -> list[dict[str, Any]]:
+    cases = _cases()
+    # The longest first, so that no process is left alone with one at the end.
+    order = sorted(range(len(cases)), key=lambda at: (cases[at][1] == "mse", -cases[at][3]))
+    with ProcessPoolExecutor(usable_threads()) as pool:
+        waiting = {at: pool.submit(bootstrap, repeats, *cases[at]) for at in order}
+        return [waiting[at].result() for at in range(len(cases))]
 
 
 Draw = Callable[[np.random.Generator, int, float], tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 
 # With fewer differing samples the resamples see too little of what can happen: see `_floor`.
 DISCORDANT_FLOOR = 10
-# So many samples like the most extreme one that was seen are taken to be missing, at either end: a heavy tail is
-# seldom seen whole, and a resample never goes beyond it.
-_UNSEEN = 0.5
+# Of a metric of the whole set each side's tail is narrowed as that of proportions is: what it counts is flips too.
+_SET_TAILS = 0.85
 _JACKKNIFE_GROUPS = 200
 _UNDEFINED_SHARE = 0.05
 _CHUNK_NUMBERS = 4_000_000
@@ -87,13 +86,14 @@ def paired_drop(
         draws = _defined(np.array([drop_of(rng.integers(0, groups, groups)) for _ in range(resamples)]))
         left_out, studentized = _jackknife(drop_of, groups), np.empty(0)
         spread = max(abs(each) for each in both)
-    low, high = _bca(draws, value, left_out, groups, confidence)
-    if len(studentized):
+    by_mean = len(studentized) > 0
+    low, high = _bca(draws, value, left_out, groups, confidence if by_mean else 1 - _SET_TAILS * (1 - confidence))
+    if by_mean:
         tail = (1 - confidence) / 2
         ends = value - _standard_error(sums, counts) * np.quantile(studentized, [1 - tail, tail])
         low, high = min(low, float(ends[0])), max(high, float(ends[1]))
         share = _shares(sums, counts)
-        low, high = low + _UNSEEN * float(share.min()), high + _UNSEEN * float(share.max())
+        low, high = low - _unseen(-share), high + _unseen(share)
     return _floor(Drop(value, low, high, discordant), groups, 1.0 if metric.percent else spread, confidence)
 
 
@@ -146,6 +146,17 @@ def _shares(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """What each group adds to the mean over all samples, beyond what an average one adds."""
     total = counts.sum(axis=-1)
     return np.asarray((sums - (sums.sum(axis=-1) / total)[..., None] * counts) / total[..., None])
+
+
+def _unseen(shares: np.ndarray) -> float:
+    """What is added to the upper end for a tail that was not seen whole: no resample goes beyond the samples.
+
+    A quarter of a sample like the largest is taken to be missing, and more of it the more the samples are
+    skewed that way, as far as 12 / sqrt(groups). Found by simulation (docs/decisions/0007).
+    """
+    square = float((shares**2).mean())
+    skewness = float((shares**3).mean()) / square**1.5 if square > 0 else 0.0
+    return (0.25 + min(max(0.0, skewness - 0.5), 12 / math.sqrt(len(shares)))) * float(shares.max())
 
 
 def _standard_error(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
