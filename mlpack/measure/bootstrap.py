@@ -49,7 +49,7 @@ def paired_drop(
     The tails are taken at the normal quantile expanded to Student's t, for small sets (Hesterberg). The
     percentile interval stands in where bias or acceleration is undefined. Means of scores also get the
     bootstrap-t interval and the wider ends count: scores such as squared errors are skewed, and on 50 samples
-    of a heavy-tailed harm BCa alone passes a model at its limit in 12% of cases, both together in 9%.
+    of a heavy-tailed harm BCa alone passes a model at its limit in 12% of cases, both together in 8%.
     Degenerate cases are widened.
 
     Source: B. Efron, Better bootstrap confidence intervals, JASA 82 (1987) 171-185; T. Hesterberg, What
