@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -104,8 +105,8 @@ def _largest(marked: str) -> int:
         # A process may end while it is looked at.
         with contextlib.suppress(OSError):
             if marked in (folder / "environ").read_text(errors="replace"):
-                status = (folder / "status").read_text()
-                found = max(found, int(status.partition("VmHWM:")[2].split(maxsplit=1)[0]))
+                told = re.search(r"VmHWM:\s+(\d+)", (folder / "status").read_text())
+                found = max(found, int(told[1]) if told else 0)
     return found
 
 
