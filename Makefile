@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := .demo
+# What fails is shown when it fails; a test that hangs ends after a quarter of an hour.
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --instafail --timeout 900
 
 .PHONY: help venv demo test test-fast lint benchmarks clean
 
@@ -39,11 +41,11 @@ lint: venv
 
 test: lint
 	@echo "== all tests"
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
 
 test-fast: lint
 	@echo "== the tests that take less than ten seconds each"
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(PYTEST) -m "not slow"
 
 benchmarks: venv
 	$(BIN)/python benchmarks/startup.py

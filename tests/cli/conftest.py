@@ -33,7 +33,7 @@ def store(place):
 @pytest.fixture
 def process(place):
     def call(*words: str, **changes: Any) -> Any:
-        done = subprocess.run([*MLPACK, *words], capture_output=True, text=True, timeout=60, check=False, **changes)
+        done = subprocess.run([*MLPACK, *words], capture_output=True, text=True, timeout=300, check=False, **changes)
         document = json.loads(done.stdout) if "--json" in words else None
         return SimpleNamespace(code=done.returncode, out=done.stdout, err=done.stderr, document=document)
 

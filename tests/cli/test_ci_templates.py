@@ -41,7 +41,7 @@ def run(script, folder, **variables):
     words = ["bash", "-eo", "pipefail", "-c", script]
     environment = {**os.environ, "PATH": path, **variables}
     return subprocess.run(
-        words, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120
+        words, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300
     )  # fmt: skip
 
 

@@ -174,7 +174,7 @@ def test_signals_clean_up_and_leave_their_code_and_one_document(place, number, c
     child = subprocess.Popen([sys.executable, "-c", SLOW], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert child.stderr.readline() == "started\n"
     child.send_signal(number)
-    out, err = child.communicate(timeout=20)
+    out, err = child.communicate(timeout=300)
     assert child.returncode == code
     assert json.loads(out)["error"]["exit_code"] == code
     assert err.startswith("cleaned\n")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlpack.core.model import TensorSpec
@@ -63,7 +63,7 @@ def test_every_row_comes_once_and_in_order(form, size, tmp_path):
     np.testing.assert_array_equal(some[1].inputs["image"], content["image"][[29]])
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25)
 @given(
     shape=st.lists(st.integers(1, 4), min_size=0, max_size=3),
     dtype=st.sampled_from(["<f4", ">f4", "<f8", "<i8", ">i2", "u1", "?", "<f2"]),

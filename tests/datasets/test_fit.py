@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlpack.core.model import TensorSpec
@@ -58,7 +58,7 @@ def test_safe_casts_are_made_and_said(have, want, tmp_path):
     assert data.inputs[0].dtype == want
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(
     value=st.integers(-(2**63), 2**63 - 1),
     want=st.sampled_from(["int8", "uint8", "int32", "uint32", "uint64", "float32", "float64"]),

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlpack.core.dataset import PARTS, DataRef
@@ -23,7 +23,7 @@ def rows(n, start=0):
     return np.arange(start, start + n, dtype=np.float32)[:, None].repeat(3, 1)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(data=st.data(), n=st.integers(20, 120), seed=st.integers(0, 5), clustered=st.booleans())
 def test_disjoint_complete_and_together(data, n, seed, clustered, tmp_path):
     values = np.array(data.draw(st.lists(st.integers(0, 60), min_size=n, max_size=n)), np.float32)

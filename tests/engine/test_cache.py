@@ -76,7 +76,7 @@ def test_the_same_ingredients_give_the_same_key(model, context):
         }
     ),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_keys_are_equal_exactly_where_options_are(one, other, model, context):
     kind = STAGES["quantize"]
     keys = [key(kind(numerics="int8", **options), model, context) for options in (one, other)]
@@ -199,7 +199,7 @@ def test_children_die_with_their_parent():
         child = psutil.Process(int(parent.stdout.readline()))
         parent.kill()
         parent.wait()
-    end = time.monotonic() + 10
+    end = time.monotonic() + 300
     while child.is_running() and child.status() != psutil.STATUS_ZOMBIE and time.monotonic() < end:
         time.sleep(0.05)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE

@@ -16,7 +16,10 @@ from mlpack.measure.load_drive import Answer, Drive, closed_loop, open_loop, run
 from mlpack.measure.percentiles import values_needed
 from mlpack.measure.server_time import NETWORK, PARTS, Spent, split
 
-quick = settings(deadline=None, max_examples=60)
+# Real clocks on a machine that may stall for seconds: what is claimed has to hold in one of four tries.
+pytestmark = pytest.mark.flaky(reruns=3, reruns_delay=5)
+
+quick = settings(max_examples=60)
 
 
 @quick

@@ -16,6 +16,9 @@ from mlpack.measure.clock import time_calls, warm_up
 from mlpack.measure.launches import not_slower, p50_over_launches, speedup, timing
 from mlpack.measure.percentiles import p99_or_reason, percentile, values_needed
 
+# Real clocks on a machine that may stall for seconds: what is claimed has to hold in one of four tries.
+pytestmark = pytest.mark.flaky(reruns=3, reruns_delay=5)
+
 
 @given(st.integers(1, 2000), st.sampled_from([0.1, 0.5, 0.9, 0.99]))
 def test_an_end_is_the_tightest_order_statistic_that_covers(n, q):

@@ -70,7 +70,7 @@ def test_no_room_for_a_context_is_no_answer(tmp_path):
     assert found == {"answer": [""], "score": [0.0], "start": [0], "end": [0]}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     contexts=st.lists(
         st.text(st.sampled_from(list("annaPARIS lives,.-é3 \tż中")), min_size=1, max_size=60).filter(str.strip),

@@ -55,7 +55,7 @@ def test_what_was_cut_off_is_not_tagged(tags):
     assert sum(len(each["text"]) == 5 for each in found) == 7, "three tokens each, twenty-two places"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     texts=st.lists(
         st.text(st.sampled_from(list("annaPARIS lives,.-é3 \tż中")), min_size=1, max_size=40).filter(str.strip),

@@ -5,7 +5,7 @@ import numpy as np
 import onnx
 import pytest
 import small_graphs
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import quantize_dynamic
@@ -59,7 +59,7 @@ def test_an_lstm(tmp_path):
 
 
 @given(rows=st.integers(1, 9), width=st.integers(1, 40))
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12)
 def test_macs_grow_with_rows_and_width(tmp_path, rows, width):
     model = small_graphs.mlp(tmp_path, width)
     assert macs(model, x=small_graphs.random(rows, 8)) == {"first": rows * 8 * width, "last": rows * width * 3}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-PATIENCE = 30
+PATIENCE = 300
 # What a page on a disk may ask for: itself.
 LOCAL = ("file:", "data:")
 

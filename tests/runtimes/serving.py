@@ -28,7 +28,7 @@ LAUNCH = (
     "import sys, runpy; sys.modules['mlpack'] = None; sys.modules['torch'] = None; "
     "sys.path.insert(0, sys.argv.pop(1)); runpy.run_module('server', run_name='__main__', alter_sys=True)"
 )
-START_SECONDS = 30
+START_SECONDS = 300
 
 
 @dataclass
@@ -44,14 +44,14 @@ class Running:
         raw = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}{path}", raw, {"Content-Type": kind})
         try:
-            with urllib.request.urlopen(request, timeout=30) as response:
+            with urllib.request.urlopen(request, timeout=300) as response:
                 return response.status, json.load(response)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
 
     def metrics(self) -> dict[str, float]:
         """Samples of /metrics by name with labels."""
-        with urllib.request.urlopen(f"{self.url}/metrics", timeout=30) as response:
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=300) as response:
             lines = response.read().decode().splitlines()
         return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
 
@@ -127,5 +127,5 @@ def free_port() -> int:
 def run_client(folder: Path, url: str, python: str = sys.executable) -> subprocess.CompletedProcess:
     """Run the package's client.py."""
     return subprocess.run(
-        [python, "-B", folder / "client.py", url], capture_output=True, text=True, timeout=60, check=False
+        [python, "-B", folder / "client.py", url], capture_output=True, text=True, timeout=300, check=False
     )

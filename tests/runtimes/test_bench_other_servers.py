@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 MLSERVER = "mlserver==1.7.1"
-START_SECONDS = 90
+START_SECONDS = 300
 
 MLSERVER_MODEL = """
 from mlserver import MLModel

@@ -132,7 +132,7 @@ def test_a_body_without_length_is_cut_off_at_the_limit(packaged, serve):
     import http.client
 
     server = serve(packaged(), MAX_BODY_BYTES="1000")
-    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=10)
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=300)
     connection.request("POST", INFER, body=iter([b" " * 600] * 2), encode_chunked=True,
                        headers={"Transfer-Encoding": "chunked"})  # fmt: skip
     assert connection.getresponse().status == 413
@@ -254,7 +254,7 @@ def test_sigterm_loses_no_accepted_request(packaged, serve):
 
 def start_in_vain(folder, port):
     command = [sys.executable, "-I", "-B", "-c", LAUNCH, folder]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={"PORT": port}, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={"PORT": port}, timeout=300)
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_a_place_that_cannot_be_written_is_exit_3(here):
 
 def mlpack(*words: str, cwd: Path) -> subprocess.CompletedProcess:
     command = Path(sys.executable).parent / "mlpack"
-    return subprocess.run([command, *words], cwd=cwd, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run([command, *words], cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
 
 
 def test_the_command(here):

@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 from mlpack.runtimes.templates.fastapi.server.batching import Batcher, Draining, QueueFull
 from mlpack.runtimes.templates.fastapi.server.description import Limits
 
+# Real clocks on a machine that may stall for seconds: what is claimed has to hold in one of four tries.
+pytestmark = pytest.mark.flaky(reruns=3, reruns_delay=5)
+
 
 def limits(max_rows=4, mode="merged", delay_ms=5.0, capacity=100, instances=1):
     return Limits(mode, max_rows, delay_ms, capacity, instances, 1000)
@@ -35,7 +38,7 @@ async def answers(batcher, requests):
     return found
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.lists(st.tuples(st.integers(1, 4), st.integers(1, 2)), min_size=1, max_size=30),
     st.integers(1, 3),

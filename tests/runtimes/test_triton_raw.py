@@ -193,7 +193,7 @@ def triton(kept, folder):
         process = subprocess.Popen(command, env=variables, stdout=stream, stderr=stream, start_new_session=True)
     server = Running(process, folder, f"http://127.0.0.1:{http}")
     try:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 300
         while True:
             assert process.poll() is None, log.read_text()[-5000:]
             assert time.monotonic() < deadline, log.read_text()[-5000:]

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from safetensors.torch import save_file
@@ -211,7 +211,7 @@ def test_factory_references(code, tmp_path, net, monkeypatch):
     assert "needs no factory" in refusal(tmp_path / "m.pt2", factory=f"{code}:network").message
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(
     content=st.binary(min_size=1, max_size=200),
     start=st.sampled_from([b"", b"PK\x03\x04", b"\x80\x02", b"\x80\x04", b"\x08\x07"]),

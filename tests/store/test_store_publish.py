@@ -105,7 +105,7 @@ def test_two_processes_publishing_at_once_get_different_versions(tmp_path):
     for child in children:
         child.stdin.write("go\n")
         child.stdin.flush()
-    told = [int(line) for child in children for line in child.communicate(timeout=60)[0].split()]
+    told = [int(line) for child in children for line in child.communicate(timeout=300)[0].split()]
     assert all(child.returncode == 0 for child in children)
     assert sorted(told) == list(range(1, 2 * times + 1))
     for version in versions(store / "reviews"):

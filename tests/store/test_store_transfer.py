@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_artifact import make_artifact, make_draft
 
@@ -138,7 +138,7 @@ def test_two_artifacts_in_one_tar_are_refused(packed, tmp_path):
         unpack(rewritten(packed, moved), tmp_path / "there")
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_a_damaged_tar_is_an_error_or_the_same_artifact(packed, tmp_path, data):
     raw = bytearray(packed.read_bytes())
