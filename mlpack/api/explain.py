@@ -8,10 +8,12 @@ from mlpack.api.advice import Advice, LayerError, advice
 from mlpack.api.lookup import artifact, cache_folder, intact_model
 from mlpack.core.artifact import ComponentRecord, ModuleRecord
 from mlpack.core.notebook import progress_in_notebooks
+from mlpack.core.report import Report
 from mlpack.core.reporter import Reporter, Silent
 from mlpack.core.summary import Commands, Grid, Told
 from mlpack.core.words import Frozen
 from mlpack.errors import MlpackError
+from mlpack.quantization.range_table import RangeTable, ranges_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 _QUANTIZE = "quantize"
 _INPUTS = "golden/inputs.npz"
 _SHOWN_LAYERS = 12
+_SHOWN_RANGES = 6
 
 
 class Explained(Frozen, Told):
@@ -39,6 +42,7 @@ class Explained(Frozen, Told):
     reason: str | None
     components: tuple[ComponentRecord, ...]
     modules: tuple[ModuleRecord, ...]
+    calibration: RangeTable | None
     advice: Advice
 
     @property
@@ -53,6 +57,8 @@ class Explained(Frozen, Told):
             yield f"accuracy, layer by layer: {self.reason}"
         if self.layers:
             yield from self._noise()
+        if self.calibration is not None:
+            yield self._ranges(self.calibration)
         if self.components:
             parts = sorted(self.components, key=lambda each: -each.p50)
             yield Grid(
@@ -70,6 +76,16 @@ class Explained(Frozen, Told):
             )
         yield f"To try: {self.advice.why}"
         yield Commands((self.advice.command,))
+
+    def _ranges(self, table: RangeTable) -> Grid:
+        widest = sorted(table.ranges, key=lambda each: each.low - each.high)[:_SHOWN_RANGES]
+        shown = f"the {len(widest)} widest of {len(table.ranges)}"
+        return Grid(
+            ("tensor", "low", "high"),
+            [(each.tensor, f"{each.low:.4g}", f"{each.high:.4g}") for each in widest],
+            title=f"ranges by {table.method} on {table.samples} samples, {shown}",
+            right=("low", "high"),
+        )
 
     def _noise(self) -> Iterator[Part]:
         ranked = self.costliest[:_SHOWN_LAYERS]
@@ -123,9 +139,16 @@ def explain(ref: str | None = None, store: str | Path | None = None, *, reporter
         reason=reason,
         components=this.components,
         modules=this.modules,
+        calibration=_calibration(stored),
         advice=advice(stored, layers),
         **found,
     )
+
+
+def _calibration(stored: Stored) -> RangeTable | None:
+    """The ranges that its static int8 rests on."""
+    report = stored.path / "reports" / f"{_QUANTIZE}.json"
+    return ranges_of(Report.model_validate_json(report.read_bytes())) if report.is_file() else None
 
 
 def _reason(stored: Stored) -> str | None:

@@ -29,6 +29,7 @@ def recipe_of(
     target: str,
     limit: str | None,
     calibration_method: str | None,
+    ranges: str | None,
     backend: str | None,
     threads: int | None,
     seed: int,
@@ -48,6 +49,8 @@ def recipe_of(
     quantize: dict[str, Any] = {"numerics": numerics or ("bf16" if blind else "auto")}
     if calibration_method is not None:
         quantize["calibration_method"] = calibration_method
+    if ranges is not None:
+        quantize["ranges"] = ranges
     steps = [
         Step(stage="export"),
         Step(stage="simplify"),

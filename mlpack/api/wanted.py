@@ -27,7 +27,8 @@ class Wanted(TypedDict, total=False):
     (a folder), images a `preprocess` (a preset, a file of options, or `file.py:function`); `columns` says what a
     table holds where (`text=review,label=stars`), `postprocess` (`file.py:function`) what answers become,
     `labels` the names of the classes in the order of their numbers (`no,yes`, or a file with one a line), `max_length`
-    where texts are cut, `skip_bad` how many unusable samples may be left out. `factory` makes a state
+    where texts are cut, `skip_bad` how many unusable samples may be left out. `ranges` is the report of an earlier
+    quantize stage, in place of calibration. `factory` makes a state
     dict's module; `inputs` are specs as in `image=float32:batch,3,224,224`. `settings` are `stage.option=value`.
     """
 
@@ -50,6 +51,7 @@ class Wanted(TypedDict, total=False):
     static_batch: bool
     allow_pickle: bool
     calibration_method: str | None
+    ranges: str | Path | None
     backend: str | None
     threads: int | None
     seed: int
@@ -103,7 +105,7 @@ def recipe_for(known: Settings, model: str | Path | None, wanted: Wanted) -> Rec
 
 
 def _over_file(known: Settings, file: str, wanted: Wanted) -> Recipe:
-    if wanted.get("numerics") or wanted.get("backend") or wanted.get("calibration_method"):
+    if any(wanted.get(word) for word in ("numerics", "backend", "calibration_method", "ranges")):
         raise UsageError(
             "a recipe says what its stages do: numerics, backend and calibration flags do not go with it",
             "change the recipe, or set one option: --set quantize.numerics=int8",
@@ -137,6 +139,7 @@ def _from_scratch(known: Settings, model: str, wanted: Wanted) -> Recipe:
         target=wanted.get("target") or known.target or "cpu",
         limit=wanted.get("max_drop") or known.limit,
         calibration_method=wanted.get("calibration_method"),
+        ranges=_text(wanted.get("ranges")),
         backend=wanted.get("backend"),
         threads=wanted.get("threads") or known.threads,
         seed=wanted.get("seed") or 0,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlpack.api.wanted import Wanted
 
 Numerics = Literal["fp16", "bf16", "int8", "int4", "fp8"]
-CalibrationMethod = Literal["minmax", "percentile", "entropy"]
+CalibrationMethod = Literal["minmax", "moving_average", "percentile", "entropy", "mse"]
 _NUMERICS: tuple[Numerics, ...] = ("fp16", "bf16", "int8", "int4", "fp8")
 
 
@@ -100,6 +100,10 @@ class RecipeFlags:
     ] = False
     calibration_method: Annotated[
         CalibrationMethod | None, typer.Option(help="How static int8 ranges are found. Default: minmax.")
+    ] = None
+    ranges: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Static int8 with the ranges of an earlier run: its reports/quantize.json."),
     ] = None
     backend: Annotated[
         str | None, typer.Option(metavar="NAME", help="onnxruntime or openvino. Default: the faster one.")

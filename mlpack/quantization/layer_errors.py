@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
+
+from mlpack.quantization.shown import showing, tensors_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
+
+    import onnxruntime as ort
 
     from mlpack.core.stage import Say
 
-Arrays = dict[str, np.ndarray]
 _TRUE = "@true"
-_INLINE_BYTES = 1_500_000_000
 # Float32 kernels that sum in another order agree to 120 dB; fp16 has 65 dB.
 _ROUNDING_DB = 100.0
 
@@ -44,21 +45,21 @@ def layer_errors(say: Say, reference: str, quantized: str, inputs: str, step: in
     count = len(next(iter(rows.values())))
     noise, weights = _Noise(), _Weights(before, makers)
     with tempfile.TemporaryDirectory() as folder:
-        one = _open(before, shared, Path(folder) / "before.onnx", threads)
-        two = _open(after, shared, Path(folder) / "after.onnx", threads)
+        one = showing(before, shared, Path(folder) / "before.onnx", threads)
+        two = showing(after, shared, Path(folder) / "after.onnx", threads)
         alone: ort.InferenceSession | None = None
         for start in range(0, count - step + 1, step):
             say("running both graphs", start, count)
             feeds = {name: array[start : start + step] for name, array in rows.items()}
-            true, got = _run(one, shared, feeds), _run(two, shared, feeds)
+            true, got = tensors_of(one, shared, feeds), tensors_of(two, shared, feeds)
             floats = [tensor for tensor in shared if true[tensor].dtype.kind == "f"]
             if alone is None:
                 kinds = {tensor: got[tensor].dtype for tensor in floats}
                 _cut(after, kinds)
-                alone = _open(after, floats, Path(folder) / "alone.onnx", threads)
+                alone = showing(after, floats, Path(folder) / "alone.onnx", threads)
             wanted = {each.name for each in alone.get_inputs()}
             given = {**feeds, **{tensor + _TRUE: true[tensor].astype(kinds[tensor]) for tensor in floats}}
-            own = _run(alone, floats, {name: array for name, array in given.items() if name in wanted})
+            own = tensors_of(alone, floats, {name: array for name, array in given.items() if name in wanted})
             for tensor in floats:
                 noise.add(tensor, true[tensor], got[tensor], own[tensor])
     layers = [
@@ -160,20 +161,3 @@ def _cut(graph: onnx.ModelProto, kinds: Mapping[str, np.dtype[Any]]) -> None:
         for name in kinds
         if name in read
     )
-
-
-def _open(graph: onnx.ModelProto, tensors: Sequence[str], path: Path, threads: int) -> ort.InferenceSession:
-    """A session that gives these tensors too."""
-    shown = onnx.ModelProto()
-    shown.CopyFrom(graph)
-    known = {output.name for output in shown.graph.output}
-    shown.graph.output.extend(onnx.ValueInfoProto(name=tensor) for tensor in tensors if tensor not in known)
-    onnx.save(shown, path, save_as_external_data=shown.ByteSize() > _INLINE_BYTES)
-    settings = ort.SessionOptions()
-    settings.intra_op_num_threads = threads
-    settings.log_severity_level = 4
-    return ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
-
-
-def _run(session: ort.InferenceSession, tensors: Sequence[str], feeds: Mapping[str, np.ndarray]) -> Arrays:
-    return dict(zip(tensors, session.run(list(tensors), dict(feeds)), strict=True))

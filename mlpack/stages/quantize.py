@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,15 +13,15 @@ from mlpack.core.stage import Outcome, Stage
 from mlpack.errors import StageFailed, UsageError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from mlpack.core.dataset import Part
     from mlpack.core.model import Format
     from mlpack.core.stage import Job
     from mlpack.core.target import Target
+    from mlpack.quantization.range_table import RangeTable
 
 Method = Literal["auto", "cast", "dynamic", "static"]
 Operators = Literal["auto", "all", "weighted"]
+CalibrationMethod = Literal["minmax", "moving_average", "percentile", "entropy", "mse"]
 
 # fp16 gains nothing on CPUs (measured), bf16 graphs for NVIDIA targets are not made yet.
 _GAINS = {"cpu": ("bf16", "int8"), "cuda": ("fp16", "int8")}
@@ -53,15 +54,25 @@ class Quantize(Stage):
         default="auto", description="static int8: every operator with integer kernels, or only those with weights"
     )
     per_channel: bool = Field(default=True, description="one weight scale for each output channel")
-    calibration_method: Literal["minmax", "percentile", "entropy"] = Field(
-        default="minmax", description="how static ranges are found"
-    )
+    calibration_method: CalibrationMethod = Field(default="minmax", description="how static ranges are found")
     percentile: float = Field(default=99.99, gt=50, le=100, description="for calibration_method: percentile")
+    ranges: str | None = Field(
+        default=None, description="ranges of an earlier run in place of calibration: its reports/quantize.json"
+    )
     exclude: tuple[str, ...] = Field(
         default=(), description="int8: module paths or node names to leave in float, with all that lies in them"
     )
-    samples: int = Field(default=256, ge=1, description="calibration samples; histograms hold them all in memory")
+    samples: int = Field(default=256, ge=1, description="calibration samples")
     batch: int = Field(default=16, ge=1, description="calibration batch size")
+
+    def keyed(self) -> dict[str, Any]:
+        """A file of ranges counts by what is in it."""
+        from mlpack.quantization.range_table import read_ranges
+
+        options = super().keyed()
+        if self.ranges is not None:
+            options["ranges"] = read_ranges(Path(self.ranges)).model_dump(mode="json")
+        return options
 
     def reads(self) -> tuple[Part, ...]:
         """Calibration rows: to find ranges on, and to count the compute that changed."""
@@ -93,13 +104,22 @@ class Quantize(Stage):
 
         present = set(operator_counts(model.entry_path))
         methods: list[tuple[Method, Operators]] = []
-        if self.method in {"auto", "dynamic"} and target.kind == "cpu" and present & (_PRODUCT | _RECURRENT):
+        dynamic = self.method == "dynamic" or (self.method == "auto" and self.ranges is None)
+        if dynamic and target.kind == "cpu" and present & (_PRODUCT | _RECURRENT):
             methods.append(("dynamic", "weighted"))
         if self.method in {"auto", "static"}:
-            wanted: tuple[Operators, ...] = ("all", "weighted") if self.operators == "auto" else (self.operators,)
+            wanted: tuple[Operators, ...] = self._ranged() if self.operators == "auto" else (self.operators,)
             methods += [("static", operators) for operators in wanted if present & (_PRODUCT | _CONVOLUTION)]
         proposed = [self.model_copy(update={"method": method, "operators": which}) for method, which in methods]
         return tuple(proposed) or (self,)
+
+    def _ranged(self) -> tuple[Operators, ...]:
+        """The sets of operators that there can be ranges for; those of all serve those with weights too."""
+        from mlpack.quantization.range_table import read_ranges
+
+        if self.ranges is not None and read_ranges(Path(self.ranges)).operators == "weighted":
+            return ("weighted",)
+        return ("all", "weighted")
 
     def run(self, model: Model | None, job: Job) -> Outcome:
         """Quantize, then count: what share of the multiply-accumulates really changed numerics.
@@ -114,6 +134,7 @@ class Quantize(Stage):
         from mlpack.stages import samples
 
         rules = job.target.rules
+        found: RangeTable | None = None
         if self.numerics == "fp16":
             from mlpack.stages.quantize_cast import to_fp16
 
@@ -129,7 +150,7 @@ class Quantize(Stage):
         elif self.method == "static":
             from mlpack.stages.quantize_int8 import static
 
-            static(model, job, self)
+            found = static(model, job, self)
         else:
             raise UsageError(
                 "this graph has no operator that int8 kernels exist for",
@@ -157,10 +178,13 @@ class Quantize(Stage):
         tables = {
             "operators": [{"operator": operator, "nodes": nodes} for operator, nodes in sorted(counts.items())],
             "calibration_ranges": calibration_ranges(job.out / model.entry),
+            "found_ranges": found.rows() if found else [],
         }
         return Outcome(
             model=quantized,
-            report=Report(metrics={"share": round(changed, 4), "rules": rules}, tables=tables),
+            report=Report(
+                metrics={"share": round(changed, 4), "rules": rules, **(found.said() if found else {})}, tables=tables
+            ),
         )
 
 

@@ -9,64 +9,33 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 from onnx import TensorProto
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    CalibrationMethod,
-    QuantFormat,
-    QuantType,
-    quantize_dynamic,
-    quantize_static,
-)
+from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_dynamic, quantize_static
+from onnxruntime.quantization.calibrate import CalibraterBase, TensorsData, save_tensors_data
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from mlpack.errors import StageFailed, UsageError
+from mlpack.quantization.calibrate import calibrate
+from mlpack.quantization.observers import observer
+from mlpack.quantization.range_table import RangeTable, read_ranges
 from mlpack.quantization.rules import rules_for
 from mlpack.stages.module_names import module_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy as np
-
     from mlpack.core.dataset import Dataset
     from mlpack.core.model import Model
     from mlpack.core.stage import Job
     from mlpack.stages.quantize import Quantize
 
-_METHODS = {
-    "minmax": CalibrationMethod.MinMax,
-    "percentile": CalibrationMethod.Percentile,
-    "entropy": CalibrationMethod.Entropy,
-}
-# ONNX Runtime keeps every activation of every sample until the histogram is made (31 MB a sample on ResNet-18).
-_HISTOGRAM_SAMPLES = 64
 _WEIGHTED = ["Conv", "ConvTranspose", "MatMul", "Gemm"]
 # Gather: embeddings, often most of a language model's bytes.
 _DYNAMIC = ["MatMul", "Gemm", "Gather", "LSTM", "GRU", "Attention"]
 _SHOWN_MODULES = 6
 _TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
-
-
-class _Reader(CalibrationDataReader):  # type: ignore[misc] # onnxruntime ships no types
-    """Calibration batches, one at a time."""
-
-    def __init__(self, dataset: Dataset, batch: int, samples: int, job: Job) -> None:
-        self._total = min(samples, len(dataset))
-        self._batches = self._walk(dataset, batch, job)
-
-    def _walk(self, dataset: Dataset, size: int, job: Job) -> Iterator[dict[str, np.ndarray]]:
-        done = 0
-        for batch in dataset.batches(size):
-            job.say("calibrating", done, self._total)
-            yield {name: array[: self._total - done] for name, array in batch.inputs.items()}
-            done += len(batch)
-            if done >= self._total:
-                return
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        return next(self._batches, None)
 
 
 def dynamic(model: Model, job: Job, options: Quantize) -> None:
@@ -95,51 +64,115 @@ def dynamic(model: Model, job: Job, options: Quantize) -> None:
         )
 
 
-def static(model: Model, job: Job, options: Quantize) -> None:
-    """Q/DQ with ranges found on the calibration rows.
+def static(model: Model, job: Job, options: Quantize) -> RangeTable:
+    """Q/DQ with ranges found on the calibration rows, or with those of an earlier run; gives the ranges.
+
+    A node that reads or makes values which stand for infinity, as an attention mask does, stays in float: no eight
+    bits hold them beside others.
 
     Raises:
-        UsageError: there are no calibration rows, or nothing of the graph lies in what is to be excluded.
+        UsageError: there are no calibration rows, ranges of another graph were handed over, or nothing of the graph
+            lies in what is to be excluded.
         StageFailed: the quantizer refuses the graph.
     """
+    logging.disable(logging.WARNING)
+    rules = rules_for(job.target.rules)
+    extra: dict[str, Any] = {
+        "ActivationSymmetric": rules.symmetric_activations,
+        "WeightSymmetric": True,
+        "MatMulConstBOnly": options.operators == "weighted",
+        "DefaultTensorType": TensorProto.FLOAT,
+    }
+    if rules.explicit_weights:
+        extra |= {"AddQDQPairToWeight": True, "QuantizeBias": False, "DedicatedQDQPair": True}
+    operators = _WEIGHTED if options.operators == "weighted" else None
+    with tempfile.TemporaryDirectory(dir=job.out.parent) as folder:
+        prepared = _prepared(model, Path(folder))
+        table = _ranges(prepared, operators, model, job, options)
+        handed = Path(folder) / "ranges.json"
+        save_tensors_data(
+            TensorsData(
+                CalibrationMethod.MinMax,
+                {each.tensor: (np.float32(each.low), np.float32(each.high)) for each in table.ranges},
+            ),
+            handed,
+        )
+        job.say("quantizing")
+        _guarded(
+            quantize_static,
+            prepared,
+            job.out / model.entry,
+            None,
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=operators,
+            nodes_to_exclude=[*_excluded(prepared, options.exclude), *_infinite(prepared, table)],
+            per_channel=options.per_channel,
+            reduce_range=rules.reduce_range,
+            activation_type=_TYPES[rules.activation],
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            calibration_cache_path=handed,
+            use_external_data_format=_external(model),
+            extra_options=extra,
+        )
+    return table
+
+
+def _ranges(prepared: Path, operators: list[str] | None, model: Model, job: Job, options: Quantize) -> RangeTable:
+    """The ranges of all activations that the quantizer may ask for."""
+    calibrater = CalibraterBase(prepared, operators)
+    tensors = sorted(calibrater.select_tensors_to_calibrate(calibrater.model)[0])
+    if options.ranges is not None:
+        table = read_ranges(Path(options.ranges))
+        known = {each.tensor for each in table.ranges}
+        missing = [name for name in tensors if name not in known]
+        if missing:
+            more = f" and of {len(missing) - 1} more" if missing[1:] else ""
+            raise UsageError(
+                f"{options.ranges} has no range of {missing[0]!r}{more}",
+                "ranges fit the graph that they were found on, and the operators that were quantized then",
+            )
+        return table
     dataset = job.dataset("calibration")
     if dataset is None:
         raise UsageError(
             "static int8 needs calibration data",
             "give labelled data with --data FILE.npz, or try the mechanics with --calibration random:64",
         )
-    logging.disable(logging.WARNING)
-    rules = rules_for(job.target.rules)
-    samples = options.samples if options.calibration_method == "minmax" else min(options.samples, _HISTOGRAM_SAMPLES)
+    samples = min(options.samples, len(dataset))
     batch = options.batch if model.dynamic_batch else _fixed_batch(model)
-    reader = _Reader(dataset, batch, samples, job)
-    extra: dict[str, Any] = {
-        "ActivationSymmetric": rules.symmetric_activations,
-        "WeightSymmetric": True,
-        "CalibPercentile": options.percentile,
-        "MatMulConstBOnly": options.operators == "weighted",
-        "DefaultTensorType": TensorProto.FLOAT,
-    }
-    if rules.explicit_weights:
-        extra |= {"AddQDQPairToWeight": True, "QuantizeBias": False, "DedicatedQDQPair": True}
-    with tempfile.TemporaryDirectory(dir=job.out.parent) as folder:
-        prepared = _prepared(model, Path(folder))
-        _guarded(
-            quantize_static,
-            prepared,
-            job.out / model.entry,
-            reader,
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=_WEIGHTED if options.operators == "weighted" else None,
-            nodes_to_exclude=_excluded(prepared, options.exclude),
-            per_channel=options.per_channel,
-            reduce_range=rules.reduce_range,
-            activation_type=_TYPES[rules.activation],
-            weight_type=QuantType.QInt8,
-            calibrate_method=_METHODS[options.calibration_method],
-            use_external_data_format=_external(model),
-            extra_options=extra,
-        )
+    ranges = calibrate(
+        calibrater.model,
+        tensors,
+        _batches(dataset, batch, samples, job),
+        observer(
+            options.calibration_method,
+            symmetric=rules_for(job.target.rules).symmetric_activations,
+            cut=options.percentile,
+        ),
+        threads=job.threads,
+        cut=model.dynamic_batch,
+    )
+    return RangeTable(
+        method=options.calibration_method, samples=samples, operators=options.operators, ranges=tuple(ranges)
+    )
+
+
+def _batches(dataset: Dataset, size: int, samples: int, job: Job) -> Iterator[dict[str, np.ndarray]]:
+    done = 0
+    for batch in dataset.batches(size):
+        job.say("calibrating", done, samples)
+        yield {name: array[: samples - done] for name, array in batch.inputs.items()}
+        done += len(batch)
+        if done >= samples:
+            return
+
+
+def _infinite(prepared: Path, table: RangeTable) -> list[str]:
+    """The nodes that read or make values which stand for infinity."""
+    unbounded = {each.tensor for each in table.ranges if each.infinite}
+    nodes = onnx.load(prepared, load_external_data=False).graph.node
+    return [node.name for node in nodes if unbounded.intersection([*node.input, *node.output])]
 
 
 def _prepared(model: Model, folder: Path) -> Path:

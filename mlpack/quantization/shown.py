@@ -1,0 +1,37 @@
+"""A session of a graph that gives its inner tensors too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+Arrays = dict[str, np.ndarray]
+_INLINE_BYTES = 1_500_000_000
+
+
+def showing(graph: onnx.ModelProto, tensors: Sequence[str], path: Path, threads: int) -> ort.InferenceSession:
+    """A session on ONNX Runtime's CPU kernels; the graph with its new outputs is written to `path`."""
+    shown = onnx.ModelProto()
+    shown.CopyFrom(graph)
+    known = {output.name for output in shown.graph.output}
+    shown.graph.output.extend(onnx.ValueInfoProto(name=tensor) for tensor in tensors if tensor not in known)
+    onnx.save(shown, path, save_as_external_data=shown.ByteSize() > _INLINE_BYTES)
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.log_severity_level = 4
+    # An arena keeps the largest block of every shape that it has seen: memory would grow with the variety of lengths.
+    settings.enable_cpu_mem_arena = False
+    return ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+
+
+def tensors_of(session: ort.InferenceSession, tensors: Sequence[str], feeds: Mapping[str, np.ndarray]) -> Arrays:
+    """These tensors of one run, by name."""
+    # An empty list would ask for all outputs.
+    return dict(zip(tensors, session.run(list(tensors), dict(feeds)), strict=True)) if tensors else {}
