@@ -14,6 +14,7 @@ import record
 
 Result = dict[str, Any]
 NONE_YET = "No result yet."
+_TELLING_MB = 50
 
 
 def render_all() -> None:
@@ -245,6 +246,44 @@ def _used(told: Result) -> list[str]:
     return [f"{told['seconds']:.0f} s", f"{told['peak_mb']:.0f} MB"]
 
 
+def calibration(content: Result) -> str:
+    """A row for each model, method and number of samples: time and memory beside those of others."""
+    head = ["model", "method", "samples", "inferences alone", "mlpack", "onnxruntime", "time", "memory", "ranges"]
+    rows = []
+    for row in content["rows"]:
+        if "mlpack" not in row:
+            continue
+        ours, theirs = row["mlpack"], row.get("onnxruntime") or {}
+        measured = theirs.get("seconds") is not None
+        far = row.get("beyond_a_bin")
+        same = "–" if far is None else f"{ours['tensors'] - len(far)} of {ours['tensors']}"
+        rows.append([
+            row["model"], row["method"], f"{row['samples']:,}", f"{row['plain_s']:.2f} s", _taken(ours),
+            _taken(theirs) if measured else _cell(theirs.get("error")),
+            f"{ours['seconds'] / theirs['seconds']:.2f} ×" if measured else "–",
+            # Beside what a process and a session take anyway, less says nothing.
+            f"{ours['peak_mb'] / theirs['peak_mb']:.2f} ×" if (theirs.get("peak_mb") or 0) > _TELLING_MB else "–",
+            same,
+        ])  # fmt: skip
+    peers = [
+        [row["model"], f"{row['samples']:,}", f"{row['plain_s']:.2f} s", _taken(row["nncf"])]
+        for row in content["rows"]
+        if "seconds" in row.get("nncf", {})
+    ]
+    told = (
+        f"{table(head, rows)}\n\nMemory is the peak over what the process held before. *Ranges*: tensors whose range "
+        f"is onnxruntime's within one of its 2,048 bins. Percentile {content['percentile']}, batches of "
+        f"{content['batch']}."
+    )
+    if peers:
+        told += f"\n\nNNCF, its whole quantization:\n\n{table(['model', 'samples', 'inferences alone', 'NNCF'], peers)}"
+    return told
+
+
+def _taken(told: Result) -> str:
+    return f"{told['seconds']:.2f} s, {told['peak_mb']:.0f} MB"
+
+
 def large_weights(content: Result) -> str:
     """A row per stage of each run: seconds, peak memory, and what it wrote."""
     parts = []
@@ -307,6 +346,7 @@ _OF_README = (
     ("speed", speed),
     ("streaming", streaming),
     ("large_weights", large_weights),
+    ("calibration", calibration),
 )
 
 

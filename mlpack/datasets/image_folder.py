@@ -48,34 +48,38 @@ class ImageFolder:
             )
         self._folder = folder
         self.labelled = bool(names)
-        self._files = loose or [
-            path for name in names for path in sorted((folder / name).rglob("*")) if _is_image(path)
+        # Names, not paths: a path takes ten times the memory, and a folder may hold a million images.
+        self._names = [path.name for path in loose] or [
+            path.relative_to(folder).as_posix()
+            for name in names
+            for path in sorted((folder / name).rglob("*"))
+            if _is_image(path)
         ]
-        if not self._files:
+        if not self._names:
             raise DataError(f"the folder {folder} holds no images", "one subfolder per class: data/cat/1.png")
         self._labels = None
         if names:
             of = numbered(np.array(names), classes, str(folder))
             at = dict(zip(names, of, strict=True))
-            self._labels = np.array([at[path.relative_to(folder).parts[0]] for path in self._files], dtype=np.int64)
+            self._labels = np.array([at[name.partition("/")[0]] for name in self._names], dtype=np.int64)
 
     @cached_property
     def digest(self) -> str:
         """Over the names and contents of all files, which are read for it."""
-        told = (f"{path.relative_to(self._folder).as_posix()} {sha256_of(path)}" for path in self._files)
+        told = (f"{name} {sha256_of(self._folder / name)}" for name in self._names)
         return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._names)
 
     def read(self, rows: np.ndarray) -> RawRows:
         """The bytes of these files."""
-        content = [self._files[row].read_bytes() for row in rows]
+        content = [(self._folder / self._names[row]).read_bytes() for row in rows]
         return RawRows({"image": content}, None if self._labels is None else self._labels[rows])
 
     def named(self, row: int) -> str:
-        """The file's path."""
-        return self._files[row].relative_to(self._folder).as_posix()
+        """The file's path inside the folder."""
+        return self._names[row]
 
 
 def _is_image(path: Path) -> bool:

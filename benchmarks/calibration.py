@@ -1,0 +1,131 @@
+"""Ranges, time and memory of calibration beside onnxruntime's calibrators and NNCF, each run in a process of its own.
+
+The same prepared graph and the same batches go to all of them. NNCF lives in an environment of its own: `--nncf PYTHON`
+names its interpreter (pip install nncf onnx onnxruntime openvino).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import record
+import tables
+
+MODELS = ("tiny-mlp", "digits-resnet", "digits-pairs", "words-gru", "emoji-efficientnet", "reviews-minilm")
+METHODS = ("minmax", "percentile", "entropy")
+SAMPLES = (16, 64, 256, 1024)
+# onnxruntime keeps every activation: more of it than this machine holds is not asked for.
+MOST_PEER_SAMPLES = 256
+BATCH = 16
+CUT = 99.987
+WORKER = Path(__file__).with_name("calibration_worker.py")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--samples", nargs="+", type=int, default=list(SAMPLES))
+    parser.add_argument("--nncf", metavar="PYTHON", help="the interpreter of an environment with NNCF")
+    given = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="calibration-") as folder:
+        for name in given.models:
+            place = Path(folder) / name
+            place.mkdir()
+            graph = prepared(name, place, max(given.samples))
+            for samples in given.samples:
+                rows += compared(name, graph, place, samples, given)
+                record.write("calibration", {"batch": BATCH, "percentile": CUT, "rows": rows})
+                tables.render_all()
+    print(tables.calibration(record.read("calibration") or {}))
+    return 0
+
+
+def prepared(name: str, place: Path, samples: int) -> Path:
+    """The simplified graph of a sample model as the quantizer gets it; beside it the batches, as files."""
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    from mlpack.api.prepare import prepare
+    from mlpack.api.wanted import recipe_for
+    from mlpack.core.reporter import Silent
+    from mlpack.core.settings import load_settings
+    from mlpack.datasets.ref import open_part
+    from mlpack.engine.run import run
+    from mlpack.stages.export import Export
+    from mlpack.stages.simplify import Simplify
+
+    model, *flags = (word for word in record.sample(name))
+    wanted: dict[str, Any] = dict(zip((flag.removeprefix("--") for flag in flags[::2]), flags[1::2], strict=True))
+    ready = prepare(recipe_for(load_settings(place), model, wanted), place / "cache", Silent())
+    exported = run(Export(), ready.source.model, ready.context)
+    simplified = run(Simplify(), exported.model, ready.context).model
+    graph = place / "prepared.onnx"
+    quant_pre_process(simplified.entry_path, graph, skip_symbolic_shape=True)
+    assert ready.context.data is not None
+    whole = open_part(ready.context.data.model_copy(update={"split": None}), "calibration", simplified.inputs)
+    batches: list[dict[str, np.ndarray]] = []
+    while sum(len(next(iter(batch.values()))) for batch in batches) < samples:
+        # Small data goes round again.
+        batches += [dict(batch.inputs) for batch in whole.batches(BATCH) if len(batch) == BATCH]
+    for index, batch in enumerate(batches[: math.ceil(samples / BATCH)]):
+        np.savez(place / f"batch-{index:04}.npz", **batch)
+    return graph
+
+
+def compared(name: str, graph: Path, place: Path, samples: int, given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Every tool and method on so many samples."""
+    common = {"graph": str(graph), "batches": str(place), "count": samples // BATCH, "cut": CUT}
+    plain = worker({**common, "tool": "plain"})
+    found = []
+    for method in given.methods:
+        ours = worker({**common, "tool": "mlpack", "method": method})
+        row: dict[str, Any] = {
+            "model": name, "method": method, "samples": samples, "plain_s": plain["seconds"],
+            "mlpack": {key: ours[key] for key in ("seconds", "peak_mb", "tensors")},
+        }  # fmt: skip
+        if samples <= MOST_PEER_SAMPLES:
+            theirs = worker({**common, "tool": "onnxruntime", "method": method})
+            row["onnxruntime"] = {key: theirs.get(key) for key in ("seconds", "peak_mb", "error")}
+            if "ranges" in theirs:
+                row["beyond_a_bin"] = beyond_a_bin(ours["ranges"], theirs["ranges"], ours["ends"], ours["infinite"])
+        found.append(row)
+        print(json.dumps(row), flush=True)
+    if given.nncf and samples <= MOST_PEER_SAMPLES:
+        peer = worker({**common, "tool": "nncf"}, given.nncf)
+        found.append(
+            {"model": name, "method": "nncf default", "samples": samples, "plain_s": plain["seconds"], "nncf": peer}
+        )
+        print(json.dumps(found[-1]), flush=True)
+    return found
+
+
+def beyond_a_bin(ours: Any, theirs: Any, ends: Any, infinite: list[str]) -> list[str]:
+    """The tensors whose ranges differ by more than a bin of onnxruntime's; it has none for those with infinities."""
+    far = []
+    for tensor, (low, high) in theirs.items():
+        width = 2 * max(map(abs, ends[tensor])) / 2048
+        distance = max(abs(ours[tensor][0] - low), abs(ours[tensor][1] - high))
+        if distance > 1.01 * width and tensor not in infinite:
+            far.append(tensor)
+    return far
+
+
+def worker(job: dict[str, Any], python: str = sys.executable) -> dict[str, Any]:
+    """One calibration in a process of its own; what it printed last."""
+    done = subprocess.run([python, str(WORKER), json.dumps(job)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        return {"error": (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1][:200]}
+    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
