@@ -56,6 +56,9 @@ class Quantize(Stage):
     per_channel: bool = Field(default=True, description="one weight scale for each output channel")
     calibration_method: CalibrationMethod = Field(default="minmax", description="how static ranges are found")
     percentile: float = Field(default=99.99, gt=50, le=100, description="for calibration_method: percentile")
+    smooth: float = Field(
+        default=0.0, ge=0, le=1, description="static int8: SmoothQuant's α after layer normalizations; 0: none"
+    )
     ranges: str | None = Field(
         default=None, description="ranges of an earlier run in place of calibration: its reports/quantize.json"
     )

@@ -14,6 +14,7 @@ import onnx
 from onnx import TensorProto
 from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.calibrate import CalibraterBase, TensorsData, save_tensors_data
+from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from mlpack.errors import StageFailed, UsageError
@@ -21,12 +22,12 @@ from mlpack.quantization.calibrate import calibrate
 from mlpack.quantization.observers import observer
 from mlpack.quantization.range_table import RangeTable, read_ranges
 from mlpack.quantization.rules import rules_for
+from mlpack.quantization.smooth import smoothed
 from mlpack.stages.module_names import module_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mlpack.core.dataset import Dataset
     from mlpack.core.model import Model
     from mlpack.core.stage import Job
     from mlpack.stages.quantize import Quantize
@@ -88,6 +89,8 @@ def static(model: Model, job: Job, options: Quantize) -> RangeTable:
     operators = _WEIGHTED if options.operators == "weighted" else None
     with tempfile.TemporaryDirectory(dir=job.out.parent) as folder:
         prepared = _prepared(model, Path(folder))
+        if options.smooth:
+            _smooth(prepared, model, job, options)
         table = _ranges(prepared, operators, model, job, options)
         handed = Path(folder) / "ranges.json"
         save_tensors_data(
@@ -133,18 +136,11 @@ def _ranges(prepared: Path, operators: list[str] | None, model: Model, job: Job,
                 "ranges fit the graph that they were found on, and the operators that were quantized then",
             )
         return table
-    dataset = job.dataset("calibration")
-    if dataset is None:
-        raise UsageError(
-            "static int8 needs calibration data",
-            "give labelled data with --data FILE.npz, or try the mechanics with --calibration random:64",
-        )
-    samples = min(options.samples, len(dataset))
-    batch = options.batch if model.dynamic_batch else _fixed_batch(model)
+    rows = _Rows(model, job, options)
     ranges = calibrate(
         calibrater.model,
         tensors,
-        _batches(dataset, batch, samples, job),
+        rows.batches("finding ranges"),
         observer(
             options.calibration_method,
             symmetric=rules_for(job.target.rules).symmetric_activations,
@@ -154,18 +150,45 @@ def _ranges(prepared: Path, operators: list[str] | None, model: Model, job: Job,
         cut=model.dynamic_batch,
     )
     return RangeTable(
-        method=options.calibration_method, samples=samples, operators=options.operators, ranges=tuple(ranges)
+        method=options.calibration_method, samples=rows.samples, operators=options.operators, ranges=tuple(ranges)
     )
 
 
-def _batches(dataset: Dataset, size: int, samples: int, job: Job) -> Iterator[dict[str, np.ndarray]]:
-    done = 0
-    for batch in dataset.batches(size):
-        job.say("calibrating", done, samples)
-        yield {name: array[: samples - done] for name, array in batch.inputs.items()}
-        done += len(batch)
-        if done >= samples:
-            return
+def _smooth(prepared: Path, model: Model, job: Job, options: Quantize) -> None:
+    """SmoothQuant, on the file."""
+    graph = load_model_with_shape_infer(prepared)
+    batches = _Rows(model, job, options).batches("smoothing")
+    smoothed(graph, batches, options.smooth, threads=job.threads, cut=model.dynamic_batch)
+    onnx.save(graph, prepared, save_as_external_data=_external(model), location="smoothed.onnx.data")
+
+
+class _Rows:
+    """The rows to calibrate on.
+
+    Raises:
+        UsageError: there are none.
+    """
+
+    def __init__(self, model: Model, job: Job, options: Quantize) -> None:
+        dataset = job.dataset("calibration")
+        if dataset is None:
+            raise UsageError(
+                "static int8 needs calibration data",
+                "give labelled data with --data FILE.npz, or try the mechanics with --calibration random:64",
+            )
+        self.samples = min(options.samples, len(dataset))
+        self._dataset, self._say = dataset, job.say
+        self._size = options.batch if model.dynamic_batch else _fixed_batch(model)
+
+    def batches(self, why: str) -> Iterator[dict[str, np.ndarray]]:
+        """Feeds by input name."""
+        done = 0
+        for batch in self._dataset.batches(self._size):
+            self._say(why, done, self.samples)
+            yield {name: array[: self.samples - done] for name, array in batch.inputs.items()}
+            done += len(batch)
+            if done >= self.samples:
+                return
 
 
 def _infinite(prepared: Path, table: RangeTable) -> list[str]:

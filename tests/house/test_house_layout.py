@@ -28,9 +28,13 @@ NEED_A_LIBRARY = {
     "mlpack.backends.torch_modes": "torch",
     "mlpack.backends.torch_modules": "torch",
     "mlpack.backends.torch_probe": "torch",
+    "mlpack.quantization.calibrate": "onnx",
     "mlpack.quantization.coverage": "onnx",
     "mlpack.quantization.layer_errors": "onnx",
     "mlpack.quantization.ranges": "onnx",
+    "mlpack.quantization.shown": "onnx",
+    "mlpack.quantization.smooth": "onnx",
+    "mlpack.quantization.stream": "onnx",
     "mlpack.stages.export_recurrent": "torch",
     "mlpack.stages.quantize_int8": "onnx",
 }

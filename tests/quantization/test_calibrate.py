@@ -87,7 +87,7 @@ def test_cutting_batches_into_parts_changes_nothing(tmp_path, monkeypatch, metho
     graph = onnx.load(small_graphs.mlp(tmp_path).entry_path)
     batches = [{"x": rows(size, seed=size)} for size in (7, 64, 1, 33)]
     usual = ranges(graph, ["x", "h", "r", "y"], batches, method)
-    monkeypatch.setattr("mlpack.quantization.calibrate._HELD_BYTES", 500)
+    monkeypatch.setattr("mlpack.quantization.stream._HELD_BYTES", 500)
     # Kernels sum in another order for other row counts.
     for name, expected in ends(ranges(graph, ["x", "h", "r", "y"], batches, method, cut=cut)).items():
         assert (usual[name].low, usual[name].high) == pytest.approx(expected, abs=1e-2)

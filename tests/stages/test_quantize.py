@@ -227,7 +227,7 @@ def test_calibration_looks_at_its_own_rows_and_stops_at_samples(bench, kept, sam
     assert other.given == 0
 
 
-@pytest.mark.parametrize("method", ["percentile", "entropy"])
+@pytest.mark.parametrize("method", ["moving_average", "percentile", "mse"])
 def test_other_calibration_methods(bench, kept, method):
     outcome = run(
         bench, kept.ready("mlp"), VNNI, rows_for("mlp", 64), method="static", operators="all",
@@ -235,6 +235,21 @@ def test_other_calibration_methods(bench, kept, method):
     )  # fmt: skip
     rows = rows_for("mlp", 16, seed=3)
     assert relative(answers(kept.ready("mlp"), rows)["output"], answers(outcome.model, rows)["output"]) < 0.3
+
+
+def test_smoothing_happens_before_ranges_are_found(bench, kept):
+    outcome = run(
+        bench, kept.ready("transformer"), VNNI, rows_for("transformer", 32), method="static", operators="weighted",
+        smooth=0.5,
+    )  # fmt: skip
+    graph = Graph(outcome.model)
+    divided = [node for node in graph.of("Mul") if node.name.endswith("_smooth")]
+    assert divided
+    found = {row["tensor"] for row in outcome.report.tables["found_ranges"]}
+    assert any(name.endswith("_smoothed") for name in found)
+    rows = rows_for("transformer", 16, seed=3)
+    expected, got = answers(kept.ready("transformer"), rows), answers(outcome.model, rows)
+    assert relative(*(next(iter(each.values())) for each in (expected, got))) < 0.3
 
 
 @pytest.mark.parametrize(
