@@ -141,11 +141,12 @@ def _multiply(graph: onnx.ModelProto, node: onnx.NodeProto, weight: onnx.TensorP
 def _divide(graph: onnx.ModelProto, found: _Normalized, scale: np.ndarray) -> None:
     """A Mul by 1/s between the tensor and those readers."""
     name = f"{found.tensor}_smoothed"
-    graph.graph.initializer.append(numpy_helper.from_array(1.0 / scale, f"{name}_scale"))
+    # Quantizers call a tensor's own scale NAME_scale.
+    graph.graph.initializer.append(numpy_helper.from_array(1.0 / scale, f"{name}_inverse"))
     at = next(index for index, node in enumerate(graph.graph.node) if found.tensor in node.output)
     # Named by the layer that it was made for: its time and its noise belong there.
     owner = graph.graph.node[at].name
-    divide = helper.make_node("Mul", [found.tensor, f"{name}_scale"], [name], name=f"{owner}_smooth")
+    divide = helper.make_node("Mul", [found.tensor, f"{name}_inverse"], [name], name=f"{owner}_smooth")
     graph.graph.node.insert(at + 1, divide)
     for node in found.readers:
         node.input[0] = name
