@@ -153,15 +153,20 @@ def quantize(source: Path, path: Path, options: dict[str, Any], rules: dict[str,
         "ActivationSymmetric": rules["symmetric_activations"],
         "WeightSymmetric": True,
         "DefaultTensorType": kind,
+        "MatMulConstBOnly": options["operators"] == "weighted",
     }
     if rules["explicit_weights"]:
         extra |= {"AddQDQPairToWeight": True, "QuantizeBias": False, "DedicatedQDQPair": True}
+    # An attention mask adds the lowest float: its range would wreck the graph.
+    infinite = set(options["infinite"])
+    nodes = onnx.load(prepared, load_external_data=False).graph.node
     quantize_static(
         prepared,
         path,
         Reader(calibration, options["samples"], options["batch"]),
         quant_format=QuantFormat.QDQ,
         op_types_to_quantize=WEIGHTED if options["operators"] == "weighted" else None,
+        nodes_to_exclude=[node.name for node in nodes if infinite.intersection([*node.input, *node.output])],
         per_channel=options["per_channel"],
         reduce_range=rules["reduce_range"],
         activation_type=TYPES[rules["activation"]],

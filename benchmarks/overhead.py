@@ -149,7 +149,10 @@ def _spec(model: str, cache: Path, stages: list[dict[str, Any]], place: Path) ->
         "folder": str(place),
         "threads": record.usable_threads(),
         "rules": rules.model_dump(mode="json"),
-        "quantize": [{"flavour": _flavour(stage["model"]), **stage["options"]} for stage in quantized],
+        "quantize": [
+            {"flavour": _flavour(stage["model"]), "infinite": _infinite(stage), **stage["options"]}
+            for stage in quantized
+        ],
         "open": [_on(stage["model"]) for stage in opened],
         "evaluate": [
             {
@@ -162,6 +165,12 @@ def _spec(model: str, cache: Path, stages: list[dict[str, Any]], place: Path) ->
             for stage in checks
         ],
     }
+
+
+def _infinite(stage: dict[str, Any]) -> list[str]:
+    """The tensors with values that stand for infinity: what touches them was left in float."""
+    ranges = stage["report"]["tables"].get("found_ranges", [])
+    return [each["tensor"] for each in ranges if each["infinite"]]
 
 
 def _flavour(model: dict[str, Any]) -> str:
