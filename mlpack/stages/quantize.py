@@ -83,9 +83,9 @@ class Quantize(Stage):
 
     def refusal(self, target: Target) -> str | None:
         """The target's own list of numerics decides."""
-        if self.numerics == "auto":
-            return None
-        if self.numerics not in target.numerics:
+        if self.ranges is not None and (self.numerics not in {"auto", "int8"} or self.method not in {"auto", "static"}):
+            return "ranges are for static int8 alone"
+        if self.numerics not in {"auto", *target.numerics}:
             return f"{target.title} has no {self.numerics} (it has {', '.join(target.numerics)})"
         if self.numerics in {"int4", "fp8"}:
             return f"this version of mlpack makes no {self.numerics} graphs"
@@ -102,7 +102,7 @@ class Quantize(Stage):
             each = [self.model_copy(update={"numerics": name}) for name in gains if name in target.numerics]
             return tuple(proposed for stage in each for proposed in stage.propose(model, target))
         if self.numerics != "int8":
-            return (self.model_copy(update={"method": "cast"}),)
+            return (self.model_copy(update={"method": "cast", "ranges": None}),)
         from mlpack.quantization.coverage import operator_counts
 
         present = set(operator_counts(model.entry_path))

@@ -36,8 +36,7 @@ POINTS = 3
 TIMING = {"profile_latency"}
 _WORK = re.compile(r"^\.(?P<key>[0-9a-f]{64})\.tmp-")
 
-# Real clocks on a machine that may stall for seconds: what is claimed has to hold in one of four tries.
-pytestmark = [pytest.mark.slow, pytest.mark.flaky(reruns=3, reruns_delay=5)]
+pytestmark = pytest.mark.slow
 
 
 @dataclass

@@ -13,9 +13,6 @@ from hypothesis import strategies as st
 from mlpack.runtimes.templates.fastapi.server.batching import Batcher, Draining, QueueFull
 from mlpack.runtimes.templates.fastapi.server.description import Limits
 
-# Real clocks on a machine that may stall for seconds: what is claimed has to hold in one of four tries.
-pytestmark = pytest.mark.flaky(reruns=3, reruns_delay=5)
-
 
 def limits(max_rows=4, mode="merged", delay_ms=5.0, capacity=100, instances=1):
     return Limits(mode, max_rows, delay_ms, capacity, instances, 1000)

@@ -4,11 +4,12 @@ import numpy as np
 import onnx
 import pytest
 from doors import A100, AVX2, VNNI, answers, relative, rows_for
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from mlpack.backends import BACKENDS
 from mlpack.core.backend_options import BackendOptions
 from mlpack.core.dataset import Batch
+from mlpack.core.model import Model, TensorSpec
 from mlpack.core.targets import load_target
 from mlpack.errors import MlpackError, StageFailed, UsageError
 from mlpack.stages.quantize import Quantize
@@ -237,6 +238,43 @@ def test_other_calibration_methods(bench, kept, method):
     assert relative(answers(kept.ready("mlp"), rows)["output"], answers(outcome.model, rows)["output"]) < 0.3
 
 
+def test_what_a_mask_touches_stays_in_float(bench, tmp_path):
+    weights = {
+        "one": np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32),
+        "mask": np.array([np.finfo(np.float32).min, 0, 0, 0], np.float32),
+        "two": np.random.default_rng(1).standard_normal((4, 3)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("MatMul", ["x", "one"], ["scores"], name="first"),
+        helper.make_node("Add", ["scores", "mask"], ["masked"], name="masking"),
+        helper.make_node("Softmax", ["masked"], ["shares"], name="softmax"),
+        helper.make_node("MatMul", ["shares", "two"], ["y"], name="last"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "masked",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 2, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 2, 3])],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "model.onnx"
+    )
+    specs = [TensorSpec(name=name, dtype="float32", dims=("batch", 2, size)) for name, size in (("x", 8), ("y", 3))]
+    model = Model(path=tmp_path, entry="model.onnx", format="onnx", inputs=(specs[0],), outputs=(specs[1],))
+    rows = {"x": np.random.default_rng(2).standard_normal((64, 2, 8)).astype(np.float32)}
+    done = run(bench, model, VNNI, rows, method="static", operators="all").model
+    made = Graph(done)
+    (masking,) = made.of("Add")
+    assert "mask" in masking.input, "no pair stands before the mask"
+    assert {node.op_type for node in made.graph.node if masking.output[0] in node.input} == {"Softmax"}
+    scores = rows["x"] @ weights["one"]
+    scores[..., 0] = -np.inf
+    shares = np.exp(scores - scores.max(-1, keepdims=True))
+    expected = shares / shares.sum(-1, keepdims=True) @ weights["two"]
+    assert relative(expected, answers(done, rows)["y"]) < 0.1
+
+
 def test_smoothing_happens_before_ranges_are_found(bench, kept):
     outcome = run(
         bench, kept.ready("transformer"), VNNI, rows_for("transformer", 32), method="static", operators="weighted",
@@ -293,6 +331,9 @@ def test_refusals_before_anything_runs():
     assert "dynamic int8" in Quantize(numerics="int8", method="dynamic").refusal(load_target("t4"))
     assert "has no bf16" in Quantize(numerics="bf16").refusal(AVX2)
     assert "no int8" in Quantize(numerics="int8").refusal(load_target("v100"))
+    assert "static int8" in Quantize(numerics="fp16", ranges="r.json").refusal(A100)
+    assert "static int8" in Quantize(numerics="int8", method="dynamic", ranges="r.json").refusal(VNNI)
+    assert Quantize(numerics="int8", ranges="r.json").refusal(VNNI) is None
     for fine in (Quantize(numerics="int8"), Quantize(numerics="fp16"), Quantize(numerics="auto")):
         assert fine.refusal(A100) is None
         assert fine.refusal(VNNI) is None
