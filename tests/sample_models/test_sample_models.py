@@ -9,10 +9,12 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
-from mlpack.backends.torch_loader import flatten
+from mlpack.backends.torch_loader import Flat, flatten
+from mlpack.stages.export_recurrent import whole_recurrent_layers
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -224,3 +226,37 @@ def test_the_folder_of_the_reviews_is_what_transformers_reads(tmp_path: Path) ->
         answered = classifier(**tokenizer(texts, padding=True, return_tensors="pt")).logits
         expected = module(**{name: torch.from_numpy(array) for name, array in arrays.items()}).logits
     torch.testing.assert_close(answered, expected, atol=1e-4, rtol=1e-4)
+
+
+# The exporter warns that two inputs share the symbol "batch", which is meant, and of what nn.GRU keeps for itself.
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.slow
+@every_folder
+def test_the_exported_file_answers_the_same_for_every_batch_and_length(folder: Path, tmp_path: Path) -> None:
+    arrays = inputs(sample_rows(folder, 5))
+    module = Flat(sample_model(folder), list(arrays)).eval()
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    axes = ("batch", "length") if folder.name in TEXTS else ("batch",)
+    path = tmp_path / "model.onnx"
+    with whole_recurrent_layers() as translations:
+        torch.onnx.export(
+            module,
+            tuple(tensors.values()),
+            path,
+            dynamo=True,
+            input_names=list(arrays),
+            dynamic_shapes=(tuple(dict(enumerate(axes)) for _ in tensors),),
+            custom_translation_table=translations,
+            verbose=False,
+        )
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    shapes = {each.name: tuple(each.shape[: len(axes)]) for each in session.get_inputs()}
+    assert shapes == dict.fromkeys(arrays, axes)
+    shorter = next(iter(arrays.values())).shape[1] - 3
+    for batch in (1, 5):
+        for cut in [slice(None), slice(shorter)] if folder.name in TEXTS else [slice(None)]:
+            with torch.inference_mode():
+                expected = module(*(tensor[:batch, cut] for tensor in tensors.values()))
+            answered = session.run(None, {name: array[:batch, cut] for name, array in arrays.items()})
+            for one, other in zip(answered, expected, strict=True):
+                np.testing.assert_allclose(one, other.numpy(), atol=2e-5)
