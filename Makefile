@@ -54,6 +54,7 @@ benchmarks: venv
 	$(BIN)/python benchmarks/recipes.py
 	$(BIN)/python benchmarks/streaming.py
 	$(BIN)/python benchmarks/calibration.py
+	$(BIN)/python benchmarks/quantization_options.py
 	$(BIN)/python benchmarks/error_rates.py
 	$(BIN)/python benchmarks/repeatability.py
 

@@ -19,7 +19,9 @@ import numpy as np
 import record
 import tables
 
-MODELS = ("tiny-mlp", "digits-resnet", "digits-pairs", "words-gru", "emoji-efficientnet", "reviews-minilm")
+MODELS = (
+    "tiny-mlp", "digits-resnet", "digits-pairs", "digit-lines", "words-gru", "emoji-efficientnet", "reviews-minilm",
+)  # fmt: skip
 METHODS = ("minmax", "percentile", "entropy")
 SAMPLES = (16, 64, 256, 1024)
 # onnxruntime keeps every activation: more of it than this machine holds is not asked for.

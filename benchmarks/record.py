@@ -27,6 +27,7 @@ MLPACK = Path(sys.executable).with_name("mlpack")
 QUICK = ("--set", "profile_latency.launches=2", "--set", "profile_latency.seconds=0.05")
 # What is not judged on all of `eval.npz` as it lies there.
 _OTHERWISE = {
+    "digit-lines": ("{0}/model.py:model", "--data", "{0}/eval.npz", "--metric", "{0}/metric.py:lines_right"),
     "digits-pairs": ("{0}/model.py:model", "--data", "{0}/eval.npz", "--output", "sum"),
     "emoji-efficientnet": (
         "{0}/model.py:model", "--data", "{0}/images", "--preprocess", "{0}/preprocess.yaml",

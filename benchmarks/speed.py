@@ -15,7 +15,9 @@ from typing import Any
 import record
 import tables
 
-MODELS = ("tiny-mlp", "digits-resnet", "digits-pairs", "words-gru", "emoji-efficientnet", "reviews-minilm")
+MODELS = (
+    "tiny-mlp", "digits-resnet", "digits-pairs", "digit-lines", "words-gru", "emoji-efficientnet", "reviews-minilm",
+)  # fmt: skip
 ASKED = {"auto": [], "int8": ["--int8"]}
 # 0 published, 5 refused with a reason, 6 published as a candidate: all of them are results.
 RESULTS = {0, 5, 6}

@@ -15,6 +15,7 @@ import record
 Result = dict[str, Any]
 NONE_YET = "No result yet."
 _TELLING_MB = 50
+_TELLING_DB = 0.1
 
 
 def render_all() -> None:
@@ -284,6 +285,31 @@ def _taken(told: Result) -> str:
     return f"{told['seconds']:.2f} s, {told['peak_mb']:.0f} MB"
 
 
+def quantization_options(content: Result) -> str:
+    """A row per model, operators and method; a column per option, in bold where it is better than none."""
+    cells: dict[tuple[str, ...], dict[str, str]] = {}
+    plain: dict[tuple[str, ...], Result] = {}
+    for row in content["rows"]:
+        where_ = (row["model"], row["operators"], row["method"])
+        if row["option"] == "none":
+            plain[where_] = row
+        told = f"{row['sqnr_db']:.1f} dB, {row['agreement']:.1%}"
+        better = row["sqnr_db"] > plain[where_]["sqnr_db"] + _TELLING_DB
+        bold = f"**{told}**" if better else told
+        cells.setdefault(where_, {})[row["option"]] = bold if row["changed"] or row["option"] == "none" else "–"
+    options = list(dict.fromkeys(row["option"] for row in content["rows"]))
+    rows = [[*where_, *(found.get(option, "") for option in options)] for where_, found in cells.items()]
+    counts = {row["model"]: row["rows"] for row in plain.values()}
+    judged = ", ".join(f"{name} {count}" for name, count in counts.items())
+    head = ["model", "operators", "ranges", *options]
+    samples = content["rows"][0]["samples"]
+    return (
+        f"{table(head, rows)}\n\nSQNR of the outputs, and how many answers are those of the float graph, on rows that "
+        f"nothing was calibrated on ({judged}). At most {samples} calibration samples; `smooth` is 0.5, `rounding` "
+        f"adaptive. –: the option finds nothing to change. Bold: at least {_TELLING_DB} dB better than without."
+    )
+
+
 def large_weights(content: Result) -> str:
     """A row per stage of each run: seconds, peak memory, and what it wrote."""
     parts = []
@@ -347,6 +373,7 @@ _OF_README = (
     ("streaming", streaming),
     ("large_weights", large_weights),
     ("calibration", calibration),
+    ("quantization_options", quantization_options),
 )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
+import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +24,11 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.register_profile("explore", hypothesis.settings.get_profile("steady"), derandomize=False)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
+
+# No test finds what another run of the tests left in the user's cache.
+_CACHE = tempfile.TemporaryDirectory(prefix="mlpack-tests-", ignore_cleanup_errors=True)
+atexit.register(_CACHE.cleanup)
+os.environ["MLPACK_CACHE"] = _CACHE.name
 
 # A job that a shell starts in the background ignores SIGINT, and so would every command that a test interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -30,6 +30,8 @@ def recipe_of(
     limit: str | None,
     calibration_method: str | None,
     ranges: str | None,
+    auto: bool,
+    time_limit: str | None,
     backend: str | None,
     threads: int | None,
     seed: int,
@@ -68,6 +70,8 @@ def recipe_of(
         golden=Step(stage="golden"),
         limit=limit,
         promise=numerics,
+        auto=auto,
+        time_limit=time_limit,
         threads=threads,
         seed=seed,
     )

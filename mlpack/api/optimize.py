@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mlpack.core.recipe import Recipe
     from mlpack.core.summary import Part
     from mlpack.engine.cache import Done
-    from mlpack.engine.search import Found
+    from mlpack.engine.judge import Found
     from mlpack.measure.limits import Limit
 
 _SUFFIXES = {".pt", ".pth", ".pt2", ".onnx", ".safetensors", ".yaml", ".yml", ".py"}
@@ -84,18 +84,20 @@ def run_recipe(recipe: Recipe, store: Path, cache: Path, reporter: Reporter, *, 
     from mlpack.api.prepare import prepare
     from mlpack.api.publishing import artifact_of, publish_found
     from mlpack.core.targets import load_target
+    from mlpack.engine.deadline import Deadline
     from mlpack.engine.search import search
     from mlpack.engine.validate import check
     from mlpack.store.names import check_name
     from mlpack.store.publish import check_store, same_as_latest
 
+    deadline = Deadline(recipe.time_limit)
     limit = _parsed(recipe.limit)
     check(_with_metric(recipe, recipe.data.metric or "top1"), load_target(recipe.target))
     name = check_name(recipe.name or name_for(recipe.source.model))
     check_store(store)
     prepared = prepare(recipe, cache, reporter, fresh=fresh)
     recipe, limit = settled(recipe, limit, prepared)
-    found = search(recipe, None if prepared.synthetic else limit, prepared.context)
+    found = search(recipe, None if prepared.synthetic else limit, prepared.context, deadline)
     _refuse_failed(found, cache)
     draft = artifact_of(name, recipe, prepared, found)
     earlier = same_as_latest(store, draft)

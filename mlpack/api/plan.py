@@ -101,10 +101,12 @@ def plan_recipe(recipe: Recipe, cache: Path, reporter: Reporter, *, fresh: bool 
 
     from mlpack.api.prepare import open_recipe, with_source
     from mlpack.core.targets import load_target
+    from mlpack.engine.deadline import Deadline
     from mlpack.engine.plan import Planner
     from mlpack.engine.validate import check, options_of
     from mlpack.measure.limits import Limit
 
+    Deadline(recipe.time_limit)
     limit = None if recipe.limit in {None, NO_LIMIT} else Limit.parse(recipe.limit or "")
     # The metric follows from the data, which is not open yet; whether the steps hold together does not depend on it.
     stages = check(_with_metric(recipe, recipe.data.metric or "top1"), load_target(recipe.target))

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mlpack.core.recipe import Recipe
     from mlpack.engine.cache import Done
     from mlpack.engine.context import Context
-    from mlpack.engine.search import Found
+    from mlpack.engine.judge import Found
 
 
 def artifact_of(name: str, recipe: Recipe, prepared: Prepared, found: Found) -> Artifact:

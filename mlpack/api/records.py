@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mlpack.engine.cache import Done
     from mlpack.engine.candidates import Candidate
     from mlpack.engine.context import Context
-    from mlpack.engine.search import Found
+    from mlpack.engine.judge import Found
 
 _LIBRARIES = ("torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "openvino", "numpy")
 

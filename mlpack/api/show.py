@@ -9,6 +9,7 @@ from mlpack.api.lookup import artifact
 from mlpack.core.artifact import Stored
 from mlpack.core.summary import Grid, Part, Told
 from mlpack.core.wording import count, interval, number, size, speed
+from mlpack.reports.tried import tried
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,8 +37,7 @@ class Shown(Stored, Told):
         stages = [(each.stage, _options(each.options), f"{each.seconds:.1f}") for each in this.lineage]
         yield Grid(("stage", "options", "seconds"), stages, title="lineage", right=("seconds",))
         if this.candidates:
-            tried = [(each.label or each.recipe, "chosen" if each.chosen else "", each.why) for each in this.candidates]
-            yield Grid(("tried", "", "why"), tried)
+            yield tried(this)
 
 
 def show(reference: str | None = None, store: str | Path | None = None) -> Shown:

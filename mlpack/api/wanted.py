@@ -28,7 +28,9 @@ class Wanted(TypedDict, total=False):
     table holds where (`text=review,label=stars`), `postprocess` (`file.py:function`) what answers become,
     `labels` the names of the classes in the order of their numbers (`no,yes`, or a file with one a line), `max_length`
     where texts are cut, `skip_bad` how many unusable samples may be left out. `ranges` is the report of an earlier
-    quantize stage, in place of calibration. `factory` makes a state
+    quantize stage, in place of calibration. `auto` also makes milder forms, layer by layer, of what is faster and
+    misses the limit; a promise does so where nothing keeps it. After `time_limit` (`20m`) the best so far is taken.
+    `factory` makes a state
     dict's module; `inputs` are specs as in `image=float32:batch,3,224,224`. `settings` are `stage.option=value`.
     """
 
@@ -52,6 +54,8 @@ class Wanted(TypedDict, total=False):
     allow_pickle: bool
     calibration_method: str | None
     ranges: str | Path | None
+    auto: bool
+    time_limit: str | None
     backend: str | None
     threads: int | None
     seed: int
@@ -115,7 +119,8 @@ def _over_file(known: Settings, file: str, wanted: Wanted) -> Recipe:
         "source": {word: wanted.get(word) for word in source},
         "data": _data(wanted).model_dump(),
         "limit": wanted.get("max_drop"),
-        **{word: wanted.get(word) for word in ("target", "threads", "seed", "name")},
+        "auto": wanted.get("auto") or None,
+        **{word: wanted.get(word) for word in ("target", "threads", "seed", "name", "time_limit")},
     }
     usual = {
         "data": _data({}, known).model_dump(),
@@ -140,6 +145,8 @@ def _from_scratch(known: Settings, model: str, wanted: Wanted) -> Recipe:
         limit=wanted.get("max_drop") or known.limit,
         calibration_method=wanted.get("calibration_method"),
         ranges=_text(wanted.get("ranges")),
+        auto=bool(wanted.get("auto")),
+        time_limit=wanted.get("time_limit"),
         backend=wanted.get("backend"),
         threads=wanted.get("threads") or known.threads,
         seed=wanted.get("seed") or 0,

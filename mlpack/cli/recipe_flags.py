@@ -43,7 +43,14 @@ class RecipeFlags:
     int8: Annotated[bool, typer.Option("--int8", help="Promise int8: the fastest kind of it inside the limit.")] = False
     int4: Annotated[bool, typer.Option("--int4", help="Promise int4.")] = False
     fp8: Annotated[bool, typer.Option("--fp8", help="Promise fp8.")] = False
-    auto: Annotated[bool, typer.Option("--auto", help="The fastest of all inside the limit (the default).")] = False
+    auto: Annotated[
+        bool,
+        typer.Option("--auto", help="The fastest of all inside the limit, as without any of these; and where something "
+                     "faster misses it, the same with its most sensitive layers in float."),
+    ] = False  # fmt: skip
+    time_limit: Annotated[
+        str | None, typer.Option(metavar="TIME", help="90s, 20m, 1.5h: then the best so far is taken. Default: none.")
+    ] = None
     target: Annotated[
         str | None, typer.Option(metavar="NAME", help="Hardware to make it for: mlpack targets. Default: this machine.")
     ] = None

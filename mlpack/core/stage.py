@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from mlpack.core.words import Frozen
 
 if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+
     from mlpack.core.backend import Backend
     from mlpack.core.dataset import Dataset, Part
     from mlpack.core.model import Format, Model
     from mlpack.core.report import Report
     from mlpack.core.target import Target
+
+
+BEFORE = "before"
+"""The rival that a diagnosis gets: what the stage in question was given."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +161,22 @@ class Stage(Frozen):
         """The concrete stages to try in place of this one, given the model it would get."""
         del model, target
         return (self,)
+
+    def diagnosis(self) -> tuple[Stage, ...]:
+        """Stages that measure what `milder` has to know, none where it has nothing to propose.
+
+        They get the finished candidate, and as the rival `BEFORE` the model that this stage was given.
+        """
+        return ()
+
+    def milder(self, reports: Mapping[str, Report], excess: float) -> Generator[Stage, float, None]:
+        """Forms of this stage that cost less accuracy, one at a time.
+
+        `reports` are the diagnosis's, by stage; `excess` is this form's drop over the allowed one. Each proposal is
+        answered with its own excess: it holds up to 1.
+        """
+        del reports, excess
+        yield from ()
 
     def run(self, model: Model | None, job: Job) -> Outcome:
         """Do the work; write into `job.out` and nowhere else.

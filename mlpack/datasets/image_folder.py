@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +17,7 @@ from mlpack.datasets.raw import RawRows
 from mlpack.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
 
 def class_names(folder: Path) -> tuple[str, ...]:
@@ -49,12 +50,7 @@ class ImageFolder:
         self._folder = folder
         self.labelled = bool(names)
         # Names, not paths: a path takes ten times the memory, and a folder may hold a million images.
-        self._names = [path.name for path in loose] or [
-            path.relative_to(folder).as_posix()
-            for name in names
-            for path in sorted((folder / name).rglob("*"))
-            if _is_image(path)
-        ]
+        self._names = [path.name for path in loose] or [image for name in names for image in _images(folder, name)]
         if not self._names:
             raise DataError(f"the folder {folder} holds no images", "one subfolder per class: data/cat/1.png")
         self._labels = None
@@ -66,8 +62,11 @@ class ImageFolder:
     @cached_property
     def digest(self) -> str:
         """Over the names and contents of all files, which are read for it."""
-        told = (f"{name} {sha256_of(self._folder / name)}" for name in self._names)
-        return hashlib.sha256("\n".join(told).encode()).hexdigest()
+        whole = hashlib.sha256()
+        for at, name in enumerate(self._names):
+            between = "\n" if at else ""
+            whole.update(f"{between}{name} {sha256_of(self._folder / name)}".encode())
+        return whole.hexdigest()
 
     def __len__(self) -> int:
         return len(self._names)
@@ -80,6 +79,18 @@ class ImageFolder:
     def named(self, row: int) -> str:
         """The file's path inside the folder."""
         return self._names[row]
+
+
+def _images(folder: Path, inside: str) -> Iterator[str]:
+    """The images in this subfolder and below it, in the order of their paths, named from the folder on."""
+    with os.scandir(folder / inside) as entries:
+        found = sorted(entry.name for entry in entries)
+    for name in found:
+        path = folder / inside / name
+        if path.is_dir() and not path.is_symlink():
+            yield from _images(folder, f"{inside}/{name}")
+        elif _is_image(path):
+            yield f"{inside}/{name}"
 
 
 def _is_image(path: Path) -> bool:

@@ -5,18 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from mlpack.core.wording import count
 from mlpack.engine.run import run
-from mlpack.engine.validate import check_takes, options_of
+from mlpack.engine.validate import check_takes, options_of, stage_of
 from mlpack.errors import MlpackError, StageFailed, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mlpack.core.model import Model
+    from mlpack.core.model import Model, Quantization
     from mlpack.core.recipe import Step
     from mlpack.core.stage import Stage
     from mlpack.engine.cache import Done
     from mlpack.engine.context import Context
+    from mlpack.engine.deadline import Deadline
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,7 @@ class Candidate:
         made = self.model.quantization
         how = ""
         if made is not None and made.method not in {"cast", ""}:
-            which = made.details.get("operators", "")
-            how = f" {made.method}" + (f" ({which})" if made.method == "static" else "")
+            how = f" {made.method}" + (f" ({', '.join(told)})" if (told := _told(made)) else "")
         return f"{self.model.numerics}{how} · {self.model.backend or '–'}"
 
     def out(self, why: str) -> Candidate:
@@ -44,21 +45,54 @@ class Candidate:
         return replace(self, lost=why)
 
 
-def candidates(steps: tuple[Step, ...], model: Model, context: Context) -> list[Candidate]:
+def _told(made: Quantization) -> list[str]:
+    """What tells one way to quantize from another."""
+    details = made.details
+    told = [details.get("operators", "")] if made.method == "static" else []
+    if made.method == "static" and details.get("calibration_method", "minmax") != "minmax":
+        told.append(details["calibration_method"])
+    if details.get("bias_correction"):
+        told.append("biases corrected")
+    if details.get("exclude"):
+        told.append(f"without {count(len(details['exclude']), 'node')}")
+    return [each for each in told if each]
+
+
+def candidates(steps: tuple[Step, ...], model: Model, context: Context, deadline: Deadline) -> list[Candidate]:
     """All candidates of these steps from this model, in the order in which they are proposed.
 
     A stage that fails on one of several ways makes a lost candidate; a stage that fails on the only way there
-    is raises.
+    is raises. Once the deadline is over only the first candidate is made, where there is none yet.
 
     Raises:
         MlpackError: what the only way failed with.
     """
-    found = list(_grow(Candidate(model), steps, context))
+    found: list[Candidate] = []
+    for each in _grow(Candidate(model), steps, context):
+        found.append(each)
+        if deadline.over() and not each.lost:
+            break
     if all(candidate.lost for candidate in found):
         failures = [candidate.facts["error"] for candidate in found if "error" in candidate.facts]
         if failures and isinstance(failures[0], MlpackError):
             raise failures[0]
     return found
+
+
+def follow(candidate: Candidate, place: int, stage: Stage, context: Context) -> Candidate:
+    """The candidate made again with another stage in this place, and the same ones after it."""
+    before = candidate.steps[:place]
+    model = before[-1].model if before else context.baseline
+    assert model is not None
+    grown = Candidate(model, before)
+    for each in (stage, *(stage_of(done) for done in candidate.steps[place + 1 :])):
+        try:
+            grown = _with(grown, each, context)
+        except UsageError as error:
+            grown = _failed(grown, each, error)
+        if grown.lost:
+            break
+    return grown
 
 
 def _grow(candidate: Candidate, steps: tuple[Step, ...], context: Context) -> Iterator[Candidate]:

@@ -1,10 +1,10 @@
-"""Remembers which candidates were how fast on this machine, so that an unchanged run need not time them again."""
+"""Remembers what a search timed on this machine, so that an unchanged run need not time it again."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlpack.core.artifact import canonical
 from mlpack.core.filesystem import write_atomic
@@ -15,21 +15,19 @@ if TYPE_CHECKING:
 
     from mlpack.engine.context import Context
 
-Medians = dict[str, dict[str, float]]
-
 
 def key(fingerprints: list[str], context: Context) -> str:
-    """These models, these threads, this machine."""
+    """These models, by fingerprint, these threads, this machine."""
     content = {"models": fingerprints, "threads": context.threads, "machine": machine_fingerprint()}
     return hashlib.sha256(canonical(content)).hexdigest()
 
 
-def recall(cache: Path, key: str) -> Medians | None:
-    """The medians (ms by candidate and batch size) of an earlier choice, or None."""
+def recall(cache: Path, key: str) -> Any:
+    """What was timed for an earlier choice, as JSON; None where nothing was."""
     path = cache / "choices" / f"{key}.json"
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def remember(cache: Path, key: str, medians: Medians) -> None:
-    """Keep the medians of a choice."""
-    write_atomic(cache / "choices" / f"{key}.json", json.dumps(medians))
+def remember(cache: Path, key: str, timed: Any) -> None:
+    """Keep what a choice rests on."""
+    write_atomic(cache / "choices" / f"{key}.json", json.dumps(timed))

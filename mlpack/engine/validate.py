@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
 
@@ -12,6 +13,9 @@ from mlpack.core.stage import Stage
 from mlpack.core.target import Target
 from mlpack.errors import RecipeError, UnsupportedNumerics, UsageError
 from mlpack.stages import STAGES
+
+if TYPE_CHECKING:
+    from mlpack.engine.cache import Done
 
 
 def options_of(step: Step) -> Stage:
@@ -28,6 +32,11 @@ def options_of(step: Step) -> Stage:
         return kind.model_validate(step.options)
     except ValidationError as error:
         raise explained(error, f"step {step.stage!r}", kind) from error
+
+
+def stage_of(done: Done) -> Stage:
+    """The stage that was run."""
+    return STAGES[done.stage].model_validate(done.options)
 
 
 def explained(error: ValidationError, where: str, kind: type[BaseModel]) -> RecipeError:

@@ -164,5 +164,5 @@ def choose_metric_name(outputs: Sequence[TensorSpec], labels: np.ndarray) -> str
     shapes = ", ".join(str(spec) for spec in outputs) or "none"
     raise DataError(
         f"no default metric for labels {labels.dtype} {list(labels.shape)} and outputs {shapes}",
-        "pass --metric",
+        "pass --metric NAME, or a function of your own: --metric file.py:function",
     )

@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from mlpack.quantization.shown import showing, tensors_of
+from mlpack.quantization.shown import Arrays, showing, tensors_of
+from mlpack.quantization.switched import settled
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     import onnxruntime as ort
 
     from mlpack.core.stage import Say
 
 _TRUE = "@true"
+_WHOLE = "@true quantized"
 # Float32 kernels that sum in another order agree to 120 dB; fp16 has 65 dB.
 _ROUNDING_DB = 100.0
 
@@ -42,32 +44,39 @@ def layer_errors(say: Say, reference: str, quantized: str, inputs: str, step: in
     remade = {tensor for node in after.graph.node for tensor in node.output}
     shared = [tensor for tensor in makers if tensor in remade]
     outputs = [output.name for output in after.graph.output]
+    seen = settled(after)
+    results = [seen.get(tensor, tensor) for tensor in shared]
     count = len(next(iter(rows.values())))
     noise, weights = _Noise(), _Weights(before, makers)
     with tempfile.TemporaryDirectory() as folder:
         one = showing(before, shared, Path(folder) / "before.onnx", threads)
-        two = showing(after, shared, Path(folder) / "after.onnx", threads)
+        two = showing(after, results, Path(folder) / "after.onnx", threads)
         alone: ort.InferenceSession | None = None
         for start in range(0, count - step + 1, step):
             say("running both graphs", start, count)
             feeds = {name: array[start : start + step] for name, array in rows.items()}
-            true, got = tensors_of(one, shared, feeds), tensors_of(two, shared, feeds)
+            true = tensors_of(one, shared, feeds)
+            got = _by_tensor(shared, results, tensors_of(two, results, feeds))
             floats = [tensor for tensor in shared if true[tensor].dtype.kind == "f"]
             if alone is None:
                 kinds = {tensor: got[tensor].dtype for tensor in floats}
-                _cut(after, kinds)
-                alone = showing(after, floats, Path(folder) / "alone.onnx", threads)
+                made = [seen.get(tensor, tensor) for tensor in floats]
+                _cut(after, kinds, seen)
+                alone = showing(after, made, Path(folder) / "alone.onnx", threads)
             wanted = {each.name for each in alone.get_inputs()}
             given = {**feeds, **{tensor + _TRUE: true[tensor].astype(kinds[tensor]) for tensor in floats}}
-            own = tensors_of(alone, floats, {name: array for name, array in given.items() if name in wanted})
+            own = _by_tensor(
+                floats, made, tensors_of(alone, made, {name: array for name, array in given.items() if name in wanted})
+            )
             for tensor in floats:
                 noise.add(tensor, true[tensor], got[tensor], own[tensor])
+    nodes = {tensor: weights.giving(tensor, remade) for tensor in shared}
     layers = [
         {
-            "layer": makers[tensor].name,
-            "operator": makers[tensor].op_type,
-            "weighted": weights.of(makers[tensor]),
-            "after": weights.before(makers[tensor]),
+            "layer": nodes[tensor].name,
+            "operator": nodes[tensor].op_type,
+            "weighted": weights.of(nodes[tensor]),
+            "after": weights.before(nodes[tensor]),
             "sqnr": noise.reached(tensor),
             "own_sqnr": noise.own(tensor),
         }
@@ -91,6 +100,14 @@ class _Weights:
     def of(self, node: onnx.NodeProto) -> bool:
         """Whether it multiplies with, or looks up in, a matrix of the model's."""
         return any(name in self._matrices for name in node.input)
+
+    def giving(self, tensor: str, remade: Collection[str]) -> onnx.NodeProto:
+        """The node that a tensor is the result of; where its activation is no node any more, the one before that."""
+        node = self._makers[tensor]
+        inner = node
+        while not self.of(inner) and inner.input and inner.input[0] in self._makers and inner.input[0] not in remade:
+            inner = self._makers[inner.input[0]]
+        return inner if self.of(inner) else node
 
     def before(self, node: onnx.NodeProto) -> list[str]:
         """The nearest ones upstream, by name."""
@@ -148,14 +165,43 @@ def _decibels(signal: float, noise: float) -> float | None:
     return ratio if ratio < _ROUNDING_DB else None
 
 
-def _cut(graph: onnx.ModelProto, kinds: Mapping[str, np.dtype[Any]]) -> None:
-    """Every layer reads what the original computes, as an input of the graph, in place of what came before it."""
-    read: set[str] = set()
+def _by_tensor(tensors: Sequence[str], results: Sequence[str], values: Arrays) -> Arrays:
+    return {tensor: values[result] for tensor, result in zip(tensors, results, strict=True)}
+
+
+def _cut(graph: onnx.ModelProto, kinds: Mapping[str, np.dtype[Any]], seen: Mapping[str, str]) -> None:
+    """Every layer reads what the original computes, as an input of the graph, in place of what came before it.
+
+    What is `seen` of a tensor through a pair of QuantizeLinear and DequantizeLinear is a result of the layer before
+    it; a pair of its own gives it to the layer after it.
+    """
+    quantizers = {node.input[0]: node for node in graph.graph.node if node.input and node.input[0] in seen}
+    dequantizers = {node.output[0]: node for node in graph.graph.node if node.output}
+    pairs: list[onnx.NodeProto] = []
+    reread = {}
+    for tensor, result in seen.items():
+        if tensor not in kinds:
+            continue
+        for node, source in ((quantizers[tensor], tensor + _TRUE), (dequantizers[result], tensor + _WHOLE)):
+            own = onnx.NodeProto()
+            own.CopyFrom(node)
+            own.name += _TRUE
+            own.input[0] = source
+            own.output[0] = tensor + _WHOLE if node is quantizers[tensor] else result + _TRUE
+            pairs.append(own)
+        reread[result] = result + _TRUE
+    settling = {id(quantizers[tensor]) for tensor in seen if tensor in kinds}
+    read = {tensor for tensor in seen if tensor in kinds}
     for node in graph.graph.node:
         for index, name in enumerate(node.input):
-            if name in kinds:
+            if name in reread:
+                node.input[index] = reread[name]
+            elif name in kinds and id(node) not in settling:
                 node.input[index] = name + _TRUE
                 read.add(name)
+    nodes = [*pairs, *graph.graph.node]
+    del graph.graph.node[:]
+    graph.graph.node.extend(nodes)
     graph.graph.input.extend(
         onnx.helper.make_tensor_value_info(name + _TRUE, onnx.helper.np_dtype_to_tensor_dtype(kinds[name]), None)
         for name in kinds

@@ -14,6 +14,10 @@ class Rules(Frozen):
     `reduce_range` keeps weights to 7 bits: without VNNI, AVX2's 16-bit accumulation of u8 × s8 overflows.
     `explicit_weights` keeps a float weight behind its own Q/DQ pair and leaves the bias in float, which is what
     TensorRT folds.
+
+    `float_results` are the operators with weights whose results stay in float where only such operators are
+    quantized. Kernels that multiply matrices add up in 32 bits and can give floats; a convolution's cannot on every
+    runtime. What reads the result, such as a residual sum with outliers, then loses nothing (decision 0022).
     """
 
     name: str
@@ -21,6 +25,7 @@ class Rules(Frozen):
     symmetric_activations: bool
     reduce_range: bool
     explicit_weights: bool
+    float_results: tuple[str, ...] = ("MatMul", "Gemm")
 
 
 RULES: dict[str, Rules] = {

@@ -16,8 +16,13 @@ Arrays = dict[str, np.ndarray]
 _INLINE_BYTES = 1_500_000_000
 
 
-def showing(graph: onnx.ModelProto, tensors: Sequence[str], path: Path, threads: int) -> ort.InferenceSession:
-    """A session on ONNX Runtime's CPU kernels; the graph with its new outputs is written to `path`."""
+def showing(
+    graph: onnx.ModelProto, tensors: Sequence[str], path: Path, threads: int, *, literal: bool = False
+) -> ort.InferenceSession:
+    """A session on ONNX Runtime's CPU kernels; the graph with its new outputs is written to `path`.
+
+    `literal`: Q/DQ are computed as they stand; no integer kernel takes their place.
+    """
     shown = onnx.ModelProto()
     shown.CopyFrom(graph)
     known = {output.name for output in shown.graph.output}
@@ -26,6 +31,8 @@ def showing(graph: onnx.ModelProto, tensors: Sequence[str], path: Path, threads:
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.log_severity_level = 4
+    if literal:
+        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     # An arena keeps the largest block of every shape that it has seen: memory would grow with the variety of lengths.
     settings.enable_cpu_mem_arena = False
     return ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])

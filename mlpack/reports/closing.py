@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlpack.core.summary import Commands, Facts, Grid
 from mlpack.core.wording import count, size, times
+from mlpack.reports.tried import tried
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,8 +53,8 @@ def closing(stored: Stored) -> Iterator[Part]:
         cells = [(str(each.length), _ms(each.baseline), _ms(each.optimized)) for each in this.lengths]
         yield Grid(("length", "before ms", "now ms"), cells, right=("length", "before ms", "now ms"))
     if this.candidates:
-        tried = [(each.label or each.recipe, each.why) for each in this.candidates]
-        yield Grid(("tried", "why it won or lost"), tried)
+        yield ""
+        yield tried(this)
     yield f"It lies in {_near(stored.path)}"
     yield "Next:"
     yield Commands(tuple(_next(this, stored.path)))

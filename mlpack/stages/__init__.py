@@ -15,6 +15,8 @@ STAGES: Table[type[Stage]] = Table(
         "compile": "mlpack.stages.compile:Compile",
         "check_accuracy": "mlpack.stages.check_accuracy:CheckAccuracy",
         "golden": "mlpack.stages.golden:Golden",
+        "measure_sensitivity": "mlpack.stages.measure_sensitivity:MeasureSensitivity",
+        "time_layers": "mlpack.stages.time_layers:TimeLayers",
         "profile_latency": "mlpack.stages.profile_latency:ProfileLatency",
     },
 )

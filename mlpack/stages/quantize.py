@@ -13,6 +13,8 @@ from mlpack.core.stage import Outcome, Stage
 from mlpack.errors import StageFailed, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+
     from mlpack.core.dataset import Part
     from mlpack.core.model import Format
     from mlpack.core.stage import Job
@@ -43,7 +45,8 @@ class Quantize(Stage):
     libraries: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "ml_dtypes")
     code: ClassVar[tuple[str, ...]] = (
         "mlpack.quantization", "mlpack.stages.samples", "mlpack.stages.quantize_cast", "mlpack.stages.quantize_int8",
-        "mlpack.stages.module_names",
+        "mlpack.stages.module_names", "mlpack.stages.kept_ranges",
+        "mlpack.stages.calibration_rows",
     )  # fmt: skip
 
     numerics: Literal["auto", "fp16", "bf16", "int8", "int4", "fp8"] = Field(
@@ -58,6 +61,13 @@ class Quantize(Stage):
     percentile: float = Field(default=99.99, gt=50, le=100, description="for calibration_method: percentile")
     smooth: float = Field(
         default=0.0, ge=0, le=1, description="static int8: SmoothQuant's α after layer normalizations; 0: none"
+    )
+    equalize: bool = Field(default=False, description="static int8: even the ranges of channels across layers in a row")
+    rounding: Literal["nearest", "adaptive"] = Field(
+        default="nearest", description="static int8: weights up or down by what is nearer, or by what the layer answers"
+    )
+    bias_correction: bool = Field(
+        default=False, description="static int8: take the mean error of each output channel off the bias"
     )
     ranges: str | None = Field(
         default=None, description="ranges of an earlier run in place of calibration: its reports/quantize.json"
@@ -123,6 +133,19 @@ class Quantize(Stage):
         if self.ranges is not None and read_ranges(Path(self.ranges)).operators == "weighted":
             return ("weighted",)
         return ("all", "weighted")
+
+    def diagnosis(self) -> tuple[Stage, ...]:
+        """For int8: what each layer costs in accuracy, and what it gains in time."""
+        from mlpack.stages.measure_sensitivity import MeasureSensitivity
+        from mlpack.stages.time_layers import TimeLayers
+
+        return (MeasureSensitivity(), TimeLayers()) if self.numerics == "int8" else ()
+
+    def milder(self, reports: Mapping[str, Report], excess: float) -> Generator[Stage, float, None]:
+        """Corrections that cost no speed, then the fewest, cheapest layers in float."""
+        from mlpack.stages.quantize_milder import milder
+
+        return milder(self, reports, excess)
 
     def run(self, model: Model | None, job: Job) -> Outcome:
         """Quantize, then count: what share of the multiply-accumulates really changed numerics.

@@ -18,21 +18,28 @@ from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from mlpack.errors import StageFailed, UsageError
+from mlpack.quantization.bias import correct_biases
 from mlpack.quantization.calibrate import calibrate
+from mlpack.quantization.equalize import equalized
 from mlpack.quantization.observers import observer
+from mlpack.quantization.placement import spare_float_readers
 from mlpack.quantization.range_table import RangeTable, read_ranges
+from mlpack.quantization.rounding import round_adaptively
 from mlpack.quantization.rules import rules_for
 from mlpack.quantization.smooth import smoothed
+from mlpack.stages.calibration_rows import Rows
+from mlpack.stages.kept_ranges import kept_ranges
 from mlpack.stages.module_names import module_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from mlpack.core.model import Model
     from mlpack.core.stage import Job
+    from mlpack.quantization.rules import Rules
     from mlpack.stages.quantize import Quantize
 
 _WEIGHTED = ["Conv", "ConvTranspose", "MatMul", "Gemm"]
+# A pair between a convolution and its activation would spend most of its steps on what the activation cuts away.
+_ABSORBED = ["Relu", "Clip"]
 # Gather: embeddings, often most of a language model's bytes.
 _DYNAMIC = ["MatMul", "Gemm", "Gather", "LSTM", "GRU", "Attention"]
 _SHOWN_MODULES = 6
@@ -84,11 +91,15 @@ def static(model: Model, job: Job, options: Quantize) -> RangeTable:
         "MatMulConstBOnly": options.operators == "weighted",
         "DefaultTensorType": TensorProto.FLOAT,
     }
+    if options.operators == "weighted":
+        extra["OpTypesToExcludeOutputQuantization"] = list(rules.float_results)
     if rules.explicit_weights:
         extra |= {"AddQDQPairToWeight": True, "QuantizeBias": False, "DedicatedQDQPair": True}
-    operators = _WEIGHTED if options.operators == "weighted" else None
+    operators = [*_WEIGHTED, *_ABSORBED] if options.operators == "weighted" else None
     with tempfile.TemporaryDirectory(dir=job.out.parent) as folder:
         prepared = _prepared(model, Path(folder))
+        if options.equalize:
+            _equalize(prepared, model, job)
         if options.smooth:
             _smooth(prepared, model, job, options)
         table = _ranges(prepared, operators, model, job, options)
@@ -101,6 +112,7 @@ def static(model: Model, job: Job, options: Quantize) -> RangeTable:
             handed,
         )
         job.say("quantizing")
+        excluded = {*_excluded(prepared, options.exclude), *_infinite(prepared, table)}
         _guarded(
             quantize_static,
             prepared,
@@ -108,7 +120,7 @@ def static(model: Model, job: Job, options: Quantize) -> RangeTable:
             None,
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=operators,
-            nodes_to_exclude=[*_excluded(prepared, options.exclude), *_infinite(prepared, table)],
+            nodes_to_exclude=sorted(excluded),
             per_channel=options.per_channel,
             reduce_range=rules.reduce_range,
             activation_type=_TYPES[rules.activation],
@@ -118,7 +130,22 @@ def static(model: Model, job: Job, options: Quantize) -> RangeTable:
             use_external_data_format=_external(model),
             extra_options=extra,
         )
+        _spare(job.out / model.entry, operators, excluded, rules)
+        if options.rounding == "adaptive":
+            _round(prepared, model, job, options)
+        if options.bias_correction:
+            _correct_biases(prepared, model, job, options)
     return table
+
+
+def _spare(quantized: Path, operators: list[str] | None, excluded: set[str], rules: Rules) -> None:
+    """What stays in float reads what was not rounded, on the file."""
+    graph = onnx.load(quantized, load_external_data=False)
+    floats = rules.float_results if operators is not None else ()
+    spare_float_readers(
+        graph, lambda node: node.name not in excluded and (operators is None or node.op_type in operators), floats
+    )
+    onnx.save(graph, quantized)
 
 
 def _ranges(prepared: Path, operators: list[str] | None, model: Model, job: Job, options: Quantize) -> RangeTable:
@@ -136,59 +163,63 @@ def _ranges(prepared: Path, operators: list[str] | None, model: Model, job: Job,
                 "ranges fit the graph that they were found on, and the operators that were quantized then",
             )
         return table
-    rows = _Rows(model, job, options)
-    ranges = calibrate(
-        calibrater.model,
+    rows = Rows(model, job, options)
+    symmetric = rules_for(job.target.rules).symmetric_activations
+    method = options.calibration_method
+    ranges = kept_ranges(
+        prepared,
         tensors,
-        rows.batches("finding ranges"),
-        observer(
-            options.calibration_method,
-            symmetric=rules_for(job.target.rules).symmetric_activations,
-            cut=options.percentile,
+        {
+            "rows": rows.fingerprint,
+            "samples": rows.samples,
+            "batch": options.batch,
+            "method": method,
+            "percentile": options.percentile if method == "percentile" else None,
+            "symmetric": symmetric,
+            "threads": job.threads,
+        },
+        lambda: calibrate(
+            calibrater.model,
+            tensors,
+            rows.batches("finding ranges"),
+            observer(method, symmetric=symmetric, cut=options.percentile),
+            threads=job.threads,
+            cut=model.dynamic_batch,
         ),
-        threads=job.threads,
-        cut=model.dynamic_batch,
     )
     return RangeTable(
         method=options.calibration_method, samples=rows.samples, operators=options.operators, ranges=tuple(ranges)
     )
 
 
+def _equalize(prepared: Path, model: Model, job: Job) -> None:
+    """Cross-layer equalization, on the file."""
+    job.say("equalizing")
+    graph = onnx.load(prepared)
+    equalized(graph)
+    onnx.save(graph, prepared, save_as_external_data=_external(model), location="equalized.onnx.data")
+
+
 def _smooth(prepared: Path, model: Model, job: Job, options: Quantize) -> None:
     """SmoothQuant, on the file."""
     graph = load_model_with_shape_infer(prepared)
-    batches = _Rows(model, job, options).batches("smoothing")
+    batches = Rows(model, job, options).batches("smoothing")
     smoothed(graph, batches, options.smooth, threads=job.threads, cut=model.dynamic_batch)
     onnx.save(graph, prepared, save_as_external_data=_external(model), location="smoothed.onnx.data")
 
 
-class _Rows:
-    """The rows to calibrate on.
+def _round(prepared: Path, model: Model, job: Job, options: Quantize) -> None:
+    """Adaptive rounding, on the file that was quantized."""
+    batches = Rows(model, job, options).batches("rounding")
+    reference, quantized = onnx.load(prepared), job.out / model.entry
+    round_adaptively(reference, quantized, batches, threads=job.threads, cut=model.dynamic_batch, seed=job.seed)
 
-    Raises:
-        UsageError: there are none.
-    """
 
-    def __init__(self, model: Model, job: Job, options: Quantize) -> None:
-        dataset = job.dataset("calibration")
-        if dataset is None:
-            raise UsageError(
-                "static int8 needs calibration data",
-                "give labelled data with --data FILE.npz, or try the mechanics with --calibration random:64",
-            )
-        self.samples = min(options.samples, len(dataset))
-        self._dataset, self._say = dataset, job.say
-        self._size = options.batch if model.dynamic_batch else _fixed_batch(model)
-
-    def batches(self, why: str) -> Iterator[dict[str, np.ndarray]]:
-        """Feeds by input name."""
-        done = 0
-        for batch in self._dataset.batches(self._size):
-            self._say(why, done, self.samples)
-            yield {name: array[: self.samples - done] for name, array in batch.inputs.items()}
-            done += len(batch)
-            if done >= self.samples:
-                return
+def _correct_biases(prepared: Path, model: Model, job: Job, options: Quantize) -> None:
+    """Bias correction, on the file that was quantized."""
+    batches = Rows(model, job, options).batches("correcting biases")
+    quantized = job.out / model.entry
+    correct_biases(onnx.load(prepared), quantized, batches, threads=job.threads, cut=model.dynamic_batch)
 
 
 def _infinite(prepared: Path, table: RangeTable) -> list[str]:
@@ -256,11 +287,6 @@ def _excluded(prepared: Path, exclude: tuple[str, ...]) -> list[str]:
             )
         found += inside
     return found
-
-
-def _fixed_batch(model: Model) -> int:
-    first = model.inputs[0].dims[0]
-    return first if isinstance(first, int) else 1
 
 
 def _external(model: Model) -> bool:

@@ -31,6 +31,7 @@ def done(tmp_path_factory):
     from mlpack.api.prepare import prepare
     from mlpack.core.reporter import Silent
     from mlpack.engine.candidates import candidates
+    from mlpack.engine.deadline import Deadline
     from mlpack.engine.run import run
     from mlpack.engine.validate import options_of
 
@@ -39,7 +40,7 @@ def done(tmp_path_factory):
     file.write_text(yaml.safe_dump(RECIPE))
     recipe = read_recipe(file, {}, {})
     prepared = prepare(recipe, folder / "cache", Silent())
-    candidates(recipe.steps, prepared.baseline, prepared.context)
+    candidates(recipe.steps, prepared.baseline, prepared.context, Deadline(None))
     recipe, _ = settled(recipe, None, prepared)
     scoring = recipe.accuracy.model_copy(update={"options": {**recipe.accuracy.options, "part": "choosing"}})
     run(options_of(scoring), prepared.baseline, prepared.context)

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import textwrap
-import time
 
 import pytest
 
@@ -86,16 +85,21 @@ def test_peak_memory_is_our_own_and_not_the_parents():
 
 
 def test_wait_until_idle():
-    spin = "import time\nend = time.time() + 1.5\nwhile time.time() < end: pass"
-    busy = subprocess.Popen([sys.executable, "-c", spin])
-    try:
-        time.sleep(0.2)
-        assert not wait_until_idle([busy.pid], limit_s=0.3)
-        assert wait_until_idle([busy.pid], limit_s=10)
-    finally:
-        busy.wait(30)
-    assert wait_until_idle([busy.pid])
-    assert wait_until_idle([])
+    spin = (
+        "import select, sys, time\nprint('on', flush=True)\n"
+        "while not select.select([sys.stdin], [], [], 0)[0]: pass\ntime.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", spin], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as busy:
+        try:
+            assert busy.stdout.readline() == "on\n"
+            assert not wait_until_idle([busy.pid], limit_s=0.3)
+            busy.stdin.write("enough\n")
+            busy.stdin.flush()
+            assert wait_until_idle([busy.pid], limit_s=60)
+        finally:
+            busy.kill()
 
 
 def test_timing_lock_keeps_others_out(tmp_path):

@@ -1,5 +1,7 @@
 """Int8 by the rules of the target, casts, what is refused, and what the calibration looks at."""
 
+from hashlib import sha256
+
 import numpy as np
 import onnx
 import pytest
@@ -195,6 +197,7 @@ class Watched:
     def __init__(self, rows):
         self.rows = rows
         self.given = 0
+        self.fingerprint = sha256(rows["x"].tobytes()).hexdigest()
 
     def __len__(self):
         return len(self.rows["x"])
@@ -290,15 +293,27 @@ def test_smoothing_happens_before_ranges_are_found(bench, kept):
     assert relative(*(next(iter(each.values())) for each in (expected, got))) < 0.3
 
 
+@pytest.mark.parametrize("target", [VNNI, A100], ids=lambda target: target.name)
+def test_equalizing_happens_before_ranges_are_found(bench, kept, target):
+    outcome = run(
+        bench, kept.ready("mlp"), target, rows_for("mlp", 64), method="static", operators="weighted", equalize=True,
+        bias_correction=True,
+    )  # fmt: skip
+    assert any(row["tensor"].endswith("_equalized") for row in outcome.report.tables["found_ranges"])
+    rows = rows_for("mlp", 16, seed=3)
+    assert 0 < relative(answers(kept.ready("mlp"), rows)["output"], answers(outcome.model, rows)["output"]) < 0.1
+
+
 @pytest.mark.parametrize(
     "options",
     [
         {"method": "static", "operators": "all"},
+        {"method": "static", "operators": "weighted", "equalize": True, "bias_correction": True},
         {"method": "dynamic"},
         {"numerics": "fp16", "method": "cast"},
         {"numerics": "bf16", "method": "cast"},
     ],
-    ids=["static", "dynamic", "fp16", "bf16"],
+    ids=["static", "corrected", "dynamic", "fp16", "bf16"],
 )
 def test_two_runs_give_the_same_bytes(bench, kept, options):
     one, two = (run(bench, kept.ready("mlp"), VNNI, rows_for("mlp", 32), **options).model for _ in range(2))

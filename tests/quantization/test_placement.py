@@ -1,0 +1,70 @@
+"""A node that stays in float reads what was there before a Q/DQ pair was put in."""
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from mlpack.quantization.placement import spare_float_readers
+
+
+def pair(tensor):
+    return [
+        helper.make_node("QuantizeLinear", [tensor, "step", "zero"], [f"{tensor}_q"], name=f"{tensor}_q"),
+        helper.make_node("DequantizeLinear", [f"{tensor}_q", "step", "zero"], [f"{tensor}_dq"], name=f"{tensor}_dq"),
+    ]
+
+
+@pytest.fixture
+def graph():
+    """x → pair → (MatMul → pair → Relu → y, Add of x and itself → z)."""
+    nodes = [
+        *pair("x"),
+        helper.make_node("MatMul", ["x_dq", "w"], ["m"], name="product"),
+        *pair("m"),
+        helper.make_node("Relu", ["m_dq"], ["y"], name="relu"),
+        helper.make_node("Add", ["x_dq", "x_dq"], ["z"], name="sum"),
+    ]
+    made = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", 1, ["n", 4])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in ("y", "z")],
+        [
+            numpy_helper.from_array(np.eye(4, dtype=np.float32), "w"),
+            numpy_helper.from_array(np.float32(0.5), "step"),
+            numpy_helper.from_array(np.uint8(128), "zero"),
+        ],
+    )
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def run(graph):
+    x = np.array([[0.2, -0.3, 1.26, 3.0]], np.float32)
+    return x, ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": x})
+
+
+def test_a_sum_beside_a_quantized_product_adds_up_what_was_not_rounded(graph):
+    x, (_, rounded) = run(graph)
+    assert not np.allclose(rounded, 2 * x)
+    assert spare_float_readers(graph, lambda node: node.op_type == "MatMul", ()) == 2
+    onnx.checker.check_model(graph)
+    x, (y, z) = run(graph)
+    np.testing.assert_array_equal(z, 2 * x)
+    np.testing.assert_array_equal(y, np.maximum(0, np.round(x / 0.5) * 0.5))
+
+
+def test_what_an_integer_kernel_gives_keeps_its_pair_unless_it_may_give_floats(graph):
+    spare_float_readers(graph, lambda node: node.op_type == "MatMul", ())
+    assert "m_dq" in graph.graph.node[-2].input
+    spare_float_readers(graph, lambda node: node.op_type == "MatMul", ("MatMul",))
+    assert list(graph.graph.node[-2].input) == ["m"]
+    assert not any(node.name.startswith("m_") for node in graph.graph.node), "a pair that nobody reads is gone"
+    onnx.checker.check_model(graph)
+
+
+def test_where_all_readers_are_quantized_nothing_changes(graph):
+    before = graph.SerializeToString()
+    assert spare_float_readers(graph, lambda node: bool(node.name), ()) == 0
+    assert graph.SerializeToString() == before
