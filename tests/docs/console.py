@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_NUMBER = re.compile(r"(?<![\w@.])-?\d[\d,]*(\.\d+)?(e-?\d+)?")
-_ANY_NUMBER = r"-?\d[\d,]*(\.\d+)?(e-?\d+)?"
+# A noisy machine's number may be a bound: <0.01, >1,000.
+_ANY_NUMBER = r"[<>]?-?\d[\d,]*(\.\d+)?(e-?\d+)?"
+_NUMBER = re.compile(rf"(?<![\w@.]){_ANY_NUMBER}")
 _ASKS_FOR_THE_CODE = "echo $?"
 # A network of its own has a loopback interface that is down.
 _OFFLINE = """

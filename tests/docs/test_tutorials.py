@@ -98,6 +98,7 @@ def test_commands_go_on_over_lines_and_keep_what_is_shown():
         ("PASS", "LIKELY", False),
         ("errors 1 → 2", "errors 1 → 2 and more", False),
         ("drop 0.25pt [-1.2, 3]", "drop -0.125pt [-0.5, 1,200]", True),
+        ("3.4 × [2.8, 4.1] at batch 8", "2.85 × [<0.01, >1,000] at batch 8", True),
     ],
 )
 def test_numbers_stand_for_numbers_and_words_for_themselves(shown, printed, is_there):
