@@ -7,13 +7,14 @@ DEMO := .demo
 # What fails is shown when it fails; a test that hangs ends after a quarter of an hour.
 PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --instafail --timeout 900
 
-.PHONY: help venv demo test test-fast lint benchmarks clean
+.PHONY: help venv demo test test-fast lint benchmarks benchmark-int8 clean
 
 help:
 	@echo "make demo        optimize a real sentence classifier to int8 and show what came of it"
 	@echo "make test        everything: style, types, import direction, all tests"
 	@echo "make test-fast   the same without the slow tests"
 	@echo "make lint        style, types and import direction only"
+	@echo "make benchmark-int8  int8 beside that of others, on every sample model"
 	@echo "make benchmarks  the measurements in benchmarks/, one after the other (a quiet machine, please)"
 
 venv: $(STAMP)
@@ -46,6 +47,10 @@ test: lint
 test-fast: lint
 	@echo "== the tests that take less than ten seconds each"
 	$(PYTEST) -m "not slow"
+
+# NNCF=PYTHON names the interpreter of an environment that has NNCF.
+benchmark-int8: venv
+	$(BIN)/python benchmarks/int8.py $(if $(NNCF),--nncf $(NNCF))
 
 benchmarks: venv
 	$(BIN)/python benchmarks/startup.py

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +26,21 @@ RESULTS = {0, 5, 6}
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS, help="others keep their rows")
     parser.add_argument("--asked", nargs="+", default=list(ASKED), choices=list(ASKED))
     parser.add_argument("--quick", action="store_true", help="short timing runs: is the script itself all right?")
     given = parser.parse_args()
-    runs = []
+    runs = {(run["model"], run["asked"]): run for run in (record.read("speed") or {"runs": []})["runs"]}
     for model in given.models:
         for asked in given.asked:
             print(f"{model}, {asked}", flush=True)
-            runs.append(measured(model, asked, record.QUICK if given.quick else ()))
-            record.write("speed", {"quick": given.quick, "runs": runs})
+            runs[model, asked] = measured(model, asked, record.QUICK if given.quick else ())
+            ordered = [runs[each] for each in product(MODELS, ASKED) if each in runs]
+            record.write("speed", {"quick": given.quick, "runs": ordered})
             tables.render_all()
     content = record.read("speed")
     print(tables.speed(content))
-    return 0 if all(run["exit_code"] in RESULTS for run in runs) else 1
+    return 0 if all(run["exit_code"] in RESULTS for run in runs.values()) else 1
 
 
 def measured(model: str, asked: str, extra: tuple[str, ...]) -> dict[str, Any]:

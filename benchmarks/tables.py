@@ -285,6 +285,42 @@ def _taken(told: Result) -> str:
     return f"{told['seconds']:.2f} s, {told['peak_mb']:.0f} MB"
 
 
+def int8(content: Result) -> str:
+    """A row for each model and tool: what is left of the accuracy, how fast, and what it cost to make."""
+    rows = []
+    for each in content["models"]:
+        for tool, told in {"mlpack": each["mlpack"], **each["peers"]}.items():
+            accuracy, speed = told.get("accuracy") or {}, told.get("speed") or {}
+            reason = told.get("error") or accuracy.get("error")
+            drop = f"failed: {_cell(reason)}"
+            if "drop" in accuracy:
+                low, high = accuracy["drop_ci90"]
+                drop = f"{accuracy['drop']:.4f} [{low:.4f}, {high:.4f}]"
+            rows.append([
+                each["model"], tool, f"{accuracy['baseline']:.4f}" if "drop" in accuracy else "–", drop,
+                accuracy.get("verdict", "–"), *(_times(speed.get(batch)) for batch in ("1", "8")),
+                f"{told['seconds']:.1f} s" if "seconds" in told else "–",
+                f"{told['peak_mb']:,} MB" if "peak_mb" in told else "–",
+            ])  # fmt: skip
+    head = [
+        "model", "int8 by", "original", "drop [90%]", f"verdict at {content['limit']}", "batch 1", "batch 8", "made in",
+        "memory",
+    ]  # fmt: skip
+    return (
+        f"{table(head, rows)}\n\nSpeeds are over PyTorch eager, all of a model in turns [95%]. Seconds of mlpack are "
+        "those of the whole command from nothing: loading, exporting, every candidate, the choice, the final timing. "
+        "Those of the others are of quantizing the graph that mlpack exported; accuracy control's include its own "
+        "search. Memory is the most over what was there before, mlpack's that of a whole process."
+    )
+
+
+def _times(told: Result | None) -> str:
+    if told is None:
+        return "–"
+    low, high = told["ci95"] or (None, None)
+    return f"{told['times']:.2f} ×" + ("" if low is None else f" [{low:.2f}, {high:.2f}]")
+
+
 def quantization_options(content: Result) -> str:
     """A row per model, operators and method; a column per option, in bold where it is better than none."""
     cells: dict[tuple[str, ...], dict[str, str]] = {}
@@ -374,6 +410,7 @@ _OF_README = (
     ("large_weights", large_weights),
     ("calibration", calibration),
     ("quantization_options", quantization_options),
+    ("int8", int8),
 )
 
 

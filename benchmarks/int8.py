@@ -1,0 +1,195 @@
+"""Int8 beside that of others on the sample models: accuracy left, speed, time and memory to make it.
+
+All get the same simplified graph and the same calibration rows; NNCF with accuracy control also gets the rows that
+mlpack chooses on, the metric and the limit. Every result is scored on the confirming rows, which nothing has seen, on
+the backend that would serve it, and all are timed in turns with the original. mlpack is run as a user runs it, from
+nothing: its seconds are those of the whole command. NNCF lives in an environment of its own: `--nncf PYTHON` names its
+interpreter (pip install nncf onnx openvino pydantic).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import record
+import tables
+
+if TYPE_CHECKING:
+    from mlpack.core.dataset import Part
+    from mlpack.core.model import Model
+
+MODELS = (
+    "tiny-mlp", "digits-resnet", "digits-pairs", "digit-lines", "words-gru", "emoji-efficientnet", "reviews-minilm",
+)  # fmt: skip
+TRANSFORMERS = {"reviews-minilm"}
+LIMIT = "1%"
+SAMPLES = 256
+BATCH = 16
+# Each tool with the backend that serves what it makes.
+TOOLS = {
+    "onnxruntime static": "onnxruntime",
+    "onnxruntime dynamic": "onnxruntime",
+    "nncf": "openvino",
+    "nncf accuracy control": "openvino",
+}
+WORKER = Path(__file__).with_name("int8_worker.py")
+# 0 published, 5 refused with a reason, 6 published as a candidate: all of them are results.
+RESULTS = {0, 5, 6}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS, help="others keep their rows")
+    parser.add_argument("--nncf", metavar="PYTHON", help="the interpreter of an environment with NNCF")
+    given = parser.parse_args()
+    rows = {row["model"]: row for row in (record.read("int8") or {"models": []})["models"]}
+    for name in given.models:
+        with tempfile.TemporaryDirectory(prefix="int8-") as folder:
+            rows[name] = Bench(name, Path(folder), given.nncf).row()
+        ordered = [rows[model] for model in MODELS if model in rows]
+        record.write("int8", {"limit": LIMIT, "samples": SAMPLES, "models": ordered})
+        tables.render_all()
+    print(tables.int8(record.read("int8") or {}))
+    return 0 if all(rows[name]["mlpack"]["exit_code"] in RESULTS for name in given.models) else 1
+
+
+class Bench:
+    """One sample model: what each tool makes of it, judged and timed."""
+
+    def __init__(self, name: str, place: Path, nncf: str | None) -> None:
+        from mlpack.api.optimize import settled
+        from mlpack.api.prepare import prepare
+        from mlpack.api.wanted import recipe_for
+        from mlpack.core.reporter import Silent
+        from mlpack.core.settings import load_settings
+        from mlpack.engine.judge import Judge
+        from mlpack.engine.run import run
+        from mlpack.measure.limits import Limit
+        from mlpack.stages.export import Export
+        from mlpack.stages.simplify import Simplify
+
+        self.name, self.place, self.nncf = name, place, nncf
+        model, *flags = record.sample(name)
+        wanted: dict[str, Any] = dict(zip((flag.removeprefix("--") for flag in flags[::2]), flags[1::2], strict=True))
+        recipe = recipe_for(load_settings(place), model, wanted)
+        ready = prepare(recipe, place / "cache", Silent())
+        recipe, _ = settled(recipe, None, ready)
+        self.metric = recipe.accuracy.options["metric"]
+        self.output = recipe.accuracy.options.get("output")
+        self.recipe, self.context, self.baseline = recipe, ready.context, ready.baseline
+        self.judge = Judge(recipe, Limit.parse(LIMIT), ready.context)
+        exported = run(Export(), ready.source.model, ready.context)
+        self.graph = run(Simplify(), exported.model, ready.context).model
+
+    def row(self) -> dict[str, Any]:
+        """All tools on this model."""
+        self._write_rows("calibration", SAMPLES)
+        self._write_rows("choosing", None)
+        told, made = self._ours()
+        peers: dict[str, dict[str, Any]] = {}
+        models = {} if made is None else {"mlpack": made}
+        for tool, backend in TOOLS.items():
+            if tool.startswith("nncf") and self.nncf is None:
+                continue
+            peers[tool] = self._made(tool)
+            if "error" not in peers[tool]:
+                models[tool] = self._model(Path(peers[tool].pop("file")), backend)
+        for tool, model in models.items():
+            (told if tool == "mlpack" else peers[tool])["accuracy"] = self._accuracy(model)
+        for tool, speed in self._speeds(models).items():
+            (told if tool == "mlpack" else peers[tool])["speed"] = speed
+        row = {"model": self.name, "metric": self.metric, "mlpack": told, "peers": peers}
+        print(json.dumps(row), flush=True)
+        return row
+
+    def _write_rows(self, part: Part, most: int | None) -> None:
+        """Whole batches as files: `part-0000.npz`, labels beside the inputs."""
+        from mlpack.datasets.ref import open_part
+
+        assert self.context.data is not None
+        rows = open_part(self.context.data, part, self.graph.inputs)
+        for index, batch in enumerate(rows.batches(BATCH)):
+            if most is not None and index * BATCH >= most:
+                break
+            labels = {} if batch.labels is None else {"/labels": batch.labels}
+            np.savez(self.place / f"{part}-{index:04}.npz", **batch.inputs, **labels)
+
+    def _ours(self) -> tuple[dict[str, Any], Model | None]:
+        """`mlpack optimize --int8` from nothing: what it told, and the model where there is one."""
+        from mlpack.api.lookup import artifact, intact_model
+
+        store = self.place / "artifacts"
+        words = ["optimize", *record.sample(self.name), "--int8", "--max-drop", LIMIT, "--store", str(store)]
+        ended = record.mlpack_json(words, self.place / "own-cache")
+        told: dict[str, Any] = {"exit_code": ended.code, "seconds": round(ended.seconds, 1), "error": ended.error}
+        if "model" not in ended.document:
+            return told, None
+        stages = record.finished_stages(self.place / "own-cache")
+        told["peak_mb"] = round(max(each["peak_rss_bytes"] for each in stages if each["stage"] == "quantize") / 1e6)
+        told["share"] = ended.document["model"]["numerics_share"]
+        told["runs_as"] = next(each["label"] for each in ended.document["candidates"] if each["chosen"])
+        return told, intact_model(artifact(ended.document["name"], store))
+
+    def _made(self, tool: str) -> dict[str, Any]:
+        """What one tool made, in a process of its own: `file`, `seconds`, `peak_mb`; or the `error`."""
+        job = {
+            "tool": tool, "graph": str(self.graph.entry_path), "place": str(self.place), "limit": LIMIT,
+            "metric": self.metric, "output": self.output, "transformer": self.name in TRANSFORMERS,
+            "inputs": [each.name for each in self.graph.inputs],
+        }  # fmt: skip
+        python = self.nncf if tool.startswith("nncf") else sys.executable
+        done = subprocess.run(
+            [str(python), str(WORKER), json.dumps(job)], cwd=record.ROOT, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            return {"error": (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1][:300]}
+        return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+
+    def _model(self, file: Path, backend: str) -> Model:
+        form = "onnx" if file.suffix == ".onnx" else "openvino"
+        found = self.graph.model_copy(
+            update={"path": file.parent, "entry": file.name, "format": form, "numerics": "int8", "backend": backend}
+        )
+        options = found.backend_options.model_copy(update={"threads": self.context.threads})
+        return found.model_copy(update={"backend_options": options})
+
+    def _accuracy(self, model: Model) -> dict[str, Any]:
+        """Of a model on the confirming rows, beside the original."""
+        from mlpack.errors import MlpackError
+
+        try:
+            done = self.judge.score(model, "confirming")
+        except MlpackError as error:
+            return {"error": error.message}
+        if done.report.metrics["nonfinite"]:
+            return {"error": f"NaN on {done.report.metrics['nonfinite']} samples"}
+        found = self.judge.compare(self.judge.original("confirming"), done)
+        return found.model_dump(include={"baseline", "optimized", "drop", "drop_ci90", "verdict", "samples", "limit"})
+
+    def _speeds(self, models: dict[str, Model]) -> dict[str, Any]:
+        """Of all that can be run, over the original, by batch size: the median and its interval."""
+        from mlpack.engine.run import run
+        from mlpack.engine.validate import options_of
+
+        step = self.recipe.latency.model_copy(update={"options": {**self.recipe.latency.options, "components": False}})
+        done = run(options_of(step), self.baseline, self.context, rivals=models, label="timing all in turns")
+        speeds: dict[str, Any] = {}
+        for line in done.report.tables["latency"]:
+            if line["contender"] in models:
+                # The table says how many times as fast the first contender, here the original, is.
+                ratio, ends = line["speedup_over"], line["speedup_over_ci95"]
+                speeds.setdefault(line["contender"], {})[str(line["batch"])] = {
+                    "times": 1 / ratio, "ci95": [1 / ends[1], 1 / ends[0]] if ends else None, "p50_ms": line["p50"],
+                }  # fmt: skip
+        return speeds
+
+
+if __name__ == "__main__":
+    sys.exit(main())
