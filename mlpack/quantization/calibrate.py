@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mlpack.quantization.coverage import INFINITE
 from mlpack.quantization.range_table import TensorRange
-from mlpack.quantization.stream import stream
+from mlpack.quantization.stream import Room, stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     import onnx
 
+    from mlpack.quantization.checkpoint import Checkpoint
     from mlpack.quantization.observers import Observer
     from mlpack.quantization.shown import Arrays
 
@@ -27,14 +29,17 @@ def calibrate(
     *,
     threads: int,
     cut: bool,
+    checkpoint: Checkpoint | None = None,
 ) -> list[TensorRange]:
     """The ranges of these float activations, in one pass over the batches (see `stream` for the arguments).
 
     Of a tensor only what `observe` makes is kept. Values that are no numbers or that stand for infinity, as masks
-    do, are left out and counted.
+    do, are left out and counted. With a checkpoint, batches that an interrupted run has seen are passed over.
     """
     observers = {name: observe() for name in tensors}
     infinite = dict.fromkeys(tensors, 0)
+    room = Room()
+    seen = checkpoint.restore(observers, infinite, room) if checkpoint else 0
 
     def see(values: Arrays) -> None:
         for name, observer in observers.items():
@@ -45,10 +50,17 @@ def calibrate(
                 observer.add(known, least, largest)
 
     def end_batch() -> None:
+        nonlocal seen
         for observer in observers.values():
             observer.end_batch()
+        seen += 1
+        if checkpoint:
+            checkpoint.keep(observers, infinite, room, seen)
 
-    stream(graph, tensors, batches, see, end_batch=end_batch, threads=threads, cut=cut)
+    left = islice(batches, seen, None)
+    stream(graph, tensors, left, see, end_batch=end_batch, threads=threads, cut=cut, room=room)
+    if checkpoint:
+        checkpoint.forget()
     return [
         TensorRange(tensor=name, low=low, high=high, infinite=infinite[name])
         for name, (low, high) in ((name, observer.range()) for name, observer in observers.items())

@@ -49,6 +49,18 @@ class Histogram:
             counts = np.bincount(bins - first)
             self.counts[HALF + first : HALF + first + counts.size] += counts
 
+    def state(self) -> dict[str, np.ndarray]:
+        """The width and the counts from the first bin that has any to the last."""
+        there = np.flatnonzero(self.counts)
+        first, end = (int(there[0]), int(there[-1]) + 1) if there.size else (0, 0)
+        return {"exponent": np.array(self.exponent), "first": np.array(first), "counts": self.counts[first:end]}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Hold what another one held."""
+        first, counts = int(state["first"]), state["counts"]
+        self.exponent, self.counts = int(state["exponent"]), np.zeros_like(self.counts)
+        self.counts[first : first + counts.size] = counts
+
     def merge(self, other: Histogram) -> None:
         """Add the counts of another part of the data."""
         wide, fine = (self, other) if self.exponent >= other.exponent else (other, self)

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from mlpack.quantization.clipping import Range, entropy, mean_squared_error, percentile
 from mlpack.quantization.histogram import Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import numpy as np
 
 # What onnxruntime and NNCF take: the weight of a new batch in the running mean.
 _NEW = 0.01
@@ -34,6 +34,14 @@ class Observer(Protocol):
         """The lowest and the highest value that the integers are to hold; (0, 0) if none was seen."""
         ...
 
+    def state(self) -> dict[str, np.ndarray]:
+        """All that it knows at the end of a batch."""
+        ...
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Know what another one knew."""
+        ...
+
 
 @dataclass
 class MinMax:
@@ -51,6 +59,12 @@ class MinMax:
 
     def range(self) -> Range:
         return (self.low, self.high) if self.low <= self.high else (0.0, 0.0)
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"ends": np.array([self.low, self.high])}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        self.low, self.high = (float(end) for end in state["ends"])
 
 
 @dataclass
@@ -75,6 +89,13 @@ class MovingAverage:
     def range(self) -> Range:
         return (0.0, 0.0) if self.low is None or self.high is None else (self.low, self.high)
 
+    def state(self) -> dict[str, np.ndarray]:
+        return {} if self.low is None or self.high is None else {"ends": np.array([self.low, self.high])}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        if "ends" in state:
+            self.low, self.high = (float(end) for end in state["ends"])
+
 
 @dataclass
 class Clipped:
@@ -97,6 +118,13 @@ class Clipped:
             return lowest, highest
         low, high = self.clip(self.histogram, (lowest, highest))
         return max(low, lowest), min(high, highest)
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {**self.seen.state(), **self.histogram.state()}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        self.seen.restore(state)
+        self.histogram.restore(state)
 
 
 def observer(method: str, *, symmetric: bool, cut: float) -> Callable[[], Observer]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, ValidationError, model_validator
@@ -12,6 +13,8 @@ from mlpack.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import onnx
 
 TABLE = "found_ranges"
 _HINT = "give the reports/quantize.json of an artifact with static int8"
@@ -33,11 +36,15 @@ class TensorRange(Frozen):
 
 
 class RangeTable(Frozen):
-    """Ranges of activations, and how they were found: the method, the number of samples, for which operators."""
+    """Ranges of activations, and how they were found: the method, the number of samples, for which operators.
+
+    `weights` tells whose ranges they are: a digest of the graph's weights. Empty in a table that was written by hand.
+    """
 
     method: str
     samples: int
     operators: str
+    weights: str = ""
     ranges: tuple[TensorRange, ...] = ()
 
     def rows(self) -> list[dict[str, Any]]:
@@ -50,7 +57,17 @@ class RangeTable(Frozen):
             "calibration_method": self.method,
             "calibration_samples": self.samples,
             "calibration_operators": self.operators,
+            "calibration_weights": self.weights,
         }
+
+
+def digest_of_weights(graph: onnx.ModelProto) -> str:
+    """What tells one set of weights from another: sha256 over all matrices and filters, whatever their names."""
+    from onnx import numpy_helper
+
+    arrays = (numpy_helper.to_array(each) for each in graph.graph.initializer if len(each.dims) > 1)
+    each = sorted(hashlib.sha256(array.tobytes()).hexdigest() for array in arrays)
+    return hashlib.sha256("".join(each).encode()).hexdigest()
 
 
 def read_ranges(path: Path) -> RangeTable:
@@ -85,5 +102,6 @@ def ranges_of(report: Report) -> RangeTable | None:
         method=str(report.metrics.get("calibration_method", "given")),
         samples=int(report.metrics.get("calibration_samples", 0)),
         operators=str(report.metrics.get("calibration_operators", "all")),
+        weights=str(report.metrics.get("calibration_weights", "")),
         ranges=tuple(TensorRange.model_validate(row) for row in rows),
     )

@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from mlpack.quantization.shown import Arrays, showing, tensors_of
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ def stream(
     end_batch: Callable[[], None] = lambda: None,
     threads: int,
     cut: bool,
+    room: Room | None = None,
 ) -> None:
     """Run every batch once and show what these tensors hold; memory does not grow with the number of batches.
 
@@ -42,11 +45,12 @@ def stream(
         end_batch: is called after the last run of a batch.
         threads: of ONNX Runtime.
         cut: whether a batch may be run in parts, so that what is held stays below 256 MB.
+        room: what earlier batches taught of the size of a part.
     """
     _return_large_blocks()
     fed = {each.name for each in graph.graph.input}
     made = [name for name in tensors if name not in fed]
-    room = _Room()
+    room = room or Room()
     with tempfile.TemporaryDirectory() as folder:
         session = showing(graph, made, Path(folder) / "shown.onnx", threads)
         for batch in batches:
@@ -76,7 +80,7 @@ def _return_large_blocks() -> None:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
-class _Room:
+class Room:
     """How many rows fit into a run. The first run has one row, to learn what a row holds.
 
     A longer row is taken to hold the square of that, as attention does.
@@ -85,6 +89,14 @@ class _Room:
     def __init__(self) -> None:
         self._each = float(_HELD_BYTES)
         self._length = math.inf
+
+    def state(self) -> np.ndarray:
+        """What it has learnt."""
+        return np.array([self._each, self._length])
+
+    def restore(self, state: np.ndarray) -> None:
+        """Know what another one had learnt: parts are cut as it would have."""
+        self._each, self._length = (float(number) for number in state)
 
     def rows(self, batch: Arrays, most: int) -> int:
         """Of the next run."""

@@ -23,7 +23,7 @@ from mlpack.quantization.calibrate import calibrate
 from mlpack.quantization.equalize import equalized
 from mlpack.quantization.observers import observer
 from mlpack.quantization.placement import spare_float_readers
-from mlpack.quantization.range_table import RangeTable, read_ranges
+from mlpack.quantization.range_table import RangeTable, digest_of_weights, read_ranges
 from mlpack.quantization.rounding import round_adaptively
 from mlpack.quantization.rules import rules_for
 from mlpack.quantization.smooth import smoothed
@@ -152,8 +152,14 @@ def _ranges(prepared: Path, operators: list[str] | None, model: Model, job: Job,
     """The ranges of all activations that the quantizer may ask for."""
     calibrater = CalibraterBase(prepared, operators)
     tensors = sorted(calibrater.select_tensors_to_calibrate(calibrater.model)[0])
+    weights = digest_of_weights(calibrater.model)
     if options.ranges is not None:
         table = read_ranges(Path(options.ranges))
+        if table.weights not in {"", weights}:
+            raise UsageError(
+                f"{options.ranges}: these ranges were found on other weights than this graph has",
+                "calibrate again; to use them all the same, take calibration_weights out of the file's metrics",
+            )
         known = {each.tensor for each in table.ranges}
         missing = [name for name in tensors if name not in known]
         if missing:
@@ -178,17 +184,22 @@ def _ranges(prepared: Path, operators: list[str] | None, model: Model, job: Job,
             "symmetric": symmetric,
             "threads": job.threads,
         },
-        lambda: calibrate(
+        lambda checkpoint: calibrate(
             calibrater.model,
             tensors,
             rows.batches("finding ranges"),
             observer(method, symmetric=symmetric, cut=options.percentile),
             threads=job.threads,
             cut=model.dynamic_batch,
+            checkpoint=checkpoint,
         ),
     )
     return RangeTable(
-        method=options.calibration_method, samples=rows.samples, operators=options.operators, ranges=tuple(ranges)
+        method=options.calibration_method,
+        samples=rows.samples,
+        operators=options.operators,
+        weights=weights,
+        ranges=tuple(ranges),
     )
 
 

@@ -31,10 +31,10 @@ STAGE_RECORD = "stage.json"
 
 
 class Leftover(Frozen):
-    """Something that may go: a dead process's temporary, or a cached stage that no artifact refers to."""
+    """Something that may go: a dead process's temporary, or cached work that no artifact refers to."""
 
     path: str
-    kind: Literal["temporary", "stage"]
+    kind: Literal["temporary", "stage", "ranges"]
     size_bytes: int
 
 
@@ -62,9 +62,9 @@ def remove_version(stored: Stored, *, tagged: Literal["refuse", "remove"] = "ref
 
 
 def leftovers(store: Path, cache: Path, *, younger_than_s: float) -> list[Leftover]:
-    """What may go: temporaries of dead processes, and cached stages that no artifact of the store refers to.
+    """What may go: temporaries of dead processes, cached ranges, and cached stages that no artifact refers to.
 
-    Cached stages touched within the last `younger_than_s` seconds stay: a run may be using them.
+    What was touched within the last `younger_than_s` seconds stays: a run may be using it.
     """
     found = [
         Leftover(path=str(path), kind="temporary", size_bytes=size_on_disk(path)) for path in _temporaries(store, cache)
@@ -81,6 +81,11 @@ def leftovers(store: Path, cache: Path, *, younger_than_s: float) -> list[Leftov
         for entry in cached_stages(cache)
         if entry.name not in kept and (entry / STAGE_RECORD).stat().st_mtime < newest
     ]
+    found += [
+        Leftover(path=str(entry), kind="ranges", size_bytes=size_on_disk(entry))
+        for entry in sorted((cache / "ranges").glob("*"))
+        if max((each.stat().st_mtime for each in entry.iterdir()), default=0) < newest
+    ]
     return found
 
 
@@ -92,7 +97,8 @@ def cached_stages(cache: Path) -> list[Path]:
 def _temporaries(store: Path, cache: Path) -> Iterator[Path]:
     stages = cache / "stages"
     inner = [entry for entry in stages.iterdir() if entry.is_dir()] if stages.is_dir() else []
-    for folder in (store, *(store / name for name in _homes(store)), cache, stages, *inner):
+    ranges = (cache / "ranges").glob("*")
+    for folder in (store, *(store / name for name in _homes(store)), cache, stages, *inner, *ranges):
         yield from abandoned(folder)
 
 

@@ -19,6 +19,11 @@ def net():
     return torch.nn.Sequential(torch.nn.Linear(16, 64), torch.nn.ReLU(), torch.nn.Linear(64, 4)).eval()
 
 
+def trained_on():
+    torch.manual_seed(1)
+    return torch.nn.Sequential(torch.nn.Linear(16, 64), torch.nn.ReLU(), torch.nn.Linear(64, 4)).eval()
+
+
 def other():
     torch.manual_seed(0)
     return torch.nn.Sequential(torch.nn.Linear(16, 64), torch.nn.Tanh(), torch.nn.Linear(64, 4)).eval()
@@ -63,6 +68,11 @@ def test_ranges_of_one_run_serve_another(rows, cli):
     assert "calibrating" not in again.err
     assert again.document["model"]["digest"] == first.document["model"]["digest"]
     assert report_of(again.document)["tables"]["found_ranges"] == found["tables"]["found_ranges"]
+
+    stale = cli("optimize", "model.py:trained_on", "--ranges", str(handed), *STATIC, *WORDS)
+    assert stale.code == 2
+    assert "found on other weights" in stale.document["error"]["message"]
+    assert "calibration_weights" in stale.document["error"]["hint"]
 
     told = cli("explain", "first", "--json").document["calibration"]
     assert told["method"] == "mse"
