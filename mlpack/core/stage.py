@@ -143,6 +143,11 @@ class Stage(Frozen):
         """The options as the cache key has them: two ways to write one thing are one."""
         return self.model_dump(mode="json")
 
+    def served_by(self, report: Report) -> bool:
+        """Whether what an earlier run with the same key reported is enough: one may have been asked for less."""
+        del report
+        return True
+
     def reads(self) -> tuple[Part, ...]:
         """Parts of the data that a run with these options looks at."""
         return ()
@@ -151,6 +156,10 @@ class Stage(Frozen):
         """Modules that a run on this model will import, where that takes long: imported once for several runs."""
         del model
         return ()
+
+    def clash(self) -> str | None:
+        """Which of these options have no effect beside the others, or None: asked before anything runs."""
+        return None
 
     def refusal(self, target: Target) -> str | None:
         """Why these options cannot work for this target, or None: asked before anything runs."""

@@ -65,7 +65,8 @@ def check(recipe: Recipe, target: Target) -> list[Stage]:
     """All stages of a recipe, once spelling, formats along the list and the target's abilities hold.
 
     Raises:
-        RecipeError: a step is unknown, or takes a format that the step before it does not give.
+        RecipeError: a step is unknown, takes a format that the step before it does not give, or has options of which
+            some would be ignored.
         UnsupportedNumerics: the target lacks what a step asks for.
     """
     stages = [options_of(step) for step in recipe.steps]
@@ -73,6 +74,9 @@ def check(recipe: Recipe, target: Target) -> list[Stage]:
         choosing = [name for name in STAGES.names() if STAGES[name].chooses_backend]
         raise RecipeError("no step says which backend runs the model", f"end the steps with {' or '.join(choosing)}")
     for stage in (*stages, options_of(recipe.accuracy), options_of(recipe.latency)):
+        clash = stage.clash()
+        if clash:
+            raise RecipeError(f"{stage.name}: {clash}", "leave one of them out")
         reason = stage.refusal(target)
         if reason:
             raise UnsupportedNumerics(f"{stage.name}: {reason}", f"mlpack targets {target.name}")

@@ -30,6 +30,9 @@ _GAINS = {"cpu": ("bf16", "int8"), "cuda": ("fp16", "int8")}
 _RECURRENT = {"LSTM", "GRU", "RNN"}
 _CONVOLUTION = {"Conv", "ConvTranspose"}
 _PRODUCT = {"MatMul", "Gemm"}
+_STATIC_ONLY = (
+    "calibration_method", "percentile", "ranges", "smooth", "equalize", "rounding", "bias_correction",
+)  # fmt: skip
 
 
 class Quantize(Stage):
@@ -91,10 +94,22 @@ class Quantize(Stage):
         """Calibration rows: to find ranges on, and to count the compute that changed."""
         return ("calibration",)
 
+    def clash(self) -> str | None:
+        """What only static int8 has, beside what is none; and what ranges that are given leave no use for."""
+        set_apart = [name for name in _STATIC_ONLY if getattr(self, name) != type(self).model_fields[name].default]
+        other = self.method if self.method in {"dynamic", "cast"} else self.numerics
+        if set_apart and other not in {"auto", "static", "int8"}:
+            these = f"{' and '.join(set_apart)} {'are' if set_apart[1:] else 'is'}"
+            return f"{these} for static int8 alone, and this is {other}"
+        found = [name for name in set_apart if name in {"calibration_method", "percentile"}]
+        if self.ranges is not None and found:
+            return f"with ranges given, {found[0]} finds none"
+        if "percentile" in found and self.calibration_method != "percentile":
+            return f"percentile is for calibration_method: percentile, and this is {self.calibration_method}"
+        return None
+
     def refusal(self, target: Target) -> str | None:
         """The target's own list of numerics decides."""
-        if self.ranges is not None and (self.numerics not in {"auto", "int8"} or self.method not in {"auto", "static"}):
-            return "ranges are for static int8 alone"
         if self.numerics not in {"auto", *target.numerics}:
             return f"{target.title} has no {self.numerics} (it has {', '.join(target.numerics)})"
         if self.numerics in {"int4", "fp8"}:
@@ -112,19 +127,28 @@ class Quantize(Stage):
             each = [self.model_copy(update={"numerics": name}) for name in gains if name in target.numerics]
             return tuple(proposed for stage in each for proposed in stage.propose(model, target))
         if self.numerics != "int8":
-            return (self.model_copy(update={"method": "cast", "ranges": None}),)
+            return (self._without_static("cast"),)
         from mlpack.quantization.coverage import operator_counts
 
         present = set(operator_counts(model.entry_path))
-        methods: list[tuple[Method, Operators]] = []
+        proposed: list[Quantize] = []
         dynamic = self.method == "dynamic" or (self.method == "auto" and self.ranges is None)
         if dynamic and target.kind == "cpu" and present & (_PRODUCT | _RECURRENT):
-            methods.append(("dynamic", "weighted"))
+            proposed.append(self._without_static("dynamic"))
         if self.method in {"auto", "static"}:
             wanted: tuple[Operators, ...] = self._ranged() if self.operators == "auto" else (self.operators,)
-            methods += [("static", operators) for operators in wanted if present & (_PRODUCT | _CONVOLUTION)]
-        proposed = [self.model_copy(update={"method": method, "operators": which}) for method, which in methods]
+            proposed += [
+                self.model_copy(update={"method": "static", "operators": operators})
+                for operators in wanted
+                if present & (_PRODUCT | _CONVOLUTION)
+            ]
         return tuple(proposed) or (self,)
+
+    def _without_static(self, method: Method) -> Quantize:
+        """By another method, which has nothing of what only static int8 has."""
+        plain = {name: type(self).model_fields[name].default for name in _STATIC_ONLY}
+        operators: Operators = "weighted" if method == "dynamic" else self.operators
+        return self.model_copy(update={**plain, "method": method, "operators": operators})
 
     def _ranged(self) -> tuple[Operators, ...]:
         """The sets of operators that there can be ranges for; those of all serve those with weights too."""

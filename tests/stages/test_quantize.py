@@ -346,8 +346,6 @@ def test_refusals_before_anything_runs():
     assert "dynamic int8" in Quantize(numerics="int8", method="dynamic").refusal(load_target("t4"))
     assert "has no bf16" in Quantize(numerics="bf16").refusal(AVX2)
     assert "no int8" in Quantize(numerics="int8").refusal(load_target("v100"))
-    assert "static int8" in Quantize(numerics="fp16", ranges="r.json").refusal(A100)
-    assert "static int8" in Quantize(numerics="int8", method="dynamic", ranges="r.json").refusal(VNNI)
     assert Quantize(numerics="int8", ranges="r.json").refusal(VNNI) is None
     for fine in (Quantize(numerics="int8"), Quantize(numerics="fp16"), Quantize(numerics="auto")):
         assert fine.refusal(A100) is None
@@ -369,3 +367,31 @@ def test_the_ranges_that_calibration_found_are_reported(static, target):
 def test_dynamic_ranges_are_not_calibrated(bench, kept):
     done = run(bench, kept.ready("mlp"), VNNI, rows_for("mlp", 16), method="dynamic", operators="weighted")
     assert done.report.tables["calibration_ranges"] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"numerics": "fp16", "ranges": "r.json"}, "ranges is for static int8 alone, and this is fp16"),
+        ({"method": "dynamic", "smooth": 0.5}, "smooth is for static int8 alone, and this is dynamic"),
+        ({"method": "dynamic", "equalize": True, "bias_correction": True}, "equalize and bias_correction are for"),
+        ({"numerics": "bf16", "rounding": "adaptive"}, "rounding is for static int8"),
+        ({"ranges": "r.json", "calibration_method": "mse"}, "with ranges given, calibration_method finds none"),
+        ({"percentile": 99.0}, "percentile is for calibration_method: percentile, and this is minmax"),
+        ({"smooth": 0.5, "calibration_method": "percentile", "percentile": 99.0}, None),
+        ({"numerics": "auto", "bias_correction": True}, None),
+        ({"method": "dynamic"}, None),
+    ],
+    ids=str,
+)
+def test_options_that_would_be_ignored_are_refused(options, said):
+    clash = Quantize(**{"numerics": "int8", **options}).clash()
+    assert clash is None if said is None else said in clash
+
+
+def test_flavours_without_calibration_have_none_of_its_options(kept):
+    asked = Quantize(numerics="int8", bias_correction=True, calibration_method="mse", smooth=0.5)
+    proposed = {each.method: each for each in asked.propose(kept.ready("transformer"), VNNI)}
+    assert proposed["dynamic"] == Quantize(numerics="int8", method="dynamic", operators="weighted")
+    assert proposed["static"].bias_correction
+    assert proposed["static"].calibration_method == "mse"
