@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from mlpack.api.prepare import Opened, Prepared
     from mlpack.core.model import Model
-    from mlpack.core.recipe import Recipe, Step
+    from mlpack.core.recipe import Recipe
     from mlpack.datasets.rows import RowDataset
     from mlpack.datasets.split import Split
     from mlpack.engine.plan import Planned, Planner
@@ -143,14 +143,13 @@ def _known_score(recipe: Recipe, prepared: Prepared | None, planner: Planner, na
     return None
 
 
-def scored(recipe: Recipe, planner: Planner, model: Model | None, part: str = "choosing") -> Planned | None:
+def scored(
+    recipe: Recipe, planner: Planner, model: Model | None, part: str = "choosing", reach: float | None = None
+) -> Planned | None:
     """The accuracy check of a model on a part of the data; None where the model is not known yet."""
     from mlpack.engine.validate import options_of
 
     if model is None or model.backend is None:
         return None
-    return planner.look_up(options_of(_part(recipe.accuracy, part)), model)
-
-
-def _part(step: Step, part: str) -> Step:
-    return step.model_copy(update={"options": {**step.options, "part": part}})
+    options = {**recipe.accuracy.options, "part": part, "reach": reach}
+    return planner.look_up(options_of(recipe.accuracy.model_copy(update={"options": options})), model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -13,10 +14,10 @@ from mlpack.core.reporter import Reporter, Silent
 from mlpack.core.settings import load_settings
 from mlpack.core.summary import Told
 from mlpack.engine.search import pace
-from mlpack.errors import DataError, GateFailed
+from mlpack.errors import DataError, GateFailed, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from mlpack.api.prepare import Prepared
     from mlpack.api.wanted import Wanted
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from mlpack.core.summary import Part
     from mlpack.engine.cache import Done
     from mlpack.engine.judge import Found
+    from mlpack.engine.workers import Workers
     from mlpack.measure.limits import Limit
 
 _SUFFIXES = {".pt", ".pth", ".pt2", ".onnx", ".safetensors", ".yaml", ".yml", ".py"}
@@ -60,6 +62,8 @@ def optimize(
     *,
     store: str | Path | None = None,
     fresh: bool = False,
+    workers: int | None = None,
+    ray: str | None = None,
     reporter: Reporter | None = None,
     **wanted: Unpack[Wanted],
 ) -> Optimized:
@@ -67,6 +71,8 @@ def optimize(
 
     `model` is a model file, `package.module:function`, or a recipe (`.yaml`). The other keywords are those of
     `mlpack.api.wanted.Wanted`: `data`, `numerics`, `max_drop`, `target` and so on, named as the flags are.
+    `workers` is how many candidates are made and scored at once (default: as many as the threads of each leave CPUs
+    for), `ray` the address of a cluster that does it instead; what is timed is timed here, alone.
 
     Raises:
         UsageError, ModelError, DataError: what was handed in cannot be used.
@@ -76,10 +82,13 @@ def optimize(
     known = load_settings(Path.cwd())
     recipe = recipe_for(known, model, wanted)
     place = Path(store).absolute() if store else known.store
-    return run_recipe(recipe, place, known.cache, reporter or Silent(), fresh=fresh)
+    team = partial(_workers, recipe, known.cache, workers, ray)
+    return run_recipe(recipe, place, known.cache, reporter or Silent(), fresh=fresh, team=team)
 
 
-def run_recipe(recipe: Recipe, store: Path, cache: Path, reporter: Reporter, *, fresh: bool = False) -> Optimized:
+def run_recipe(
+    recipe: Recipe, store: Path, cache: Path, reporter: Reporter, *, fresh: bool, team: Callable[[], Workers]
+) -> Optimized:
     """Run a recipe to its end: search, confirm, time, publish."""
     from mlpack.api.prepare import prepare
     from mlpack.api.publishing import artifact_of, publish_found
@@ -97,7 +106,8 @@ def run_recipe(recipe: Recipe, store: Path, cache: Path, reporter: Reporter, *, 
     check_store(store)
     prepared = prepare(recipe, cache, reporter, fresh=fresh)
     recipe, limit = settled(recipe, limit, prepared)
-    found = search(recipe, None if prepared.synthetic else limit, prepared.context, deadline)
+    with team() as workers:
+        found = search(recipe, None if prepared.synthetic else limit, prepared.context, deadline, workers)
     _refuse_failed(found, cache)
     draft = artifact_of(name, recipe, prepared, found)
     earlier = same_as_latest(store, draft)
@@ -107,6 +117,26 @@ def run_recipe(recipe: Recipe, store: Path, cache: Path, reporter: Reporter, *, 
     timed = final_timing(recipe, prepared, found, {}) if prepared.context.target.here else None
     _refuse_slower(found, timed, recipe)
     return Optimized(publish_found(store, draft, prepared, found, timed, recipe), unchanged=False)
+
+
+def _workers(recipe: Recipe, cache: Path, count: int | None, ray: str | None) -> Workers:
+    """Those asked for.
+
+    Raises:
+        UsageError: workers here and of a cluster.
+    """
+    from mlpack.core.threads import usable_threads
+    from mlpack.engine.workers import Here
+
+    cpus = usable_threads()
+    threads = recipe.threads or cpus
+    if ray is None:
+        return Here(count or max(1, cpus // threads))
+    if count is not None:
+        raise UsageError("--workers are those of this machine, and --ray asks a cluster", "give one of them")
+    from mlpack.engine.cluster import Cluster
+
+    return Cluster(ray, threads, cache)
 
 
 def settled(recipe: Recipe, limit: Limit | None, prepared: Prepared) -> tuple[Recipe, Limit | None]:

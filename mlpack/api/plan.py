@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mlpack.core.summary import Part
     from mlpack.engine.context import Context
     from mlpack.engine.plan import Leaf, Planned, Planner
+    from mlpack.measure.limits import Limit
 
 # A child that only imports torch and the exporter holds this much; a conversion holds the model several times.
 _CHILD_BYTES = 450_000_000
@@ -104,10 +105,10 @@ def plan_recipe(recipe: Recipe, cache: Path, reporter: Reporter, *, fresh: bool 
     from mlpack.engine.deadline import Deadline
     from mlpack.engine.plan import Planner
     from mlpack.engine.validate import check, options_of
-    from mlpack.measure.limits import Limit
+    from mlpack.measure.limits import Limit as Parsed
 
     Deadline(recipe.time_limit)
-    limit = None if recipe.limit in {None, NO_LIMIT} else Limit.parse(recipe.limit or "")
+    limit = None if recipe.limit in {None, NO_LIMIT} else Parsed.parse(recipe.limit or "")
     # The metric follows from the data, which is not open yet; whether the steps hold together does not depend on it.
     stages = check(_with_metric(recipe, recipe.data.metric or "top1"), load_target(recipe.target))
     opened = open_recipe(recipe, cache, reporter, fresh=fresh)
@@ -131,7 +132,7 @@ def plan_recipe(recipe: Recipe, cache: Path, reporter: Reporter, *, fresh: bool 
         target=context.target.name,
         threads=context.threads,
         steps=planned,
-        measuring=tuple(_measuring(recipe, prepared, planner, leaves)),
+        measuring=tuple(_measuring(recipe, limit, prepared, planner, leaves)),
         candidates=None if any(leaf.model is None for leaf in leaves) else len(leaves),
         lacks=tuple(_lacks([opened.stage, *stages], context, disk, memory)),
         decision=decision_of(recipe, limit, opened, prepared, planner),
@@ -146,14 +147,20 @@ def _with_metric(recipe: Recipe, name: str) -> Recipe:
 
 
 def _measuring(
-    recipe: Recipe, prepared: Prepared | None, planner: Planner, leaves: list[Leaf]
+    recipe: Recipe, limit: Limit | None, prepared: Prepared | None, planner: Planner, leaves: list[Leaf]
 ) -> list[tuple[str, str]]:
     """What is measured once the candidates are there, and whether an earlier run's measure is kept."""
+    from mlpack.engine.judge import metric_of, reach_of
+
     target = planner.context.target
     timing = "runs: a timing is never kept" if target.here else "not measured here"
     if prepared is None:
         return [("accuracy of the original and of each candidate", "runs"), ("latency, in turns", timing)]
-    scores = [_score(recipe, planner, leaf.model) for leaf in leaves]
+    original = scored(recipe, planner, prepared.baseline)
+    reach = None
+    if original is not None and original.done is not None:
+        reach = reach_of(metric_of(recipe, planner.context), limit, original.done)
+    scores = [_score(recipe, planner, leaf.model, reach=reach) for leaf in leaves]
     kept = scores.count("kept")
     chosen = f"{kept} of {len(scores)} kept" if all(leaf.model is not None for leaf in leaves) else "runs"
     return [
@@ -165,8 +172,10 @@ def _measuring(
     ]
 
 
-def _score(recipe: Recipe, planner: Planner, model: Model | None, part: str = "choosing") -> str:
-    planned = scored(recipe, planner, model, part)
+def _score(
+    recipe: Recipe, planner: Planner, model: Model | None, part: str = "choosing", reach: float | None = None
+) -> str:
+    planned = scored(recipe, planner, model, part, reach)
     return "runs" if planned is None else planned.state
 
 

@@ -17,10 +17,28 @@ if TYPE_CHECKING:
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would run: mlpack plan.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Redo what the cache has, too.")]
 
+WorkersFlag = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Candidates made and scored at once. Default: as many as --threads leave "
+                 "CPUs for."),
+]  # fmt: skip
+RayFlag = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="ADDRESS", help="A Ray cluster that makes and scores candidates; they are timed "
+                 "here."),
+]  # fmt: skip
+
 
 @takes_recipe_flags
 def command(
-    screen: Any, flags: RecipeFlags, store: Store = None, *, dry_run: DryRun = False, fresh: Fresh = False
+    screen: Any,
+    flags: RecipeFlags,
+    store: Store = None,
+    workers: WorkersFlag = None,
+    ray: RayFlag = None,
+    *,
+    dry_run: DryRun = False,
+    fresh: Fresh = False,
 ) -> None:
     """Make a model smaller and faster, prove how accurate it still is, and publish it."""
     if dry_run:
@@ -33,7 +51,9 @@ def command(
     with screen.progress() as reporter:
         if flags.no_limit:
             reporter.warn("--no-limit: the result is published whatever its accuracy")
-        done = optimize(flags.model, store=store, fresh=fresh, reporter=reporter, **flags.wanted)
+        done = optimize(
+            flags.model, store=store, fresh=fresh, workers=workers, ray=ray, reporter=reporter, **flags.wanted
+        )
     _tell(screen, done)
 
 

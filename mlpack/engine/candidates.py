@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from mlpack.core.wording import count
 from mlpack.engine.run import run
 from mlpack.engine.validate import check_takes, options_of, stage_of
+from mlpack.engine.workers import Place, Task, work_off
 from mlpack.errors import MlpackError, StageFailed, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from concurrent.futures import Future
 
     from mlpack.core.model import Model, Quantization
     from mlpack.core.recipe import Step
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from mlpack.engine.cache import Done
     from mlpack.engine.context import Context
     from mlpack.engine.deadline import Deadline
+    from mlpack.engine.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,9 @@ def _told(made: Quantization) -> list[str]:
     return [each for each in told if each]
 
 
-def candidates(steps: tuple[Step, ...], model: Model, context: Context, deadline: Deadline) -> list[Candidate]:
+def candidates(
+    steps: tuple[Step, ...], model: Model, context: Context, deadline: Deadline, workers: Workers
+) -> list[Candidate]:
     """All candidates of these steps from this model, in the order in which they are proposed.
 
     A stage that fails on one of several ways makes a lost candidate; a stage that fails on the only way there
@@ -67,11 +72,15 @@ def candidates(steps: tuple[Step, ...], model: Model, context: Context, deadline
     Raises:
         MlpackError: what the only way failed with.
     """
-    found: list[Candidate] = []
-    for each in _grow(Candidate(model), steps, context):
-        found.append(each)
-        if deadline.over() and not each.lost:
-            break
+    tree = _Tree(context)
+    work_off(
+        tree.ways((), Candidate(model), steps),
+        tree.grow,
+        lambda: deadline.over() and any(not each.lost for each in tree.found.values()),
+        workers,
+        context,
+    )
+    found = [tree.found[place] for place in sorted(tree.found)]
     if all(candidate.lost for candidate in found):
         failures = [candidate.facts["error"] for candidate in found if "error" in candidate.facts]
         if failures and isinstance(failures[0], MlpackError):
@@ -95,33 +104,52 @@ def follow(candidate: Candidate, place: int, stage: Stage, context: Context) -> 
     return grown
 
 
-def _grow(candidate: Candidate, steps: tuple[Step, ...], context: Context) -> Iterator[Candidate]:
-    if not steps:
-        yield candidate
-        return
-    step, *rest = steps
-    if step.optional:
-        yield from _grow(candidate, tuple(rest), context)
-    stage = options_of(step)
-    check_takes(stage, candidate.model.format)
-    try:
-        proposed = stage.propose(candidate.model, context.target)
-    except UsageError as error:
-        yield _failed(candidate, stage, error)
-        return
-    for each in proposed:
-        grown = _with(candidate, each, context)
-        if grown.lost:
-            yield grown
-        else:
-            yield from _grow(grown, tuple(rest), context)
+class _Tree:
+    """The candidates as a tree of ways through the steps: a place says at each step which way was taken."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.found: dict[Place, Candidate] = {}
+        self._open: dict[Place, tuple[Candidate, tuple[Step, ...]]] = {}
+
+    def ways(self, place: Place, candidate: Candidate, steps: tuple[Step, ...]) -> Iterator[tuple[Place, Task]]:
+        """The next stages to be run on this candidate; one without any, or that is lost, is found."""
+        if not steps or candidate.lost:
+            self.found[place] = candidate
+            return
+        step, *rest = steps
+        if step.optional:
+            yield from self.ways((*place, 0), candidate, tuple(rest))
+        stage = options_of(step)
+        check_takes(stage, candidate.model.format)
+        try:
+            proposed = stage.propose(candidate.model, self.context.target)
+        except UsageError as error:
+            self.found[*place, 1] = _failed(candidate, stage, error)
+            return
+        for way, each in enumerate(proposed, 1):
+            self._open[*place, way] = candidate, tuple(rest)
+            yield (*place, way), Task(each, candidate.model, _label(each))
+
+    def grow(self, place: Place, ran: Future[Done], task: Task) -> Iterator[tuple[Place, Task]]:
+        """What follows from a stage that has ended."""
+        candidate, rest = self._open.pop(place)
+        try:
+            done = ran.result()
+        except StageFailed as error:
+            self.found[place] = _failed(candidate, task.stage, error)
+            return
+        yield from self.ways(place, _after(candidate, done), rest)
 
 
 def _with(candidate: Candidate, stage: Stage, context: Context) -> Candidate:
     try:
-        done = run(stage, candidate.model, context, label=_label(stage))
+        return _after(candidate, run(stage, candidate.model, context, label=_label(stage)))
     except StageFailed as error:
         return _failed(candidate, stage, error)
+
+
+def _after(candidate: Candidate, done: Done) -> Candidate:
     return replace(candidate, model=done.model, steps=(*candidate.steps, done))
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
-from mlpack.engine.program import Ended
+from mlpack.engine.program import Ended, kill_group
 
 START = "start.json"
 FIT = b"fit"
@@ -40,12 +40,7 @@ class Forked:
         if self._status.closed:
             return
         if self._ended is None:
-            try:
-                os.killpg(self.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                # It has ended, or has not come to lead its group yet.
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(self.pid, signal.SIGKILL)
+            kill_group(self.pid)
             self.wait()
         self._status.close()
 
@@ -103,6 +98,7 @@ class _Server:
 
 
 _servers: dict[tuple[str, ...], _Server] = {}
+_one_at_a_time = threading.Lock()
 
 
 @atexit.register
@@ -122,6 +118,11 @@ def fork(imports: tuple[str, ...], folder: Path, say: int, output: int, environm
         return None
     start = {"environment": environment, "path": sys.path, "folder": str(Path.cwd())}
     (folder / START).write_text(json.dumps(start))
+    with _one_at_a_time:
+        return _forked(imports, folder, say, output)
+
+
+def _forked(imports: tuple[str, ...], folder: Path, say: int, output: int) -> Forked | None:
     if imports not in _servers and imports:
         imports = next((more for more, each in _servers.items() if each.fit and set(imports) <= set(more)), imports)
     server = _servers.get(imports)

@@ -6,18 +6,19 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from mlpack.core.arrays import load_arrays
 from mlpack.engine.relent import can_relent
 from mlpack.engine.run import run
 from mlpack.engine.validate import options_of
+from mlpack.engine.workers import Task
 from mlpack.errors import ModelError
 from mlpack.measure.limits import compare, points
 from mlpack.measure.metrics import metric
 from mlpack.measure.slices import drops_by_group
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from mlpack.core.artifact import GroupRecord
     from mlpack.core.dataset import Part
     from mlpack.core.model import Model
@@ -58,16 +59,22 @@ class Judge:
 
     def __init__(self, recipe: Recipe, limit: Limit | None, context: Context) -> None:
         self.recipe, self.limit, self.context = recipe, limit, context
-        options = recipe.accuracy.options
-        labelled = context.data is not None and context.data.labelled
-        self.metric: Metric = metric(options["metric"], labels=labelled, output=options.get("output"))
+        self.metric = metric_of(recipe, context)
         self.originals: dict[Part, Done] = {}
+
+    def task(self, candidate: Candidate) -> Task:
+        """The accuracy check of a candidate on the choosing rows; it ends once no rest of them can save it."""
+        reach = reach_of(self.metric, self.limit, self.original("choosing"))
+        return self._task(candidate.model, "choosing", {"reach": reach})
 
     def score(self, model: Model, part: Part, batch: int | None = None) -> Done:
         """The accuracy check of a model on a part of the data."""
-        step = with_options(self.recipe.accuracy, {"part": part, **({"batch": batch} if batch else {})})
-        label = f"{step.stage} on the {part} rows, {model.numerics} · {model.backend}"
-        return run(options_of(step), model, self.context, label=label)
+        task = self._task(model, part, {"batch": batch} if batch else {})
+        return run(task.stage, model, self.context, label=task.label)
+
+    def _task(self, model: Model, part: Part, options: dict[str, Any]) -> Task:
+        step = with_options(self.recipe.accuracy, {"part": part, **options})
+        return Task(options_of(step), model, f"{step.stage} on the {part} rows, {model.numerics} · {model.backend}")
 
     def original(self, part: Part) -> Done:
         """That of the original.
@@ -89,24 +96,33 @@ class Judge:
         return done
 
     def compare(self, original: Done, other: Done) -> Comparison:
-        """Sample by sample, or cluster by cluster."""
-        one, two = kept(original), kept(other)
-        return compare(self.metric, one, two, cluster=self._cluster(original), limit=self.limit, seed=self.context.seed)
+        """Sample by sample, or cluster by cluster; where one was scored in part, on that part."""
+        one, two, cluster = kept(original), kept(other), self._cluster(original)
+        if in_part(other):
+            there = np.isin(load_arrays(original.file("kept.npz"))["rows"], load_arrays(other.file("kept.npz"))["rows"])
+            one = {name: array[there] for name, array in one.items()}
+            cluster = None if cluster is None else cluster[there]
+        return compare(self.metric, one, two, cluster=cluster, limit=self.limit, seed=self.context.seed)
 
     def choosing(self, candidate: Candidate) -> Candidate:
         """The candidate with its accuracy on the choosing rows; lost where it fails the limit there."""
         if candidate.lost:
             return candidate
-        original = self.original("choosing")
-        done = self.score(candidate.model, "choosing")
+        task = self.task(candidate)
+        return self.judged(candidate, run(task.stage, task.model, self.context, label=task.label))
+
+    def judged(self, candidate: Candidate, done: Done) -> Candidate:
+        """The candidate with what its accuracy check found."""
         if nonfinite := done.report.metrics["nonfinite"]:
             facts = {**candidate.facts, "nonfinite": nonfinite}
             return replace(candidate, facts=facts).out(f"answers NaN or infinity on {nonfinite} samples")
+        original = self.original("choosing")
         comparison = self.compare(original, done)
-        facts = {**candidate.facts, "comparison": comparison}
-        judged = replace(candidate, facts=facts)
+        part = in_part(done)
+        judged = replace(candidate, facts={**candidate.facts, "comparison": comparison, "scored_in_part": part})
         if comparison.limit is not None and comparison.drop > comparison.limit:
-            return judged.out(f"drops {points(comparison.drop, comparison)}, over the limit")
+            where = f" on {comparison.samples} of {original.report.metrics['samples']} samples" if part else ""
+            return judged.out(f"drops {points(comparison.drop, comparison)}{where}, over the limit")
         return judged
 
     def relents(self, tried: list[Candidate]) -> bool:
@@ -172,6 +188,25 @@ class Judge:
 
     def _cluster(self, done: Done) -> np.ndarray | None:
         return load_arrays(done.file("kept.npz")).get("cluster")
+
+
+def metric_of(recipe: Recipe, context: Context) -> Metric:
+    """The metric that a recipe, whose metric is settled, judges by."""
+    options = recipe.accuracy.options
+    labelled = context.data is not None and context.data.labelled
+    return metric(options["metric"], labels=labelled, output=options.get("output"))
+
+
+def reach_of(metric: Metric, limit: Limit | None, original: Done) -> float | None:
+    """The worst value that a candidate may have; None where the first rows cannot tell that it will miss it."""
+    if limit is None or metric.best is None:
+        return None
+    return metric.worsened(original.report.metrics["value"], limit)
+
+
+def in_part(done: Done) -> bool:
+    """Whether scoring ended before the last sample."""
+    return done.report.metrics.get("at_best") is not None
 
 
 def kept(done: Done) -> dict[str, np.ndarray]:

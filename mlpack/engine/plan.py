@@ -61,6 +61,8 @@ class Planner:
         """What a run would do for this stage on this model."""
         content = ingredients(stage.name, stage, model, self.context, {})
         done = None if stage.timing or self.context.fresh else find(stage_folder(self.context.cache, content))
+        if done is not None and not stage.served_by(done.report):
+            done = None
         return Planned(
             stage=stage.name,
             options=told(stage),

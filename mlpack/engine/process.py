@@ -6,13 +6,14 @@ import json
 import os
 import signal
 import tempfile
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlpack.core.filesystem import disk_full, refused_by_machine
 from mlpack.engine.fork import fork
-from mlpack.engine.program import Program
+from mlpack.engine.program import Program, kill_group
 from mlpack.errors import KINDS, MachineError, StageFailed
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 READY = "ready"
 _TAIL_LINES = 8
+_running: dict[Started, object] = {}
+_own = threading.local()
 
 
 class ChildBug(Exception):
@@ -66,6 +69,7 @@ class Launched:
         with (folder / "output.txt").open("wb") as output:
             forked = None if imports is None else fork(imports, folder, writer, output.fileno(), environment)
             self._child: Started = forked or Program(folder, writer, output.fileno(), environment)
+        _running[self._child] = getattr(_own, "team", None)
         os.close(writer)
         self._lines = os.fdopen(reader)
 
@@ -102,6 +106,7 @@ class Launched:
     def end(self) -> None:
         """Kill it if it still runs, and forget its files."""
         self._child.kill()
+        _running.pop(self._child, None)
         self._lines.close()
         self._folder.cleanup()
 
@@ -118,6 +123,18 @@ def call(
     """
     child = Launched(reference, arguments, say, place, imports)
     return Finished(child.finish(), child.peak_rss_bytes)
+
+
+def join(team: object) -> None:
+    """What this thread starts from now on is this team's."""
+    _own.team = team
+
+
+def end_running(team: object) -> None:
+    """Kill the children of a team's threads that still run: each thread, which waits for its own, finds it killed."""
+    for child, whose in tuple(_running.items()):
+        if whose is team:
+            kill_group(child.pid)
 
 
 def _finished(folder: Path, ended: Ended) -> Finished:

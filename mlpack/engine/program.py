@@ -71,7 +71,16 @@ class Program:
     def kill(self) -> None:
         """Kill its process group, if it still runs."""
         if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
+            kill_group(self.pid)
             self._process.wait()
         self.go_on()
+
+
+def kill_group(pid: int) -> None:
+    """Kill the process and all that it started, if it still runs."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        # It has ended, or has not come to lead its group yet.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

@@ -57,6 +57,8 @@ def run(
         with refused_by_machine(folder):
             held.enter_context(FileLock(folder.with_suffix(".lock")))
         kept = None if stage.timing or context.fresh else find(folder)
+        if kept is not None and not stage.served_by(kept.report):
+            kept = None
         done = kept or _run(name, stage, model, context, rivals or {}, content, key)
     spent = "kept from an earlier run" if done.reused else f"{done.seconds:.1f} s"
     context.reporter.stage_done(f"  {label or name}: {spent}")

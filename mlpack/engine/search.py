@@ -15,15 +15,19 @@ from mlpack.engine.judge import Found, Judge, safe, with_options
 from mlpack.engine.relent import milder_forms
 from mlpack.engine.run import run
 from mlpack.engine.validate import options_of
+from mlpack.engine.workers import Place, Task, work_off
 from mlpack.errors import GateFailed
 from mlpack.measure.limits import smallest_limit
 
 if TYPE_CHECKING:
     from collections.abc import Container
+    from concurrent.futures import Future
 
     from mlpack.core.recipe import Recipe
+    from mlpack.engine.cache import Done
     from mlpack.engine.context import Context
     from mlpack.engine.deadline import Deadline
+    from mlpack.engine.workers import Workers
     from mlpack.measure.limits import Comparison, Limit
 
 MOSTLY = 0.5
@@ -34,10 +38,11 @@ _LATE = "not judged: the time limit was over"
 _SCREENING = {"launches": 2, "seconds": 0.2, "components": False}
 
 
-def search(recipe: Recipe, limit: Limit | None, context: Context, deadline: Deadline) -> Found:
+def search(recipe: Recipe, limit: Limit | None, context: Context, deadline: Deadline, workers: Workers) -> Found:
     """Run the recipe's steps in every way that they propose; choose on the choosing rows; confirm.
 
-    Once the deadline is over nothing further is tried: the best so far is confirmed.
+    Candidates are made and scored side by side, as many as there are workers; what is timed is timed alone. Once the
+    deadline is over nothing further is tried: the best so far is confirmed.
 
     Raises:
         GateFailed: no candidate holds the promise and the limit; the hint says what would.
@@ -45,7 +50,8 @@ def search(recipe: Recipe, limit: Limit | None, context: Context, deadline: Dead
     """
     assert context.baseline is not None
     judge = Judge(recipe, limit, context)
-    tried = _judged(candidates(recipe.steps, context.baseline, context, deadline), judge, deadline)
+    tried = candidates(recipe.steps, context.baseline, context, deadline, workers)
+    tried = _judged(tried, judge, deadline, workers)
     lossy = [at for at, each in enumerate(tried) if judge.lossy(each)] if judge.relents(tried) else []
     tried = _timed(tried, recipe, context, also=lossy)
     milder = _milder([tried[at] for at in lossy], tried, judge, deadline)
@@ -57,13 +63,22 @@ def search(recipe: Recipe, limit: Limit | None, context: Context, deadline: Dead
     return judge.confirmed(winner, parent, tried)
 
 
-def _judged(made: list[Candidate], judge: Judge, deadline: Deadline) -> list[Candidate]:
+def _judged(made: list[Candidate], judge: Judge, deadline: Deadline, workers: Workers) -> list[Candidate]:
     """All with their accuracy; once the deadline is over, those after the first that holds are passed over."""
-    found: list[Candidate] = []
-    for each in made:
-        late = deadline.over() and any(not other.lost for other in found)
-        found.append(each.out(_LATE) if late and not each.lost else judge.choosing(each))
-    return found
+    found = {at: each for at, each in enumerate(made) if each.lost}
+    tasks = [((at,), judge.task(each)) for at, each in enumerate(made) if at not in found]
+
+    def judged(place: Place, ran: Future[Done], task: Task) -> tuple[()]:
+        del task
+        (at,) = place
+        found[at] = judge.judged(made[at], ran.result())
+        return ()
+
+    def enough() -> bool:
+        return deadline.over() and any(not each.lost for each in found.values())
+
+    work_off(tasks, judged, enough, workers, judge.context)
+    return [found.get(at, each.out(_LATE)) for at, each in enumerate(made)]
 
 
 def _milder(lossy: list[Candidate], tried: list[Candidate], judge: Judge, deadline: Deadline) -> list[Candidate]:
@@ -186,7 +201,8 @@ def _nothing_left(tried: list[Candidate], recipe: Recipe, deadline: Deadline) ->
 
 
 def _smallest(those: list[Candidate]) -> str:
-    measured = [each for each in those if "comparison" in each.facts and "over the limit" in (each.lost or "")]
+    whole = [each for each in those if "comparison" in each.facts and not each.facts.get("scored_in_part")]
+    measured = [each for each in whole if "over the limit" in (each.lost or "")]
     if not measured:
         return ""
     nearest = min(measured, key=_drop)

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from mlpack.core.model import TensorSpec
+    from mlpack.measure.limits import Limit
 
 __all__ = ["Kept", "Kind", "Metric", "agreement_scores", "choose_metric_name", "join", "metric", "nonfinite"]
 
 Kind = Literal["proportion", "mean", "set"]
 _WIDTHLESS = 2
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,8 @@ class Metric:
     """How right a model is on labelled samples.
 
     `kind` says what an interval can be made of: `proportion` has a 0 or 1 per sample, `mean` a score per
-    sample, `set` needs the whole set. `percent` metrics are printed as percent and points. A user's
-    function shows its kind by what it returns: `settled` tells.
+    sample, `set` needs the whole set. `percent` metrics are printed as percent and points. `best` is the score that
+    no sample can beat, where there is one. A user's function shows its kind by what it returns: `settled` tells.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Metric:
     percent: bool
     _keep: Callable[[Mapping[str, np.ndarray], np.ndarray | None], Kept]
     _reduce: Callable[[Mapping[str, np.ndarray]], float]
+    best: float | None = None
     _user: bool = False
 
     def keep(self, outputs: Mapping[str, np.ndarray], labels: np.ndarray | None) -> Kept:
@@ -57,6 +60,16 @@ class Metric:
         """Scores per sample [n] as float64 for a proportion or mean, None for a set."""
         return kept["score"].astype(np.float64) if "score" in kept else None
 
+    def worsened(self, value: float, limit: Limit) -> float:
+        """The worst value that the limit allows where the original has this one."""
+        allowed = limit.absolute(value, self)
+        return value - allowed if self.higher_is_better else value + allowed
+
+    def worse(self, value: float, other: float) -> bool:
+        """Whether the value is worse than the other, by more than rounding."""
+        margin = _ROUNDING * max(abs(value), abs(other))
+        return value < other - margin if self.higher_is_better else value > other + margin
+
     def settled(self, *kept: Mapping[str, np.ndarray]) -> Metric:
         """This metric with the kind that its kept rows show; a proportion is printed as percent."""
         if not self._user:
@@ -73,19 +86,20 @@ class _Row:
     higher_is_better: bool
     kind: Kind
     percent: bool
+    best: float | None
     keep: Callable[[Mapping[str, np.ndarray], np.ndarray, str | None], Kept]
     reduce: Callable[[Mapping[str, np.ndarray]], float]
 
 
 _TABLE = {
-    "top1": _Row(True, "proportion", True, partial(scores.right_within, top=1), scores.mean),
-    "top5": _Row(True, "proportion", True, partial(scores.right_within, top=5), scores.mean),
-    "f1": _Row(True, "set", True, scores.predicted_classes, scores.f1_macro),
-    "mse": _Row(False, "mean", False, partial(scores.distances, power=2), scores.mean),
-    "mae": _Row(False, "mean", False, partial(scores.distances, power=1), scores.mean),
-    "spearman": _Row(True, "set", False, scores.pairs, scores.spearman),
-    "pearson": _Row(True, "set", False, scores.pairs, scores.pearson),
-    "perplexity": _Row(False, "set", False, scores.log_losses, scores.perplexity),
+    "top1": _Row(True, "proportion", True, 1.0, partial(scores.right_within, top=1), scores.mean),
+    "top5": _Row(True, "proportion", True, 1.0, partial(scores.right_within, top=5), scores.mean),
+    "f1": _Row(True, "set", True, None, scores.predicted_classes, scores.f1_macro),
+    "mse": _Row(False, "mean", False, 0.0, partial(scores.distances, power=2), scores.mean),
+    "mae": _Row(False, "mean", False, 0.0, partial(scores.distances, power=1), scores.mean),
+    "spearman": _Row(True, "set", False, None, scores.pairs, scores.spearman),
+    "pearson": _Row(True, "set", False, None, scores.pairs, scores.pearson),
+    "perplexity": _Row(False, "set", False, None, scores.log_losses, scores.perplexity),
 }
 
 
@@ -138,7 +152,7 @@ def metric(name: str | None, *, labels: bool, output: str | None) -> Metric:
             raise DataError(f"metric {name} needs labels and this batch has none", "--metric agreement")
         return row.keep(outputs, labels, output)
 
-    return Metric(name, row.higher_is_better, row.kind, row.percent, keep, row.reduce)
+    return Metric(name, row.higher_is_better, row.kind, row.percent, keep, row.reduce, row.best)
 
 
 def choose_metric_name(outputs: Sequence[TensorSpec], labels: np.ndarray) -> str:

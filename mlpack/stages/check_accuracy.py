@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mlpack.core.dataset import Batch, Dataset
     from mlpack.core.model import Format, Model
     from mlpack.core.stage import Job
+    from mlpack.measure.metrics import Kept, Metric
 
 KEPT = "kept.npz"
 _ALONE_ROWS = 32
@@ -48,6 +49,9 @@ class CheckAccuracy(Stage):
     metric_sha256: str | None = Field(default=None, description="of the metric's file, for a user's own")
     output: str | None = Field(default=None, description="the output that the metric reads")
     batch: int = Field(default=32, ge=1, description="evaluation batch size")
+    reach: float | None = Field(
+        default=None, description="scoring ends once no rest of the rows could reach this value"
+    )
 
     @field_validator("metric")
     @classmethod
@@ -56,6 +60,20 @@ class CheckAccuracy(Stage):
 
         check_name(name)
         return name
+
+    def keyed(self) -> dict[str, Any]:
+        """Without `reach`: a whole score is the same with any, and one that ended early says what it can serve."""
+        return self.model_dump(mode="json", exclude={"reach"})
+
+    def served_by(self, report: Report) -> bool:
+        """Whether it is of all rows, or ended at less than is to be reached now."""
+        at_best = report.metrics.get("at_best")
+        return at_best is None or (self.reach is not None and self._metric(labels=True).worse(at_best, self.reach))
+
+    def _metric(self, *, labels: bool) -> Metric:
+        from mlpack.measure.metrics import metric
+
+        return metric(self.metric, labels=labels, output=self.output)
 
     def reads(self) -> tuple[Part, ...]:
         """The part that is scored."""
@@ -76,12 +94,13 @@ class CheckAccuracy(Stage):
         assert model.backend is not None, "a model is scored on the backend that would serve it"
         import numpy as np
 
-        from mlpack.measure.metrics import join, metric
+        from mlpack.measure.metrics import join
 
         dataset = job.dataset(self.part)
         if dataset is None:
             raise UsageError("an accuracy check needs data", "give labelled data with --data FILE.npz")
-        measured = metric(self.metric, labels=dataset.labelled, output=self.output)
+        measured = self._metric(labels=dataset.labelled)
+        hope = _Hope(measured, len(dataset))
         kept: list[dict[str, np.ndarray]] = []
         beside: dict[str, list[np.ndarray]] = {"rows": [], "cluster": [], "group": []}
         nonfinite = 0
@@ -100,6 +119,9 @@ class CheckAccuracy(Stage):
                         beside[name].append(values)
                 done += len(batch)
                 job.say(f"scoring on {model.backend}", done, len(dataset))
+                hope.see(kept[-1])
+                if hope.lost(self.reach):
+                    break
         # Batches of about one length come in an order of their own: what is kept is in the order of the rows.
         order = np.argsort(np.concatenate(beside["rows"]), kind="stable")
         arrays = {name: array[order] for name, array in join(kept).items()}
@@ -112,8 +134,28 @@ class CheckAccuracy(Stage):
             "nonfinite": nonfinite,
             "batch": self.batch if model.dynamic_batch else None,
             "batch_spread": spread,
+            # Of all rows, where it ended before the last.
+            "at_best": hope.at_best if done < len(dataset) else None,
         }
         return Outcome(model=model, report=Report(metrics=metrics, files=(KEPT,)))
+
+
+class _Hope:
+    """What the value over all samples is if every one still to come gets the best score there is."""
+
+    def __init__(self, measured: Metric, samples: int) -> None:
+        self.at_best = measured.best
+        self._measured, self._samples = measured, samples
+
+    def see(self, kept: Kept) -> None:
+        """What was kept of further samples."""
+        if self.at_best is not None:
+            assert self._measured.best is not None
+            self.at_best += float((kept["score"] - self._measured.best).sum(dtype=float)) / self._samples
+
+    def lost(self, reach: float | None) -> bool:
+        """Whether not even that reaches so far."""
+        return reach is not None and self.at_best is not None and self._measured.worse(self.at_best, reach)
 
 
 def _prefixed(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -34,13 +34,14 @@ def done(tmp_path_factory):
     from mlpack.engine.deadline import Deadline
     from mlpack.engine.run import run
     from mlpack.engine.validate import options_of
+    from mlpack.engine.workers import Here
 
     folder = tmp_path_factory.mktemp("plan")
     file = folder / "tiny.yaml"
     file.write_text(yaml.safe_dump(RECIPE))
     recipe = read_recipe(file, {}, {})
     prepared = prepare(recipe, folder / "cache", Silent())
-    candidates(recipe.steps, prepared.baseline, prepared.context, Deadline(None))
+    candidates(recipe.steps, prepared.baseline, prepared.context, Deadline(None), Here())
     recipe, _ = settled(recipe, None, prepared)
     scoring = recipe.accuracy.model_copy(update={"options": {**recipe.accuracy.options, "part": "choosing"}})
     run(options_of(scoring), prepared.baseline, prepared.context)

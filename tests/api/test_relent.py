@@ -98,3 +98,24 @@ def test_a_time_limit_that_is_none_is_refused_before_anything_runs(made, limit):
         mlpack.optimize(**made, time_limit=limit)
     with pytest.raises(UsageError, match="no length of time"):
         mlpack.plan(made["model"], data=made["data"], time_limit=limit)
+
+
+RECIPE = """
+source: {{model: "{model}"}}
+data: {{evaluation: "{data}"}}
+target: a100
+limit: 5%
+steps:
+- export
+- simplify
+- quantize: {{numerics: int8, method: static, operators: all}}
+- compile: {{backend: onnxruntime}}
+"""
+
+
+@pytest.mark.slow
+def test_what_collapses_is_scored_on_a_part_and_said_so(made, tmp_path):
+    (tmp_path / "int8.yaml").write_text(RECIPE.format(**made))
+    with pytest.raises(GateFailed, match=r"drops [\d.]+pt on \d+ of \d+ samples, over the limit") as refused:
+        mlpack.optimize(tmp_path / "int8.yaml", store=made["store"])
+    assert "--max-drop" not in refused.value.hint, "of a part nobody knows which limit would do"

@@ -10,6 +10,7 @@ from sklearn.metrics import accuracy_score, f1_score, mean_squared_error
 
 from mlpack.core.arrays import load_arrays
 from mlpack.core.backend_options import BackendOptions
+from mlpack.core.report import Report
 from mlpack.errors import UsageError
 from mlpack.stages.check_accuracy import KEPT, CheckAccuracy
 from mlpack.stages.export import Export
@@ -111,3 +112,61 @@ def test_without_data_there_is_nothing_to_check(bench, kept):
     with pytest.raises(UsageError) as caught:
         CheckAccuracy(metric="top1").run(served(kept.ready("mlp")), bench.job(target=VNNI))
     assert "--data" in caught.value.hint
+
+
+def test_scoring_ends_once_the_rest_cannot_reach_what_is_asked(bench, kept, labelled):
+    model = served(kept.ready("mlp"))
+    whole, rows = check(bench, model, labelled)
+    assert whole["at_best"] is None
+    right = rows["kept/score"].ravel()
+    reach = whole["value"] + 0.2
+    part, seen = check(bench, model, labelled, reach=reach)
+    assert part["samples"] == len(seen["rows"]) < ROWS
+    np.testing.assert_array_equal(seen["kept/score"].ravel(), right[: part["samples"]])
+    lost = part["samples"] - right[: part["samples"]].sum()
+    assert part["at_best"] == pytest.approx((ROWS - lost) / ROWS)
+    assert part["at_best"] < reach
+    # One batch before, all could still have come right.
+    before = part["samples"] - 8
+    assert (ROWS - (before - right[:before].sum())) / ROWS >= reach
+
+
+@pytest.mark.parametrize("metric", ["top1", "mse", "mae"])
+def test_what_is_reached_is_scored_to_the_end(bench, kept, labelled, metric):
+    rows = labelled
+    if metric in {"mse", "mae"}:
+        labels = np.random.default_rng(1).standard_normal((ROWS, 3)).astype(np.float32)
+        rows = {**rows_for("mlp", ROWS), "labels": labels}
+    model = served(kept.ready("mlp"))
+    whole, _ = check(bench, model, rows, metric=metric)
+    again, _ = check(bench, model, rows, metric=metric, reach=whole["value"])
+    assert again == whole
+
+
+def test_a_mean_error_that_is_passed_ends_it_too(bench, kept):
+    labels = np.random.default_rng(1).standard_normal((ROWS, 3)).astype(np.float32)
+    rows = {**rows_for("mlp", ROWS), "labels": labels}
+    model = served(kept.ready("mlp"))
+    whole, _ = check(bench, model, rows, metric="mse")
+    part, _ = check(bench, model, rows, metric="mse", reach=whole["value"] / 3)
+    assert part["samples"] < ROWS
+    assert whole["value"] / 3 < part["at_best"] <= whole["value"]
+
+
+def test_a_metric_of_the_whole_set_is_never_cut_short(bench, kept, labelled):
+    whole, _ = check(bench, served(kept.ready("mlp")), labelled, metric="f1", reach=1.0)
+    assert whole["samples"] == ROWS
+
+
+def test_a_score_that_ended_early_serves_only_what_asks_for_more():
+    def scored(at_best):
+        return Report(metrics={"at_best": at_best})
+
+    stage = CheckAccuracy(metric="top1", reach=0.9)
+    assert stage.served_by(scored(None))
+    assert stage.served_by(scored(0.8))
+    assert not stage.served_by(scored(0.95))
+    assert not CheckAccuracy(metric="top1").served_by(scored(0.1)), "all rows are wanted"
+    assert CheckAccuracy(metric="mse", reach=0.5).served_by(scored(0.8))
+    assert not CheckAccuracy(metric="mse", reach=0.5).served_by(scored(0.4))
+    assert stage.keyed() == CheckAccuracy(metric="top1").keyed(), "a whole score is the same with any"

@@ -30,10 +30,11 @@ def pareto(artifact: Artifact, *, percent: bool) -> dict[str, Any] | None:
         return None
     batches = sorted({int(batch) for _, each in plotted for batch in (each.latency or {})["p50_ms"]})
     better = higher_is_better(artifact)
-    points = [_point(index, each, better=better, percent=percent) for index, each in plotted]
-    first = plotted[0][1].accuracy
-    assert first is not None
-    original = first["optimized"] + (first["drop"] if better else -first["drop"])
+    # One that was scored on a part of the rows stands as far below the original of all rows as it does on its part.
+    whole = max((each.accuracy or {} for _, each in plotted), key=lambda accuracy: accuracy["samples"])
+    original = whole["optimized"] + (whole["drop"] if better else -whole["drop"])
+    on_all = (original, whole["samples"])
+    points = [_point(index, each, *on_all, better=better, percent=percent) for index, each in plotted]
     before = _original(artifact, batches, original, percent=percent)
     if before is not None:
         points.append(before)
@@ -56,19 +57,21 @@ def pareto(artifact: Artifact, *, percent: bool) -> dict[str, Any] | None:
     }
 
 
-def _point(index: int, candidate: CandidateRecord, *, better: bool, percent: bool) -> dict[str, Any]:
+def _point(
+    index: int, candidate: CandidateRecord, original: float, samples: int, *, better: bool, percent: bool
+) -> dict[str, Any]:
     accuracy, latency = candidate.accuracy, candidate.latency
     assert accuracy is not None
     assert latency is not None
     scale = 100 if percent else 1
-    original = accuracy["optimized"] + (accuracy["drop"] if better else -accuracy["drop"])
+    part = f" on {accuracy['samples']} of {samples} samples" if accuracy["samples"] < samples else ""
     ends = accuracy.get("drop_ci90")
     reached = [original - end if better else original + end for end in ends] if ends else None
     label = candidate.label or candidate.recipe
     lines = [
         f"{index}  {label}",
         f"numerics {candidate.numerics}, backend {candidate.backend}",
-        f"{accuracy['metric']} {score(accuracy['optimized'], percent=percent)}",
+        f"{accuracy['metric']} {score(accuracy['optimized'], percent=percent)}{part}",
         f"drop {drop(accuracy['drop'], percent=percent)} (90%: {drop_interval(ends, percent=percent)})",
         *(f"P50 {number(ms)} ms at batch {batch}" for batch, ms in latency["p50_ms"].items()),
         f"size {size(candidate.size_bytes)}",
@@ -77,7 +80,7 @@ def _point(index: int, candidate: CandidateRecord, *, better: bool, percent: boo
     return {
         "kind": "chosen" if candidate.chosen else "other",
         "x": _geometric_mean(list(latency["p50_ms"].values())),
-        "y": accuracy["optimized"] * scale,
+        "y": (original - accuracy["drop"] if better else original + accuracy["drop"]) * scale,
         "low": min(reached) * scale if reached else None,
         "high": max(reached) * scale if reached else None,
         "size": candidate.size_bytes,
