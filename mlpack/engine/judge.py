@@ -121,7 +121,7 @@ class Judge:
         part = in_part(done)
         judged = replace(candidate, facts={**candidate.facts, "comparison": comparison, "scored_in_part": part})
         if comparison.limit is not None and comparison.drop > comparison.limit:
-            where = f" on {comparison.samples} of {original.report.metrics['samples']} samples" if part else ""
+            where = f" on {comparison.samples:,} of {original.report.metrics['samples']:,} samples" if part else ""
             return judged.out(f"drops {points(comparison.drop, comparison)}{where}, over the limit")
         return judged
 

@@ -116,6 +116,6 @@ steps:
 @pytest.mark.slow
 def test_what_collapses_is_scored_on_a_part_and_said_so(made, tmp_path):
     (tmp_path / "int8.yaml").write_text(RECIPE.format(**made))
-    with pytest.raises(GateFailed, match=r"drops [\d.]+pt on \d+ of \d+ samples, over the limit") as refused:
+    with pytest.raises(GateFailed, match=r"drops [\d.]+pt on [\d,]+ of [\d,]+ samples, over the limit") as refused:
         mlpack.optimize(tmp_path / "int8.yaml", store=made["store"])
     assert "--max-drop" not in refused.value.hint, "of a part nobody knows which limit would do"

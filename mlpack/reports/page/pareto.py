@@ -64,7 +64,7 @@ def _point(
     assert accuracy is not None
     assert latency is not None
     scale = 100 if percent else 1
-    part = f" on {accuracy['samples']} of {samples} samples" if accuracy["samples"] < samples else ""
+    part = f" on {accuracy['samples']:,} of {samples:,} samples" if accuracy["samples"] < samples else ""
     ends = accuracy.get("drop_ci90")
     reached = [original - end if better else original + end for end in ends] if ends else None
     label = candidate.label or candidate.recipe
