@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
+from zipfile import BadZipFile
 
 import numpy as np
 
 from mlpack.core.arrays import load_arrays, save_arrays
-from mlpack.core.filesystem import temporary_sibling
+from mlpack.core.filesystem import sync, temporary_sibling
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,9 +33,14 @@ class Checkpoint:
 
     def restore(self, observers: dict[str, Observer], infinite: dict[str, int], room: Room) -> int:
         """Put them into the state that was kept, if one was; the number of batches seen by then."""
-        if not self._path.exists():
+        try:
+            kept = load_arrays(self._path)
+        except FileNotFoundError:
             return 0
-        kept = load_arrays(self._path)
+        except (OSError, EOFError, ValueError, BadZipFile):
+            # What a power cut left of it is worth no more than a calibration from the start.
+            self.forget()
+            return 0
         for place, (name, observer) in enumerate(observers.items()):
             own = f"{place}/"
             observer.restore({key.removeprefix(own): array for key, array in kept.items() if key.startswith(own)})
@@ -57,6 +63,7 @@ class Checkpoint:
         save_arrays(
             work / "state.npz", {**states, "infinite": counts, "room": room.state(), "batches": np.array(batches)}
         )
+        sync(work / "state.npz")
         (work / "state.npz").replace(self._path)
         work.rmdir()
         self._last = time.monotonic()

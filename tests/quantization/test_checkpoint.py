@@ -75,6 +75,14 @@ def test_a_fresh_one_writes_nothing_before_its_time(tmp_path):
     assert not path.exists()
 
 
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"no archive"])
+def test_what_cannot_be_read_is_forgotten(tmp_path, content):
+    path = tmp_path / "state.npz"
+    path.write_bytes(content)
+    assert found("entropy", feeds(), Checkpoint(path)) == found("entropy", feeds())
+    assert not path.exists()
+
+
 def test_kill_9_loses_a_batch_at_most(tmp_path):
     path = tmp_path / "state.npz"
     here = str(Path(__file__).parent)
