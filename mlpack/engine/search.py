@@ -59,7 +59,7 @@ def search(recipe: Recipe, limit: Limit | None, context: Context, deadline: Dead
         milder = _timed([*tried, *milder], recipe, context)[len(tried) :]
     tried += milder
     parent = _fastest([each for each in tried if not each.lost and each.model.numerics == context.baseline.numerics])
-    winner, tried = _chosen(tried, parent, recipe, deadline)
+    winner, tried = _chosen(tried, parent, judge, deadline)
     return judge.confirmed(winner, parent, tried)
 
 
@@ -145,14 +145,14 @@ def _fastest(those: list[Candidate]) -> Candidate | None:
 
 
 def _chosen(
-    tried: list[Candidate], parent: Candidate | None, recipe: Recipe, deadline: Deadline
+    tried: list[Candidate], parent: Candidate | None, judge: Judge, deadline: Deadline
 ) -> tuple[Candidate, list[Candidate]]:
     """The fastest that keeps the promise; every other one with the reason why it lost."""
-    if recipe.promise is not None:
-        tried = [_held_to(each, recipe.promise, parent) for each in tried]
+    if judge.recipe.promise is not None:
+        tried = [_held_to(each, judge.recipe.promise, parent) for each in tried]
     left = [each for each in tried if not each.lost]
     if not left:
-        raise _nothing_left(tried, recipe, deadline)
+        raise _nothing_left(tried, judge, deadline)
     sure = [each for each in left if safe(each)] or left
     winner = min(sure, key=lambda each: (pace(each), _drop(each)))
     return winner, [each if each is winner or each.lost else each.out(_why(each, winner, sure)) for each in tried]
@@ -183,8 +183,9 @@ def _why(candidate: Candidate, winner: Candidate, sure: list[Candidate]) -> str:
     return f"slower: {pace(candidate) / pace(winner):.2f} × the winner's time"
 
 
-def _nothing_left(tried: list[Candidate], recipe: Recipe, deadline: Deadline) -> GateFailed:
+def _nothing_left(tried: list[Candidate], judge: Judge, deadline: Deadline) -> GateFailed:
     """Exit 5: what each attempt at the promise failed on, and the best model that there is."""
+    recipe = judge.recipe
     promised = [each for each in tried if recipe.promise is None or each.model.numerics == recipe.promise]
     reasons = "; ".join(f"{each.label}: {each.lost}" for each in promised) or "no candidate could be made"
     if deadline.over():
@@ -192,18 +193,20 @@ def _nothing_left(tried: list[Candidate], recipe: Recipe, deadline: Deadline) ->
     others = [each for each in tried if each.lost == f"is not {recipe.promise}"]
     best = _fastest([each for each in others if safe(each)] or others)
     if recipe.promise is None or best is None:
-        return GateFailed(f"no candidate holds the limit: {reasons}", _smallest(promised))
+        return GateFailed(f"no candidate holds the limit: {reasons}", _smallest(promised, judge))
     offer = f"the fastest that does is {best.label}"
     return GateFailed(
         f"--{recipe.promise} cannot be kept: {reasons}",
-        f"{offer}: leave --{recipe.promise} out and mlpack takes it. {_smallest(promised)}".strip(),
+        f"{offer}: leave --{recipe.promise} out and mlpack takes it. {_smallest(promised, judge)}".strip(),
     )
 
 
-def _smallest(those: list[Candidate]) -> str:
-    whole = [each for each in those if "comparison" in each.facts and not each.facts.get("scored_in_part")]
-    measured = [each for each in whole if "over the limit" in (each.lost or "")]
+def _smallest(those: list[Candidate], judge: Judge) -> str:
+    """The limit that would let the nearest one pass; one that was scored in part is scored to the end for it."""
+    measured = [each for each in those if "comparison" in each.facts and "over the limit" in (each.lost or "")]
     if not measured:
         return ""
     nearest = min(measured, key=_drop)
+    if nearest.facts.get("scored_in_part"):
+        nearest = judge.judged(nearest, judge.score(nearest.model, "choosing"))
     return f"Or allow more: --max-drop {smallest_limit(cast('Comparison', nearest.facts['comparison']))}"
