@@ -30,7 +30,10 @@ def main() -> int:
     parser.add_argument("--asked", nargs="+", default=list(ASKED), choices=list(ASKED))
     parser.add_argument("--quick", action="store_true", help="short timing runs: is the script itself all right?")
     given = parser.parse_args()
-    runs = {(run["model"], run["asked"]): run for run in (record.read("speed") or {"runs": []})["runs"]}
+    before = record.read("speed")
+    # Short timing runs and real ones do not stand in one table.
+    kept = before["runs"] if before is not None and before["quick"] == given.quick else []
+    runs = {(run["model"], run["asked"]): run for run in kept}
     for model in given.models:
         for asked in given.asked:
             print(f"{model}, {asked}", flush=True)

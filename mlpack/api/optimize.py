@@ -104,9 +104,10 @@ def run_recipe(
     check(_with_metric(recipe, recipe.data.metric or "top1"), load_target(recipe.target))
     name = check_name(recipe.name or name_for(recipe.source.model))
     check_store(store)
-    prepared = prepare(recipe, cache, reporter, fresh=fresh)
-    recipe, limit = settled(recipe, limit, prepared)
+    # A cluster that does not answer is told before the work begins.
     with team() as workers:
+        prepared = prepare(recipe, cache, reporter, fresh=fresh)
+        recipe, limit = settled(recipe, limit, prepared)
         found = search(recipe, None if prepared.synthetic else limit, prepared.context, deadline, workers)
     _refuse_failed(found, cache)
     draft = artifact_of(name, recipe, prepared, found)

@@ -44,7 +44,7 @@ def command(
     if dry_run:
         from mlpack.cli.plan import show_plan
 
-        show_plan(screen, flags)
+        show_plan(screen, flags, fresh=fresh)
         return
     from mlpack.api.optimize import optimize
 

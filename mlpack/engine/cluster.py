@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import mlpack
 from mlpack.core.filesystem import make_folder, temporary_name
 from mlpack.engine.run import run
-from mlpack.engine.workers import Begun, Task, Told
+from mlpack.engine.workers import Begun, Heard, Task
 from mlpack.errors import KINDS, MachineError, MissingLibrary, MlpackError, UsageError
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ class Cluster(Begun):
 
     def submit(self, task: Task, context: Context) -> Future[Done]:
         """Begin it on some machine."""
-        told = Told()
-        asked = self._there.remote(task, replace(context, reporter=Told()), self._caller)
+        told = Heard()
+        asked = self._there.remote(task, replace(context, reporter=Heard()), self._caller)
         future: Future[Done] = Future()
 
         def ended(answer: Future[dict[str, Any]]) -> None:
@@ -115,7 +115,7 @@ def _knock(address: str) -> None:
 
 def run_there(task: Task, context: Context, caller: Caller) -> dict[str, Any]:
     """Run a stage on this machine of the cluster: its `done` or its `error`, and the `lines` to tell."""
-    assert isinstance(context.reporter, Told)
+    assert isinstance(context.reporter, Heard)
     try:
         _check(caller)
         sys.path += [path for path in caller.modules if path not in sys.path]

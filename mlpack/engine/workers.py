@@ -37,7 +37,7 @@ class Task:
 
 
 @dataclass
-class Told:
+class Heard:
     """A reporter for another thread or machine: its lines are kept until the run's own reporter gets them."""
 
     lines: list[tuple[str, str]] = field(default_factory=list)
@@ -87,7 +87,7 @@ class Begun:
     """What workers have begun and not told yet, with what each one had to say."""
 
     def __init__(self) -> None:
-        self._begun: dict[Future[Done], tuple[Told, Reporter]] = {}
+        self._begun: dict[Future[Done], tuple[Heard, Reporter]] = {}
 
     def finished(self, those: Collection[Future[Done]]) -> list[Future[Done]]:
         """Those that have ended, one at least."""
@@ -114,7 +114,7 @@ class Here(Begun):
         """Begin it; a worker that is alone does it at once."""
         if self._pool is None:
             return _done_now(task, context)
-        told = Told()
+        told = Heard()
         future = self._pool.submit(run, task.stage, task.model, replace(context, reporter=told), label=task.label)
         self._begun[future] = told, context.reporter
         return future

@@ -93,13 +93,28 @@ def test_ctrl_c_ends_all_of_them_at_once(tmp_path):
     assert [child for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
 
 
+METRIC = """
+import os
+from pathlib import Path
+
+import numpy as np
+
+
+def right(outputs, labels):
+    with Path({seen!r}).open("a") as seen:
+        seen.write(f"{{os.environ.get('MARK', 'here')}}\\n")
+    return (next(iter(outputs.values())).argmax(1) == labels).astype(np.float64)
+"""
+
 RAY = """
 set -e
+export MARK=cluster
 ray start --head --node-ip-address=127.0.0.1 --port={port} --num-cpus=4 --include-dashboard=false \\
   --disable-usage-stats --temp-dir={temporary} > ray.txt 2>&1
+unset MARK
 trap 'ray stop --force > /dev/null 2>&1' EXIT
 {python} -c 'from mlpack.cli.app import main; main()' optimize {model} --data {data} --target a100 --max-drop 5% \\
-  --threads 2 --store store --ray 127.0.0.1:{port}
+  --metric {metric}:right --threads 2 --store store --ray 127.0.0.1:{port}
 """
 
 
@@ -116,11 +131,13 @@ def test_a_cluster_gives_the_same(alone, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    (tmp_path / "metric.py").write_text(METRIC.format(seen=str(tmp_path / "seen.txt")))
     # The path of a socket has room for a hundred characters.
     temporary = Path("/tmp") / f"ray-{os.getpid()}"  # noqa: S108 - named for this process, removed below
     script = RAY.format(
-        port=port, temporary=temporary, python=sys.executable, model=f"{TINY}/model.py:model", data=TINY / "eval.npz"
-    )
+        port=port, temporary=temporary, python=sys.executable, model=f"{TINY}/model.py:model", data=TINY / "eval.npz",
+        metric=tmp_path / "metric.py",
+    )  # fmt: skip
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     try:
         done = subprocess.run(
@@ -132,7 +149,8 @@ def test_a_cluster_gives_the_same(alone, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     stored = mlpack.show("tiny-mlp", store=tmp_path / "store")
     assert stored.artifact.model.digest == alone.stored.artifact.model.digest
-    assert not list((tmp_path / "cache").glob("ray-*"))
+    assert "cluster" in (tmp_path / "seen.txt").read_text().split(), "candidates were scored there"
+    assert not list((tmp_path / "cache").glob(".ray*"))
 
 
 def test_an_address_where_no_cluster_is_is_refused(tmp_path, monkeypatch):
