@@ -48,9 +48,9 @@ test-fast: lint
 	@echo "== the tests that take less than ten seconds each"
 	$(PYTEST) -m "not slow"
 
-# NNCF=PYTHON names the interpreter of an environment that has NNCF.
+# NNCF=PYTHON and OLIVE=PYTHON name the interpreters of environments that have these.
 benchmark-int8: venv
-	$(BIN)/python benchmarks/int8.py $(if $(NNCF),--nncf $(NNCF))
+	$(BIN)/python benchmarks/int8.py $(if $(NNCF),--nncf $(NNCF)) $(if $(OLIVE),--olive $(OLIVE))
 
 benchmarks: venv
 	$(BIN)/python benchmarks/startup.py

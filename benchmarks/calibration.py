@@ -1,7 +1,9 @@
-"""Ranges, time and memory of calibration beside onnxruntime's calibrators and NNCF, each run in a process of its own.
+"""Ranges, time and memory of calibration beside onnxruntime's, NNCF's and ModelOpt's, each run in a process of its own.
 
-The same prepared graph and the same batches go to all of them. NNCF lives in an environment of its own: `--nncf PYTHON`
-names its interpreter (pip install nncf onnx onnxruntime openvino).
+The same prepared graph and the same batches go to all of them. NNCF and ModelOpt live in environments of their own:
+`--nncf PYTHON` names the interpreter (pip install nncf onnx openvino), and `--modelopt PYTHON` (pip install
+nvidia-modelopt onnx-graphsurgeon polygraphy lief cppimport onnx onnxruntime). Seconds of both are of a whole
+quantization.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ MODELS = (
     "tiny-mlp", "digits-resnet", "digits-pairs", "digit-lines", "words-gru", "emoji-efficientnet", "reviews-minilm",
 )  # fmt: skip
 METHODS = ("minmax", "percentile", "entropy")
+# What ModelOpt calls max and entropy; it has no percentile.
+MODELOPT = ("minmax", "entropy")
 SAMPLES = (16, 64, 256, 1024)
 # onnxruntime keeps every activation: more of it than this machine holds is not asked for.
 MOST_PEER_SAMPLES = 256
@@ -33,12 +37,14 @@ WORKER = Path(__file__).with_name("calibration_worker.py")
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS, help="others keep their rows")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--samples", nargs="+", type=int, default=list(SAMPLES))
     parser.add_argument("--nncf", metavar="PYTHON", help="the interpreter of an environment with NNCF")
+    parser.add_argument("--modelopt", metavar="PYTHON", help="the interpreter of an environment with ModelOpt")
     given = parser.parse_args()
-    rows = []
+    kept = (record.read("calibration") or {"rows": []})["rows"]
+    rows = [row for row in kept if row["model"] not in given.models]
     with tempfile.TemporaryDirectory(prefix="calibration-") as folder:
         for name in given.models:
             place = Path(folder) / name
@@ -101,12 +107,15 @@ def compared(name: str, graph: Path, place: Path, samples: int, given: argparse.
                 row["beyond_a_bin"] = beyond_a_bin(ours["ranges"], theirs["ranges"], ours["ends"], ours["infinite"])
         found.append(row)
         print(json.dumps(row), flush=True)
-    if given.nncf and samples <= MOST_PEER_SAMPLES:
-        peer = worker({**common, "tool": "nncf"}, given.nncf)
-        found.append(
-            {"model": name, "method": "nncf default", "samples": samples, "plain_s": plain["seconds"], "nncf": peer}
-        )
-        print(json.dumps(found[-1]), flush=True)
+    if samples > MOST_PEER_SAMPLES:
+        return found
+    others = [("nncf", "default", given.nncf), *(("modelopt", method, given.modelopt) for method in MODELOPT)]
+    for tool, method, python in others:
+        if python is not None:
+            told = worker({**common, "tool": tool, "method": method}, python)
+            about = {"model": name, "method": f"{tool} {method}", "samples": samples, "plain_s": plain["seconds"]}
+            found.append({**about, "peer": told})
+            print(json.dumps(found[-1]), flush=True)
     return found
 
 

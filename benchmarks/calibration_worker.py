@@ -21,7 +21,7 @@ Arrays = dict[str, np.ndarray]
 
 def main() -> None:
     job = json.loads(sys.argv[1])
-    tool = {"plain": plain, "mlpack": ours, "onnxruntime": onnxruntime, "nncf": nncf}[job["tool"]]
+    tool = {"plain": plain, "mlpack": ours, "onnxruntime": onnxruntime, "nncf": nncf, "modelopt": modelopt}[job["tool"]]
     print(json.dumps(tool(job)))
 
 
@@ -115,6 +115,36 @@ def nncf(job: dict[str, Any]) -> dict[str, Any]:
     dataset = library.Dataset(samples)
     base, started = held(), time.perf_counter()
     library.quantize(model, dataset, subset_size=len(samples), fast_bias_correction=True)
+    return measured(base, started)
+
+
+def modelopt(job: dict[str, Any]) -> dict[str, Any]:
+    """Its whole quantization, whose calibration is onnxruntime's with changes of its own."""
+    from modelopt.onnx.quantization import quantize
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.rewind()
+
+        def get_next(self) -> Arrays | None:
+            return next(self.batches, None)
+
+        def get_first(self) -> Arrays:
+            return next(batches(job))
+
+        def rewind(self) -> None:
+            self.batches = batches(job)
+
+    method = {"minmax": "max", "entropy": "entropy"}[job["method"]]
+    base, started = held(), time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        graph = Path(folder) / "model.onnx"
+        onnx.save(onnx.load(job["graph"]), graph)
+        quantize(
+            str(graph), calibration_data_reader=Reader(), calibration_method=method, calibration_eps=["cpu"],
+            high_precision_dtype="fp32", output_path=f"{folder}/int8.onnx", log_level="ERROR",
+        )  # fmt: skip
     return measured(base, started)
 
 

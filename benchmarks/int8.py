@@ -1,10 +1,11 @@
 """Int8 beside that of others on the sample models: accuracy left, speed, time and memory to make it.
 
-All get the same simplified graph and the same calibration rows; NNCF with accuracy control also gets the rows that
-mlpack chooses on, the metric and the limit. Every result is scored on the confirming rows, which nothing has seen, on
-the backend that would serve it, and all are timed in turns with the original. mlpack is run as a user runs it, from
-nothing: its seconds are those of the whole command. NNCF lives in an environment of its own: `--nncf PYTHON` names its
-interpreter (pip install nncf onnx openvino pydantic).
+All get the same simplified graph and the same calibration rows; those that search also get the rows that mlpack chooses
+on, the metric and the limit. Every result is scored on the confirming rows, which nothing has seen, on the backend that
+would serve it, and all are timed in turns with the original. mlpack is run as a user runs it, from nothing: its seconds
+are those of the whole command, and `first` those of one that a time limit ends at its first candidate inside the limit.
+The others live in environments of their own, whose interpreters are named: `--nncf PYTHON` (pip install nncf onnx
+openvino pydantic), `--olive PYTHON` (pip install olive-ai requests onnx onnxruntime).
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import record
 import tables
+from int8_worker import CALIBRATION_BATCH
+
+from mlpack.core.backend_options import BackendOptions
 
 if TYPE_CHECKING:
     from mlpack.core.dataset import Part
@@ -32,14 +36,16 @@ MODELS = (
 TRANSFORMERS = {"reviews-minilm"}
 LIMIT = "1%"
 SAMPLES = 256
-BATCH = 16
 # Each tool with the backend that serves what it makes.
 TOOLS = {
     "onnxruntime static": "onnxruntime",
     "onnxruntime dynamic": "onnxruntime",
     "nncf": "openvino",
     "nncf accuracy control": "openvino",
+    "olive search": "onnxruntime",
 }
+# As the first word of a tool's name.
+ENVIRONMENTS = {"nncf": "NNCF", "olive": "Olive"}
 WORKER = Path(__file__).with_name("int8_worker.py")
 # 0 published, 5 refused with a reason, 6 published as a candidate: all of them are results.
 RESULTS = {0, 5, 6}
@@ -48,12 +54,14 @@ RESULTS = {0, 5, 6}
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS, help="others keep their rows")
-    parser.add_argument("--nncf", metavar="PYTHON", help="the interpreter of an environment with NNCF")
+    for word, title in ENVIRONMENTS.items():
+        parser.add_argument(f"--{word}", metavar="PYTHON", help=f"the interpreter of an environment with {title}")
     given = parser.parse_args()
+    pythons = {word: getattr(given, word) for word in ENVIRONMENTS}
     rows = {row["model"]: row for row in (record.read("int8") or {"models": []})["models"]}
     for name in given.models:
         with tempfile.TemporaryDirectory(prefix="int8-") as folder:
-            rows[name] = Bench(name, Path(folder), given.nncf).row()
+            rows[name] = Bench(name, Path(folder), pythons).row()
         ordered = [rows[model] for model in MODELS if model in rows]
         record.write("int8", {"limit": LIMIT, "samples": SAMPLES, "models": ordered})
         tables.render_all()
@@ -64,7 +72,7 @@ def main() -> int:
 class Bench:
     """One sample model: what each tool makes of it, judged and timed."""
 
-    def __init__(self, name: str, place: Path, nncf: str | None) -> None:
+    def __init__(self, name: str, place: Path, pythons: dict[str, str | None]) -> None:
         from mlpack.api.optimize import settled
         from mlpack.api.prepare import prepare
         from mlpack.api.wanted import recipe_for
@@ -76,7 +84,8 @@ class Bench:
         from mlpack.stages.export import Export
         from mlpack.stages.simplify import Simplify
 
-        self.name, self.place, self.nncf = name, place, nncf
+        self.name, self.place = name, place
+        self.pythons = {"onnxruntime": sys.executable, **pythons}
         model, *flags = record.sample(name)
         wanted: dict[str, Any] = dict(zip((flag.removeprefix("--") for flag in flags[::2]), flags[1::2], strict=True))
         recipe = recipe_for(load_settings(place), model, wanted)
@@ -97,13 +106,17 @@ class Bench:
         peers: dict[str, dict[str, Any]] = {}
         models = {} if made is None else {"mlpack": made}
         for tool, backend in TOOLS.items():
-            if tool.startswith("nncf") and self.nncf is None:
+            python = self.pythons[tool.partition(" ")[0]]
+            if python is None:
                 continue
-            peers[tool] = self._made(tool)
+            peers[tool] = self._made(tool, python)
             if "error" not in peers[tool]:
                 models[tool] = self._model(Path(peers[tool].pop("file")), backend)
         for tool, model in models.items():
-            (told if tool == "mlpack" else peers[tool])["accuracy"] = self._accuracy(model)
+            about = told if tool == "mlpack" else peers[tool]
+            about["accuracy"] = self._accuracy(model)
+            if "error" not in about["accuracy"]:
+                about["cosine"] = self._cosine(model)
         runs = {
             tool: model for tool, model in models.items() if "error" not in {**peers, "mlpack": told}[tool]["accuracy"]
         }
@@ -119,8 +132,8 @@ class Bench:
 
         assert self.context.data is not None
         rows = open_part(self.context.data, part, self.graph.inputs)
-        for index, batch in enumerate(rows.batches(BATCH)):
-            if most is not None and index * BATCH >= most:
+        for index, batch in enumerate(rows.batches(CALIBRATION_BATCH)):
+            if most is not None and index * CALIBRATION_BATCH >= most:
                 break
             labels = {} if batch.labels is None else {"/labels": batch.labels}
             np.savez(self.place / f"{part}-{index:04}.npz", **batch.inputs, **labels)
@@ -136,22 +149,29 @@ class Bench:
         if "model" not in ended.document:
             return told, None
         stages = record.finished_stages(self.place / "own-cache")
+        told["first_s"] = self._first(words)
         told["peak_mb"] = round(max(each["peak_rss_bytes"] for each in stages if each["stage"] == "quantize") / 1e6)
         told["share"] = ended.document["model"]["numerics_share"]
         told["runs_as"] = next(each["label"] for each in ended.document["candidates"] if each["chosen"])
         return told, intact_model(artifact(ended.document["name"], store))
 
-    def _made(self, tool: str) -> dict[str, Any]:
+    def _first(self, words: list[str]) -> float | None:
+        """Seconds of a command that ends with its first candidate inside the limit, confirmed; None: it found none."""
+        name = ["--name", "first", "--time-limit", "1s"]
+        ended = record.mlpack_json([*words, *name, *record.QUICK], self.place / "first-cache")
+        return round(ended.seconds, 1) if "model" in ended.document else None
+
+    def _made(self, tool: str, python: str) -> dict[str, Any]:
         """What one tool made, in a process of its own: `file`, `seconds`, `peak_mb`; or the `error`."""
         job = {
             "tool": tool, "graph": str(self.graph.entry_path), "place": str(self.place), "limit": LIMIT,
-            "metric": self.metric, "output": self.output, "transformer": self.name in TRANSFORMERS,
+            "metric": self.metric, "output": self.output, "higher": self.judge.metric.higher_is_better,
+            "transformer": self.name in TRANSFORMERS,
             "inputs": [each.name for each in self.graph.inputs],
         }  # fmt: skip
-        python = self.nncf if tool.startswith("nncf") else sys.executable
-        # NNCF's environment has no mlpack, whose metrics its search is to go by.
-        environment = {**os.environ, "PYTHONPATH": str(record.ROOT)}
-        words = [str(python), str(WORKER), json.dumps(job)]
+        # Their environments have no mlpack, whose metrics a search is to go by.
+        environment = {**os.environ, "PYTHONPATH": str(record.ROOT), "OLIVE_DISABLE_TELEMETRY": "1"}
+        words = [python, str(WORKER), json.dumps(job)]
         done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             return {"error": (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1][:300]}
@@ -177,6 +197,26 @@ class Bench:
             return {"error": f"NaN on {done.report.metrics['nonfinite']} samples"}
         found = self.judge.compare(self.judge.original("confirming"), done)
         return found.model_dump(include={"baseline", "optimized", "drop", "drop_ci90", "verdict", "samples", "limit"})
+
+    def _cosine(self, model: Model) -> float:
+        """Between the first output's answers and those of the float graph, the mean over the confirming rows."""
+        from mlpack.backends import BACKENDS
+        from mlpack.datasets.ref import open_part
+
+        assert self.context.data is not None
+        assert model.backend is not None
+        target, found = self.context.target, []
+        float32 = BackendOptions(threads=self.context.threads)
+        with (
+            BACKENDS["onnxruntime"].open(self.graph, target, float32) as true,
+            BACKENDS[model.backend].open(model, target, model.backend_options) as made,
+        ):
+            for batch in open_part(self.context.data, "confirming", self.graph.inputs).batches(CALIBRATION_BATCH):
+                one, two = (next(iter(runner(batch.inputs).values())) for runner in (true, made))
+                one, two = (array.reshape(len(array), -1).astype(np.float64) for array in (one, two))
+                norms = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
+                found.append((one * two).sum(1) / np.maximum(norms, np.finfo(np.float64).tiny))
+        return float(np.concatenate(found).mean())
 
     def _speeds(self, models: dict[str, Model]) -> dict[str, Any]:
         """Of all that can be run, over the original, by batch size: the median and its interval."""

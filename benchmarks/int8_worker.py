@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, np.ndarray]
 LABELS = "/labels"
+CALIBRATION_BATCH = 16
 
 
 def main() -> None:
@@ -25,6 +26,7 @@ def main() -> None:
         "onnxruntime dynamic": onnxruntime_dynamic,
         "nncf": nncf,
         "nncf accuracy control": nncf_with_accuracy,
+        "olive search": olive,
     }
     place = Path(job["place"]) / job["tool"].replace(" ", "-")
     place.mkdir()
@@ -135,6 +137,12 @@ def nncf_with_accuracy(job: dict[str, Any], place: Path) -> dict[str, Any]:
     )  # fmt: skip
     ov.save_model(made, place / "model.xml", compress_to_fp16=False)
     return clock.told(place / "model.xml")
+
+
+def olive(job: dict[str, Any], place: Path) -> dict[str, Any]:
+    import int8_olive
+
+    return int8_olive.search(job, place)
 
 
 if __name__ == "__main__":

@@ -266,19 +266,23 @@ def calibration(content: Result) -> str:
             f"{ours['peak_mb'] / theirs['peak_mb']:.2f} ×" if (theirs.get("peak_mb") or 0) > _TELLING_MB else "–",
             same,
         ])  # fmt: skip
-    peers = [
-        [row["model"], f"{row['samples']:,}", f"{row['plain_s']:.2f} s", _taken(row["nncf"])]
-        for row in content["rows"]
-        if "seconds" in row.get("nncf", {})
-    ]
-    told = (
+    peers = []
+    for row in content["rows"]:
+        if told := row.get("peer"):
+            taken = _cell(told["error"]) if "error" in told else _taken(told)
+            # Of its time over that of the inferences alone, which is what calibration cannot do without.
+            over = "–" if "error" in told else f"{told['seconds'] / row['plain_s']:.1f} ×"
+            plain = f"{row['plain_s']:.2f} s"
+            peers.append([row["model"], row["method"], f"{row['samples']:,}", plain, taken, over])
+    shown = (
         f"{table(head, rows)}\n\nMemory is the peak over what the process held before. *Ranges*: tensors whose range "
         f"is onnxruntime's within one of its 2,048 bins. Percentile {content['percentile']}, batches of "
         f"{content['batch']}."
     )
     if peers:
-        told += f"\n\nNNCF, its whole quantization:\n\n{table(['model', 'samples', 'inferences alone', 'NNCF'], peers)}"
-    return told
+        head = ["model", "by", "samples", "inferences alone", "took", "over the inferences"]
+        shown += f"\n\nOthers, their whole quantization:\n\n{table(head, peers)}"
+    return shown
 
 
 def _taken(told: Result) -> str:
@@ -298,20 +302,29 @@ def int8(content: Result) -> str:
                 drop = f"{accuracy['drop']:.4f} [{low:.4f}, {high:.4f}]"
             rows.append([
                 each["model"], tool, f"{accuracy['baseline']:.4f}" if "drop" in accuracy else "–", drop,
-                accuracy.get("verdict", "–"), *(_times(speed.get(batch)) for batch in ("1", "8")),
-                f"{told['seconds']:.1f} s" if "seconds" in told else "–",
+                accuracy.get("verdict", "–"), f"{told['cosine']:.4f}" if "cosine" in told else "–",
+                *(_times(speed.get(batch)) for batch in ("1", "8")), _made_in(told),
                 f"{told['peak_mb']:,} MB" if "peak_mb" in told else "–",
             ])  # fmt: skip
     head = [
-        "model", "int8 by", "original", "drop [90%]", f"verdict at {content['limit']}", "batch 1", "batch 8", "made in",
-        "memory",
+        "model", "int8 by", "original", "drop [90%]", f"verdict at {content['limit']}", "cosine", "batch 1",
+        "batch 8", "made in", "memory",
     ]  # fmt: skip
     return (
         f"{table(head, rows)}\n\nSpeeds are over PyTorch eager, all of a model in turns [95%]. Seconds of mlpack are "
         "those of the whole command from nothing: loading, exporting, every candidate, the choice, the final timing. "
-        "Those of the others are of quantizing the graph that mlpack exported; accuracy control's include its own "
-        "search. Memory is the most over what was there before, mlpack's that of a whole process."
+        "Beside them those of a command that `--time-limit 1s` ends at its first candidate inside the limit. "
+        "Those of the others are of quantizing the graph that mlpack exported; accuracy control's and Olive's include "
+        "their own searches. Memory is the most over what was there before, mlpack's that of a whole process. "
+        "Cosine: between the answers and those of the float graph, the mean over the confirming rows."
     )
+
+
+def _made_in(told: Result) -> str:
+    if "seconds" not in told:
+        return "–"
+    first = f", the first {told['first_s']:.0f} s" if told.get("first_s") else ""
+    return f"{told['seconds']:.1f} s{first}"
 
 
 def _times(told: Result | None) -> str:

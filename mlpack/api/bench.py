@@ -53,6 +53,7 @@ def bench(
 ) -> Benched:
     """Time artifacts and models side by side: each launch a fresh process, in turns, equal rows and threads.
 
+    An artifact whose search found fewer threads faster keeps to those.
     `models` are artifacts (`name@3`, a path) or models (a file, `module:function`); None: the only artifact.
     `backend` is a name or `all`; None: an artifact's own, eager torch for a torch model. Rows are those of
     `data`, else an artifact's golden inputs, else synthetic; `shapes` (`x=8,128`) are synthetic rows of one shape.

@@ -13,7 +13,7 @@ from mlpack.core.notebook import progress_in_notebooks
 from mlpack.core.reporter import Reporter, Silent
 from mlpack.core.settings import load_settings
 from mlpack.core.summary import Told
-from mlpack.engine.search import pace
+from mlpack.engine.screening import pace
 from mlpack.errors import DataError, GateFailed, UsageError
 
 if TYPE_CHECKING:

@@ -193,7 +193,7 @@ def write_outputs(
     assert opened.backend is not None
     say(f"reading {data}")
     dataset = open_data(data, opened.inputs, raw=RawOptions.model_validate(raw) if raw else None, say=say)
-    options = opened.backend_options.model_copy(update={"threads": threads})
+    options = opened.backend_options.with_threads(threads)
     path = Path(place)
     done = 0
     with (

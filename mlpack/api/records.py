@@ -17,7 +17,7 @@ from mlpack.core.artifact import (
     ModuleRecord,
     Timing,
 )
-from mlpack.engine.search import pace
+from mlpack.engine.screening import pace
 from mlpack.measure.disturbance import notes
 
 if TYPE_CHECKING:

@@ -60,7 +60,8 @@ def _facts(this: Artifact, path: str) -> Iterator[tuple[str, str]]:
     yield "source", f"{this.source.path} ({this.source.kind})"
     yield "target", str(this.target.get("name", ""))
     yield "model", f"{model.numerics} in {model.numerics_share:.0%} of the compute, {model.format}"
-    yield "runs on", f"{model.backend}, {model.backend_options.precision}"
+    threads = f", {count(model.backend_options.threads, 'thread')}" if model.backend_options.threads else ""
+    yield "runs on", f"{model.backend}, {model.backend_options.precision}{threads}"
     yield "size", f"{size(this.baseline.get('size_bytes'))} -> {size(model.size_bytes)}"
     yield "inputs", "\n".join(map(str, model.inputs))
     yield "outputs", "\n".join(map(str, model.outputs))

@@ -103,6 +103,7 @@ class Timing(Frozen):
     p99_reason: str | None = None
     n: int
     launches: int
+    threads: int | None = Field(default=None, description="of this contender; null: as many as the record says")
     energy_mj: float | None = Field(
         default=None, description="per sample, of the device that computes; null: no sensor"
     )
@@ -210,8 +211,12 @@ class Artifact(Frozen):
 
     def identity(self) -> str:
         """Sha256 of the canonical artifact.json without `digest`."""
-        content = self.model_dump(mode="json", by_alias=True, exclude={"digest"})
-        return hashlib.sha256(canonical(content)).hexdigest()
+        return digest_of(self.model_dump(mode="json", by_alias=True))
+
+
+def digest_of(content: dict[str, Any]) -> str:
+    """Sha256 of the content of an artifact.json without its `digest`."""
+    return hashlib.sha256(canonical({name: each for name, each in content.items() if name != "digest"})).hexdigest()
 
 
 def canonical(content: Any) -> bytes:

@@ -13,6 +13,9 @@ class BackendOptions(Frozen):
     """Threads, execution precision and graph optimization of one backend session."""
 
     threads: int | None = Field(default=None, ge=1, description="intra-op threads; None: as many as the job has")
+    most_threads: int | None = Field(
+        default=None, ge=1, description="more were measured and are slower for this model; None: no such bound"
+    )
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32", description="precision that float parts of the graph are executed in"
     )
@@ -20,3 +23,7 @@ class BackendOptions(Frozen):
         default="all", description="off runs Q/DQ literally in fp32: how another target's graph is simulated"
     )
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="device; never silently another")
+
+    def with_threads(self, threads: int) -> BackendOptions:
+        """As many threads as that, or the fewer that are faster."""
+        return self.model_copy(update={"threads": min(threads, self.most_threads or threads)})

@@ -171,6 +171,11 @@ class Stage(Frozen):
         del model, target
         return (self,)
 
+    def fewer_threads(self, threads: int) -> tuple[Stage, ...]:
+        """Forms of this stage whose model runs with fewer threads than these, the most first."""
+        del threads
+        return ()
+
     def diagnosis(self) -> tuple[Stage, ...]:
         """Stages that measure what `milder` has to know, none where it has nothing to propose.
 

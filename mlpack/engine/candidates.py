@@ -41,7 +41,9 @@ class Candidate:
         how = ""
         if made is not None and made.method not in {"cast", ""}:
             how = f" {made.method}" + (f" ({', '.join(told)})" if (told := _told(made)) else "")
-        return f"{self.model.numerics}{how} · {self.model.backend or '–'}"
+        bound = self.model.backend_options.most_threads
+        fewer = f" · {count(bound, 'thread')}" if bound else ""
+        return f"{self.model.numerics}{how} · {self.model.backend or '–'}{fewer}"
 
     def out(self, why: str) -> Candidate:
         """This candidate, lost for this reason."""

@@ -6,21 +6,18 @@ Where a candidate is fast and misses the limit, milder forms of it are tried: se
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from mlpack.engine import choice
 from mlpack.engine.candidates import Candidate, candidates
-from mlpack.engine.judge import Found, Judge, safe, with_options
+from mlpack.engine.fewer_threads import with_fewer_threads
+from mlpack.engine.judge import Found, Judge, safe
 from mlpack.engine.relent import milder_forms
-from mlpack.engine.run import run
-from mlpack.engine.validate import options_of
+from mlpack.engine.screening import DOUBT, pace, screened
 from mlpack.engine.workers import Place, Task, work_off
 from mlpack.errors import GateFailed
 from mlpack.measure.limits import smallest_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Container
     from concurrent.futures import Future
 
     from mlpack.core.recipe import Recipe
@@ -31,11 +28,8 @@ if TYPE_CHECKING:
     from mlpack.measure.limits import Comparison, Limit
 
 MOSTLY = 0.5
-# Two launches resolve no less than this; what is nearer is decided by the final comparison and its interval.
-_DOUBT = 1.1
 _MOST_RELENTED = 3
 _LATE = "not judged: the time limit was over"
-_SCREENING = {"launches": 2, "seconds": 0.2, "components": False}
 
 
 def search(recipe: Recipe, limit: Limit | None, context: Context, deadline: Deadline, workers: Workers) -> Found:
@@ -53,11 +47,12 @@ def search(recipe: Recipe, limit: Limit | None, context: Context, deadline: Dead
     tried = candidates(recipe.steps, context.baseline, context, deadline, workers)
     tried = _judged(tried, judge, deadline, workers)
     lossy = [at for at, each in enumerate(tried) if judge.lossy(each)] if judge.relents(tried) else []
-    tried = _timed(tried, recipe, context, also=lossy)
+    tried = screened(tried, recipe, context, also=lossy)
     milder = _milder([tried[at] for at in lossy], tried, judge, deadline)
     if any(not each.lost for each in milder):
-        milder = _timed([*tried, *milder], recipe, context)[len(tried) :]
+        milder = screened([*tried, *milder], recipe, context)[len(tried) :]
     tried += milder
+    tried += with_fewer_threads(tried, judge, deadline)
     parent = _fastest([each for each in tried if not each.lost and each.model.numerics == context.baseline.numerics])
     winner, tried = _chosen(tried, parent, judge, deadline)
     return judge.confirmed(winner, parent, tried)
@@ -101,45 +96,6 @@ def _milder(lossy: list[Candidate], tried: list[Candidate], judge: Judge, deadli
     return found
 
 
-def _timed(tried: list[Candidate], recipe: Recipe, context: Context, also: Container[int] = ()) -> list[Candidate]:
-    """The candidates that are left with their median ms by batch size, all timed in turns; none off target.
-
-    `also` are places of lost ones to be timed all the same.
-    """
-    running = {f"c{index}": each for index, each in enumerate(tried) if not each.lost or index in also}
-    if not context.target.here or not running:
-        return tried
-    key = choice.key([each.model.fingerprint() for each in running.values()], context)
-    p50: dict[str, dict[str, float]] | None = choice.recall(context.cache, key)
-    if p50 is None or context.fresh:
-        first, *others = running
-        step = with_options(recipe.latency, _SCREENING)
-        done = run(
-            options_of(step),
-            running[first].model,
-            context,
-            rivals={label: running[label].model for label in others},
-            label=f"timing {len(running)} candidates in turns",
-        )
-        p50 = {label: {} for label in running}
-        for row in done.report.tables["latency"]:
-            label = first if row["contender"] == "optimized" else row["contender"]
-            p50[label][str(row["batch"])] = row["p50"]
-        choice.remember(context.cache, key, p50)
-    return [
-        replace(each, facts={**each.facts, "p50": p50[f"c{index}"]}) if f"c{index}" in running else each
-        for index, each in enumerate(tried)
-    ]
-
-
-def pace(candidate: Candidate) -> float:
-    """Geometric mean of the medians over batch sizes, ms: what candidates are ranked by. Infinite: not timed."""
-    p50 = cast("dict[str, float] | None", candidate.facts.get("p50"))
-    if not p50:
-        return math.inf
-    return math.exp(sum(math.log(ms) for ms in p50.values()) / len(p50))
-
-
 def _fastest(those: list[Candidate]) -> Candidate | None:
     return min(those, key=pace, default=None)
 
@@ -165,7 +121,7 @@ def _held_to(candidate: Candidate, promise: str, parent: Candidate | None) -> Ca
         return candidate.out(f"is not {promise}")
     if candidate.model.numerics_share < MOSTLY:
         return candidate.out(f"only {candidate.model.numerics_share:.0%} of its compute is {promise}")
-    if parent is not None and pace(candidate) > _DOUBT * pace(parent):
+    if parent is not None and pace(candidate) > DOUBT * pace(parent):
         return candidate.out(f"is slower than {parent.label} ({pace(candidate) / pace(parent):.2f} × its time)")
     return candidate
 

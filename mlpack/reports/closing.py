@@ -75,7 +75,7 @@ def _facts(this: Artifact) -> Iterator[tuple[str, list[str]]]:
         yield (
             "measured",
             [
-                f"{timed[0].threads} threads, {this.environment['cpu']}",
+                f"{_threads(timed[0])}, {this.environment['cpu']}",
                 f"in turns with the original ({_original(this)}), each launch a fresh process",
                 *timed[0].notes,
                 *again,
@@ -91,6 +91,13 @@ def _facts(this: Artifact) -> Iterator[tuple[str, list[str]]]:
     how = f" {this.model.quantization.method}" if this.model.quantization else ""
     version = this.environment["libraries"].get(this.model.backend, "")
     yield "runs as", [f"{this.model.numerics}{how} ({share}) on {this.model.backend} {version}"]
+
+
+def _threads(record: LatencyRecord) -> str:
+    """Of the run; and of the model, where fewer are faster."""
+    own = record.optimized.threads if record.optimized else None
+    fewer = f", {own} of them used by the model" if own is not None and own < record.threads else ""
+    return f"{count(record.threads, 'thread')}{fewer}"
 
 
 def accuracy_lines(accuracy: AccuracyRecord) -> Iterator[str]:

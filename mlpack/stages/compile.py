@@ -38,6 +38,9 @@ class Compile(Stage):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="execution precision of the float parts; auto follows the graph's numerics"
     )
+    most_threads: int | None = Field(
+        default=None, ge=1, description="threads of the session at most; none: as many as the run has"
+    )
 
     @field_validator("backend")
     @classmethod
@@ -73,13 +76,23 @@ class Compile(Stage):
             )
         return tuple(proposed)
 
+    def fewer_threads(self, threads: int) -> tuple[Stage, ...]:
+        """With half as many threads, a quarter, and so on down to one; none where a bound was given."""
+        if self.most_threads is not None:
+            return ()
+        counts = (threads >> halvings for halvings in range(1, threads.bit_length()))
+        return tuple(self.model_copy(update={"most_threads": count}) for count in counts)
+
     def options(self, model: Model, target: Target, threads: int | None) -> BackendOptions:
         """The session options for this model and target."""
         precision = self.precision
         if precision == "auto":
             precision = "bfloat16" if model.numerics == "bf16" else "float32"
         literal = target.kind == "cuda" and not target.here and model.numerics == "int8"
-        return BackendOptions(threads=threads, precision=precision, graph_optimizations="off" if literal else "all")
+        found = BackendOptions(
+            most_threads=self.most_threads, precision=precision, graph_optimizations="off" if literal else "all"
+        )
+        return found if threads is None else found.with_threads(threads)
 
     def run(self, model: Model | None, job: Job) -> Outcome:
         """Open it, run it once.

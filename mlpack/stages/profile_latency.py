@@ -102,6 +102,8 @@ class ProfileLatency(Stage):
         save_arrays(job.out / SAMPLES, _flat(turns.ms))
         latency = [row for batch in batches for row in _rows(turns.ms, batch)]
         for row in latency:
+            contender = turns.contenders[row["contender"]]
+            row["threads"] = contender.backend_options.with_threads(job.threads).threads
             row["energy_mj"] = _median(turns.energy_mj.get(row["contender"], {}).get(row["batch"]))
         parts = turns.parts[OPTIMIZED]["parts"] if self.components else []
         modules = by_module({label: turns.parts[label]["modules"] for label in turns.split})

@@ -177,7 +177,7 @@ def block(
 
     opened = Model.model_validate(model)
     assert opened.backend is not None
-    options = opened.backend_options.model_copy(update={"threads": threads})
+    options = opened.backend_options.with_threads(threads)
     inputs = dict(np.load(rows))
     sensors = Sensors(options.device)
     backend, where = BACKENDS[opened.backend], Target.model_validate(target)

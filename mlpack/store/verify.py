@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Literal
 
+from mlpack.core.artifact import digest_of
 from mlpack.core.model import sha256_of
 from mlpack.core.words import Frozen
 from mlpack.errors import Tampered, UsageError
@@ -44,7 +45,9 @@ def verify(folder: Path) -> Verified:
         )
     artifact = read(folder).artifact
     _compare(folder, artifact.files, ARTIFACT)
-    if artifact.identity() != artifact.digest:
+    # Of the file's own content: a record of an earlier mlpack lacks fields that a later one knows.
+    content = json.loads((folder / ARTIFACT).read_bytes())
+    if digest_of(content) != artifact.digest:
         raise Tampered(
             f"{folder / ARTIFACT} was changed: its digest is not that of its content",
             "restore it from a copy, or publish again",

@@ -55,6 +55,22 @@ def test_what_will_serve_is_written_down_and_was_run(bench, kept):
     assert outcome.model.entry_path == kept.ready("mlp").entry_path
 
 
+@pytest.mark.parametrize(("threads", "fewer"), [(1, []), (2, [1]), (6, [3, 1]), (8, [4, 2, 1])])
+def test_fewer_threads_are_half_as_many_down_to_one(threads, fewer):
+    assert [stage.most_threads for stage in Compile(backend="openvino").fewer_threads(threads)] == fewer
+    assert not Compile(most_threads=threads).fewer_threads(threads)
+
+
+def test_a_bound_on_threads_is_kept_to_and_written_down(bench, kept):
+    told = [
+        Compile(backend="onnxruntime", most_threads=2).run(kept.ready("mlp"), bench.job(threads=threads)).model
+        for threads in (1, 3)
+    ]
+    assert [model.backend_options.threads for model in told] == [1, 2]
+    assert [model.backend_options.with_threads(4).threads for model in told] == [2, 2]
+    assert BackendOptions().with_threads(4).threads == 4
+
+
 def test_a_damaged_graph_is_a_failed_stage(bench, kept):
     out = bench.job().out
     (out / "model.onnx").write_bytes(b"damaged")

@@ -278,6 +278,38 @@ def test_what_a_mask_touches_stays_in_float(bench, tmp_path):
     assert relative(expected, answers(done, rows)["y"]) < 0.1
 
 
+@pytest.mark.parametrize("target", [VNNI, AVX2, A100], ids=lambda target: target.name)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"operators": "all"},
+        {"operators": "weighted", "calibration_method": "entropy"},
+        {"operators": "weighted", "calibration_method": "mse", "equalize": True, "bias_correction": True},
+        {"operators": "weighted", "rounding": "adaptive"},
+    ],
+    ids=["all", "entropy", "equalized", "rounded"],
+)
+def test_channels_and_activations_of_zeros_divide_nothing_by_zero(bench, kept, target, options):
+    model = kept.ready("dead_channels")
+    weights = [numpy_helper.to_array(each) for each in onnx.load(model.entry_path).graph.initializer]
+    dead = [each for each in weights if each.ndim > 1 and not each.reshape(len(each), -1).any(1).all()]
+    assert dead, "a channel of zeros is there after batch norm was folded in"
+    made = run(bench, model, target, rows_for("dead_channels", 64), method="static", **options).model
+    scales = [numpy_helper.to_array(each) for each in onnx.load(made.entry_path).graph.initializer]
+    assert all(np.isfinite(each).all() for each in scales if each.dtype.kind == "f")
+    rows = rows_for("dead_channels", 16, seed=3)
+    expected, got = (answers(each, rows)["output"] for each in (model, made))
+    assert np.isfinite(got).all()
+    assert relative(expected, got) < 0.1
+
+
+def test_dynamic_int8_of_channels_of_zeros(bench, kept):
+    made = run(bench, kept.ready("dead_channels"), VNNI, None, method="dynamic").model
+    rows = rows_for("dead_channels", 16, seed=3)
+    expected, got = (answers(each, rows)["output"] for each in (kept.ready("dead_channels"), made))
+    assert relative(expected, got) < 0.1
+
+
 def test_smoothing_happens_before_ranges_are_found(bench, kept):
     outcome = run(
         bench, kept.ready("transformer"), VNNI, rows_for("transformer", 32), method="static", operators="weighted",

@@ -25,6 +25,17 @@ class ConvNet(nn.Module):
         return self.head(self.body(self.stem(image)).mean((2, 3)))
 
 
+class DeadChannels(ConvNet):
+    """A filter of zeros, one that no input can wake, and a neuron of zeros in the head."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.no_grad():
+            self.stem.conv.weight[1] = 0
+            self.body.norm.bias[2] = -100
+            self.head.weight[3] = 0
+
+
 class Mlp(nn.Module):
     def __init__(self, width=32):
         super().__init__()
@@ -191,13 +202,17 @@ def _made(kind):
     return kind()
 
 
-def conv_net():
+def conv_net(kind=ConvNet):
     torch.manual_seed(0)
-    net = ConvNet().train()
+    net = kind().train()
     with torch.no_grad():  # so that the batch norms have learnt something
         for _ in range(3):
             net(torch.randn(16, 3, 8, 8))
     return net
+
+
+def dead_channels():
+    return conv_net(DeadChannels)
 
 
 def mlp():

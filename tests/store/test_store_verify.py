@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from sample_artifact import make_artifact, make_draft
 
+from mlpack.core.artifact import digest_of
 from mlpack.core.filesystem import refused_by_machine, write_atomic
 from mlpack.errors import MachineError, Tampered, UsageError
 from mlpack.store.publish import publish
@@ -51,6 +52,16 @@ def test_a_changed_record_is_found_though_all_files_are_whole(stored):
     file.write_text(file.read_text().replace('"drop": 0.002', '"drop": 0.001'))
     with pytest.raises(Tampered, match="digest"):
         verify(stored.path)
+
+
+def test_a_record_of_an_earlier_mlpack_lacks_what_later_ones_know_and_is_sound(stored):
+    file = stored.path / "artifact.json"
+    content = json.loads(file.read_text())
+    assert content.pop("lengths") == []
+    content["digest"] = digest_of(content)
+    file.chmod(0o644)
+    file.write_text(json.dumps(content))
+    assert verify(stored.path).digest == content["digest"]
 
 
 def package(folder):

@@ -1,0 +1,62 @@
+"""Screening: a quick timing of all candidates in turns, and the pace that they are ranked by."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+from mlpack.engine import choice
+from mlpack.engine.judge import with_options
+from mlpack.engine.run import run
+from mlpack.engine.validate import options_of
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+    from mlpack.core.recipe import Recipe
+    from mlpack.engine.candidates import Candidate
+    from mlpack.engine.context import Context
+
+# Two launches resolve no less than this; what is nearer is decided by the final comparison and its interval.
+DOUBT = 1.1
+_SCREENING = {"launches": 2, "seconds": 0.2, "components": False}
+
+
+def screened(tried: list[Candidate], recipe: Recipe, context: Context, also: Container[int] = ()) -> list[Candidate]:
+    """The candidates that are left with their median ms by batch size, all timed in turns; none off target.
+
+    `also` are places of lost ones to be timed all the same.
+    """
+    running = {f"c{index}": each for index, each in enumerate(tried) if not each.lost or index in also}
+    if not context.target.here or not running:
+        return tried
+    key = choice.key([each.model.fingerprint() for each in running.values()], context)
+    p50: dict[str, dict[str, float]] | None = choice.recall(context.cache, key)
+    if p50 is None or context.fresh:
+        first, *others = running
+        step = with_options(recipe.latency, _SCREENING)
+        done = run(
+            options_of(step),
+            running[first].model,
+            context,
+            rivals={label: running[label].model for label in others},
+            label=f"timing {len(running)} candidates in turns",
+        )
+        p50 = {label: {} for label in running}
+        for row in done.report.tables["latency"]:
+            label = first if row["contender"] == "optimized" else row["contender"]
+            p50[label][str(row["batch"])] = row["p50"]
+        choice.remember(context.cache, key, p50)
+    return [
+        replace(each, facts={**each.facts, "p50": p50[f"c{index}"]}) if f"c{index}" in running else each
+        for index, each in enumerate(tried)
+    ]
+
+
+def pace(candidate: Candidate) -> float:
+    """Geometric mean of the medians over batch sizes, ms: what candidates are ranked by. Infinite: not timed."""
+    p50 = cast("dict[str, float] | None", candidate.facts.get("p50"))
+    if not p50:
+        return math.inf
+    return math.exp(sum(math.log(ms) for ms in p50.values()) / len(p50))
