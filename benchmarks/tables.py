@@ -316,7 +316,7 @@ def int8(content: Result) -> str:
         "Beside them those of a command that `--time-limit 1s` ends at its first candidate inside the limit. "
         "Those of the others are of quantizing the graph that mlpack exported; accuracy control's and Olive's include "
         "their own searches. Memory is the most over what was there before, mlpack's that of a whole process. "
-        "Cosine: between the answers and those of the float graph, the mean over the confirming rows."
+        "Cosine: between the answers and those of the float graph, the mean over confirming rows."
     )
 
 

@@ -67,7 +67,7 @@ def artifact_of(name: str, recipe: Recipe, prepared: Prepared, found: Found) -> 
         lineage=lineage_of(prepared.source, found.winner),
         accuracy=accuracy,
         latency=latency_of(None, model, context.target, context.threads),
-        candidates=candidates_of(found),
+        candidates=candidates_of(found, smallest=recipe.smallest),
         recipe=recipe.model_dump(mode="json", exclude_none=True),
         environment=environment(),
         files={},

@@ -169,12 +169,14 @@ def lengths_of(timed: Done | None) -> tuple[LengthRecord, ...]:
     )
 
 
-def candidates_of(found: Found) -> tuple[CandidateRecord, ...]:
-    """Every candidate with what it measured on the choosing rows, and why it lost."""
-    return tuple(_candidate(each, chosen=each is found.winner) for each in found.candidates)
+def candidates_of(found: Found, *, smallest: bool) -> tuple[CandidateRecord, ...]:
+    """Every candidate with what it measured on the choosing rows, and why it was taken or lost."""
+    timed = "p50" in found.winner.facts
+    best = "the smallest inside the limit" if smallest else "the fastest inside the limit" if timed else "drops least"
+    return tuple(_candidate(each, best if each is found.winner else None) for each in found.candidates)
 
 
-def _candidate(candidate: Candidate, *, chosen: bool) -> CandidateRecord:
+def _candidate(candidate: Candidate, best: str | None) -> CandidateRecord:
     comparison: Any = candidate.facts.get("comparison")
     p50 = candidate.facts.get("p50")
     made = candidate.model.backend is not None
@@ -187,8 +189,8 @@ def _candidate(candidate: Candidate, *, chosen: bool) -> CandidateRecord:
         accuracy=None if comparison is None else comparison.model_dump(mode="json", include=told),
         latency=None if p50 is None else {"p50_ms": p50, "geometric_mean_ms": pace(candidate)},
         size_bytes=candidate.model.size_bytes if made else None,
-        chosen=chosen,
-        why=("drops least" if p50 is None else "the fastest inside the limit") if chosen else candidate.lost or "",
+        chosen=best is not None,
+        why=best or candidate.lost or "",
     )
 
 

@@ -9,10 +9,10 @@ if TYPE_CHECKING:
 
 
 def targets(name: str | None = None) -> tuple[Target, ...]:
-    """This machine and every row of the catalogue, or the one of this name.
+    """This machine and every row of the catalogue, or the one of this name or file.
 
     Raises:
-        UsageError: no such target (the hint has the nearest right spelling).
+        UsageError: no such target (the hint has the nearest right spelling), or the file does not describe one.
     """
     from mlpack.core import targets as catalogue
 

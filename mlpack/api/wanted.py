@@ -30,6 +30,7 @@ class Wanted(TypedDict, total=False):
     where texts are cut, `skip_bad` how many unusable samples may be left out. `ranges` is the report of an earlier
     quantize stage, in place of calibration. `auto` also makes milder forms, layer by layer, of what is faster and
     misses the limit; a promise does so where nothing keeps it. After `time_limit` (`20m`) the best so far is taken.
+    `smallest` takes the smallest of all inside the limit in place of the fastest.
     `factory` makes a state
     dict's module; `inputs` are specs as in `image=float32:batch,3,224,224`. `settings` are `stage.option=value`.
     """
@@ -55,6 +56,7 @@ class Wanted(TypedDict, total=False):
     calibration_method: str | None
     ranges: str | Path | None
     auto: bool
+    smallest: bool
     time_limit: str | None
     backend: str | None
     threads: int | None
@@ -119,7 +121,7 @@ def _over_file(known: Settings, file: str, wanted: Wanted) -> Recipe:
         "source": {word: wanted.get(word) for word in source},
         "data": _data(wanted).model_dump(),
         "limit": wanted.get("max_drop"),
-        "auto": wanted.get("auto") or None,
+        **{word: wanted.get(word) or None for word in ("auto", "smallest")},
         **{word: wanted.get(word) for word in ("target", "threads", "seed", "name", "time_limit")},
     }
     usual = {
@@ -146,6 +148,7 @@ def _from_scratch(known: Settings, model: str, wanted: Wanted) -> Recipe:
         calibration_method=wanted.get("calibration_method"),
         ranges=_text(wanted.get("ranges")),
         auto=bool(wanted.get("auto")),
+        smallest=bool(wanted.get("smallest")),
         time_limit=wanted.get("time_limit"),
         backend=wanted.get("backend"),
         threads=wanted.get("threads") or known.threads,

@@ -48,12 +48,19 @@ class RecipeFlags:
         typer.Option("--auto", help="The fastest of all inside the limit, as without any of these; and where something "
                      "faster misses it, the same with its most sensitive layers in float."),
     ] = False  # fmt: skip
+    smallest: Annotated[
+        bool,
+        typer.Option("--smallest", help="Of all inside the limit, and no slower than float, the smallest: not the "
+                     "fastest."),
+    ] = False  # fmt: skip
     time_limit: Annotated[
         str | None, typer.Option(metavar="TIME", help="90s, 20m, 1.5h: then the best so far is taken. Default: none.")
     ] = None
     target: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Hardware to make it for: mlpack targets. Default: this machine.")
-    ] = None
+        str | None,
+        typer.Option(metavar="NAME", help="Hardware to make it for: mlpack targets, or a .yaml file that describes it. "
+                     "Default: this machine."),
+    ] = None  # fmt: skip
     metric: Annotated[
         str | None, typer.Option(metavar="NAME", help="top1, f1, mse, … or file.py:function. Default: from the labels.")
     ] = None

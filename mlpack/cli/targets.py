@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 def command(
     screen: Screen,
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="All about this one.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="All about this one, or the one a .yaml file describes.")
+    ] = None,
 ) -> None:
     """List the hardware that models can be made for; `cpu` is this machine."""
     from mlpack.api.targets import targets

@@ -82,6 +82,7 @@ class Recipe(Frozen):
     limit: str | None = Field(default=None, description="1% relative, 0.8pt absolute; None: no limit")
     promise: str | None = Field(default=None, description="numerics that the result must really be in")
     auto: bool = Field(default=False, description="also make milder forms of what is faster and misses the limit")
+    smallest: bool = Field(default=False, description="of all inside the limit take the smallest, not the fastest")
     time_limit: str | None = Field(default=None, description="90s, 20m, 1.5h: then the best so far is taken")
     threads: int | None = Field(default=None, ge=1)
     seed: int = 0

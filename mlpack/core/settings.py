@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _PATHS = ("store", "cache")
-_REFERENCES = ("model", "factory", "data", "metric", "tokenizer", "preprocess")
+_REFERENCES = ("model", "factory", "data", "metric", "tokenizer", "preprocess", "target")
 _MAY_BE_BARE = {"model", "data", "tokenizer", "preprocess"}
 _LAST_RESORT_STORE = "artifacts"
 

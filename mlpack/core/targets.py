@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import re
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlpack.core import machine
 from mlpack.core.target import Target
+from mlpack.core.target_file import SUFFIXES, read_target
 from mlpack.errors import unknown
 
 if TYPE_CHECKING:
@@ -23,12 +25,14 @@ def targets() -> tuple[Target, ...]:
 
 
 def load_target(name: str) -> Target:
-    """The target of this name; `cpu` is this machine.
+    """The target of this name, or the one that a YAML file describes; `cpu` is this machine.
 
     Raises:
-        UsageError: no such target (the hint has the nearest right spelling).
+        UsageError: no such target (the hint has the nearest right spelling), or the file does not describe one.
     """
     known = {target.name: target for target in targets()}
+    if name.endswith(SUFFIXES):
+        return read_target(Path(name), known)
     if name.lower() not in known:
         raise unknown("target", name, known)
     return known[name.lower()]

@@ -12,7 +12,7 @@ from mlpack.engine.workers import Place, Task, work_off
 from mlpack.errors import MlpackError, StageFailed, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from concurrent.futures import Future
 
     from mlpack.core.model import Model, Quantization
@@ -64,12 +64,17 @@ def _told(made: Quantization) -> list[str]:
 
 
 def candidates(
-    steps: tuple[Step, ...], model: Model, context: Context, deadline: Deadline, workers: Workers
+    steps: tuple[Step, ...],
+    model: Model,
+    context: Context,
+    deadline: Deadline,
+    workers: Workers,
+    wanted: Callable[[Candidate], bool],
 ) -> list[Candidate]:
     """All candidates of these steps from this model, in the order in which they are proposed.
 
     A stage that fails on one of several ways makes a lost candidate; a stage that fails on the only way there
-    is raises. Once the deadline is over only the first candidate is made, where there is none yet.
+    is raises. Once the deadline is over no more are made than the first that is wanted, where there is none yet.
 
     Raises:
         MlpackError: what the only way failed with.
@@ -78,7 +83,7 @@ def candidates(
     work_off(
         tree.ways((), Candidate(model), steps),
         tree.grow,
-        lambda: deadline.over() and any(not each.lost for each in tree.found.values()),
+        lambda: deadline.over() and any(wanted(each) for each in tree.found.values()),
         workers,
         context,
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from mlpack.core.wording import count
 from mlpack.engine.candidates import follow
-from mlpack.engine.screening import DOUBT, pace, screened
+from mlpack.engine.screening import DOUBT, pace, ranking, screened
 from mlpack.engine.validate import stage_of
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def with_fewer_threads(tried: list[Candidate], judge: Judge, deadline: Deadline)
     free = judge.recipe.auto and judge.recipe.threads is None and context.target.here
     if not free or deadline.over():
         return []
-    best = sorted((each for each in tried if judge.keeps(each)), key=pace)[:_MOST]
+    best = sorted((each for each in tried if judge.keeps(each)), key=ranking(judge.recipe))[:_MOST]
     made = [(at, form) for at, each in enumerate(best) for form in _forms(each, context)]
     if not made:
         return []

@@ -12,7 +12,7 @@ from mlpack.engine.run import run
 from mlpack.engine.validate import options_of
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Callable, Container
 
     from mlpack.core.recipe import Recipe
     from mlpack.engine.candidates import Candidate
@@ -54,8 +54,20 @@ def screened(tried: list[Candidate], recipe: Recipe, context: Context, also: Con
     ]
 
 
+def ranking(recipe: Recipe) -> Callable[[Candidate], tuple[float, ...]]:
+    """What the best candidate has least of: ms, or bytes and then ms."""
+
+    def by_size(candidate: Candidate) -> tuple[float, ...]:
+        return (candidate.model.size_bytes, pace(candidate))
+
+    def by_pace(candidate: Candidate) -> tuple[float, ...]:
+        return (pace(candidate),)
+
+    return by_size if recipe.smallest else by_pace
+
+
 def pace(candidate: Candidate) -> float:
-    """Geometric mean of the medians over batch sizes, ms: what candidates are ranked by. Infinite: not timed."""
+    """Geometric mean of the medians over batch sizes, ms: how fast a candidate is. Infinite: not timed."""
     p50 = cast("dict[str, float] | None", candidate.facts.get("p50"))
     if not p50:
         return math.inf

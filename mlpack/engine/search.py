@@ -6,13 +6,14 @@ Where a candidate is fast and misses the limit, milder forms of it are tried: se
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from mlpack.engine.candidates import Candidate, candidates
 from mlpack.engine.fewer_threads import with_fewer_threads
 from mlpack.engine.judge import Found, Judge, safe
 from mlpack.engine.relent import milder_forms
-from mlpack.engine.screening import DOUBT, pace, screened
+from mlpack.engine.screening import DOUBT, pace, ranking, screened
 from mlpack.engine.workers import Place, Task, work_off
 from mlpack.errors import GateFailed
 from mlpack.measure.limits import smallest_limit
@@ -36,7 +37,7 @@ def search(recipe: Recipe, limit: Limit | None, context: Context, deadline: Dead
     """Run the recipe's steps in every way that they propose; choose on the choosing rows; confirm.
 
     Candidates are made and scored side by side, as many as there are workers; what is timed is timed alone. Once the
-    deadline is over nothing further is tried: the best so far is confirmed.
+    deadline is over nothing further is tried: the best so far is confirmed. What was promised is waited for.
 
     Raises:
         GateFailed: no candidate holds the promise and the limit; the hint says what would.
@@ -44,7 +45,7 @@ def search(recipe: Recipe, limit: Limit | None, context: Context, deadline: Dead
     """
     assert context.baseline is not None
     judge = Judge(recipe, limit, context)
-    tried = candidates(recipe.steps, context.baseline, context, deadline, workers)
+    tried = candidates(recipe.steps, context.baseline, context, deadline, workers, partial(_wanted, recipe))
     tried = _judged(tried, judge, deadline, workers)
     lossy = [at for at, each in enumerate(tried) if judge.lossy(each)] if judge.relents(tried) else []
     tried = screened(tried, recipe, context, also=lossy)
@@ -58,8 +59,13 @@ def search(recipe: Recipe, limit: Limit | None, context: Context, deadline: Dead
     return judge.confirmed(winner, parent, tried)
 
 
+def _wanted(recipe: Recipe, candidate: Candidate) -> bool:
+    """Whether it is not lost, and in the numerics that were promised."""
+    return not candidate.lost and recipe.promise in {None, candidate.model.numerics}
+
+
 def _judged(made: list[Candidate], judge: Judge, deadline: Deadline, workers: Workers) -> list[Candidate]:
-    """All with their accuracy; once the deadline is over, those after the first that holds are passed over."""
+    """All with their accuracy; once the deadline is over, those after the first that is wanted are passed over."""
     found = {at: each for at, each in enumerate(made) if each.lost}
     tasks = [((at,), judge.task(each)) for at, each in enumerate(made) if at not in found]
 
@@ -70,18 +76,19 @@ def _judged(made: list[Candidate], judge: Judge, deadline: Deadline, workers: Wo
         return ()
 
     def enough() -> bool:
-        return deadline.over() and any(not each.lost for each in found.values())
+        return deadline.over() and any(_wanted(judge.recipe, each) for each in found.values())
 
     work_off(tasks, judged, enough, workers, judge.context)
     return [found.get(at, each.out(_LATE)) for at, each in enumerate(made)]
 
 
 def _milder(lossy: list[Candidate], tried: list[Candidate], judge: Judge, deadline: Deadline) -> list[Candidate]:
-    """Milder forms of what misses the limit and is faster than all that holds it; of each the mildest that holds."""
+    """Milder forms of what misses the limit and is better than all that holds it; of each the mildest that holds."""
     found: list[Candidate] = []
-    best = min((pace(each) for each in tried if judge.keeps(each)), default=math.inf)
-    for candidate in sorted(lossy, key=lambda each: (pace(each), judge.excess(each)))[:_MOST_RELENTED]:
-        if pace(candidate) > best or deadline.over():
+    rank = ranking(judge.recipe)
+    best = min((rank(each) for each in tried if judge.keeps(each)), default=(math.inf,))
+    for candidate in sorted(lossy, key=lambda each: (*rank(each), judge.excess(each)))[:_MOST_RELENTED]:
+        if rank(candidate) > best or deadline.over():
             break
         held: int | None = None
         for form in milder_forms(candidate, judge.excess, judge.choosing, judge.context):
@@ -103,23 +110,28 @@ def _fastest(those: list[Candidate]) -> Candidate | None:
 def _chosen(
     tried: list[Candidate], parent: Candidate | None, judge: Judge, deadline: Deadline
 ) -> tuple[Candidate, list[Candidate]]:
-    """The fastest that keeps the promise; every other one with the reason why it lost."""
-    if judge.recipe.promise is not None:
-        tried = [_held_to(each, judge.recipe.promise, parent) for each in tried]
+    """The best that keeps the promise; every other one with the reason why it lost."""
+    recipe = judge.recipe
+    if recipe.promise is not None or recipe.smallest:
+        tried = [_held_to(each, recipe.promise, parent) for each in tried]
     left = [each for each in tried if not each.lost]
     if not left:
         raise _nothing_left(tried, judge, deadline)
     sure = [each for each in left if safe(each)] or left
-    winner = min(sure, key=lambda each: (pace(each), _drop(each)))
-    return winner, [each if each is winner or each.lost else each.out(_why(each, winner, sure)) for each in tried]
+    rank = ranking(recipe)
+    winner = min(sure, key=lambda each: (*rank(each), _drop(each)))
+    return winner, [
+        each if each is winner or each.lost else each.out(_why(each, winner, sure, smallest=recipe.smallest))
+        for each in tried
+    ]
 
 
-def _held_to(candidate: Candidate, promise: str, parent: Candidate | None) -> Candidate:
+def _held_to(candidate: Candidate, promise: str | None, parent: Candidate | None) -> Candidate:
     if candidate.lost:
         return candidate
-    if candidate.model.numerics != promise:
+    if promise is not None and candidate.model.numerics != promise:
         return candidate.out(f"is not {promise}")
-    if candidate.model.numerics_share < MOSTLY:
+    if promise is not None and candidate.model.numerics_share < MOSTLY:
         return candidate.out(f"only {candidate.model.numerics_share:.0%} of its compute is {promise}")
     if parent is not None and pace(candidate) > DOUBT * pace(parent):
         return candidate.out(f"is slower than {parent.label} ({pace(candidate) / pace(parent):.2f} × its time)")
@@ -131,9 +143,11 @@ def _drop(candidate: Candidate) -> float:
     return comparison.drop if comparison else 0.0
 
 
-def _why(candidate: Candidate, winner: Candidate, sure: list[Candidate]) -> str:
+def _why(candidate: Candidate, winner: Candidate, sure: list[Candidate], *, smallest: bool) -> str:
     if candidate not in sure:
         return "the choosing rows leave its accuracy in doubt"
+    if smallest and candidate.model.size_bytes > winner.model.size_bytes:
+        return f"larger: {candidate.model.size_bytes / winner.model.size_bytes:.2f} × the winner's size"
     if math.isinf(pace(winner)):
         return "drops more"
     return f"slower: {pace(candidate) / pace(winner):.2f} × the winner's time"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
 
-    import onnx
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
 
 _PAIR = {"QuantizeLinear", "DequantizeLinear"}
 
@@ -36,6 +38,62 @@ def spare_float_readers(
                 spared += 1
     _sweep(graph)
     return spared
+
+
+def pair_summands(
+    graph: onnx.ModelProto,
+    quantized: Callable[[onnx.NodeProto], bool],
+    summed: Collection[str],
+    largest: Mapping[str, float],
+) -> int:
+    """Give the summand beside what a quantized node of `summed` makes a symmetric int8 pair; gives how many got one.
+
+    Between that node and the sum no pair is left: a kernel that adds up as well then takes all of it. `largest` has
+    the largest magnitude of each tensor that calibration saw; a summand that it did not see stays as it is.
+
+    Source: TensorRT documentation, Explicit Quantization, placement recommendations ("quantize the residual input in
+    skip connections", and no pair between a convolution and an addition).
+    """
+    constants = {each.name for each in graph.graph.initializer}
+    makers = {tensor: node for node in graph.graph.node for tensor in node.output if tensor}
+    nodes: list[onnx.NodeProto] = []
+    made = 0
+    for node in graph.graph.node:
+        if node.op_type == "Add" and not constants.intersection(node.input):
+            sources = [_source(name, makers) or name for name in node.input]
+            main = next((at for at, name in enumerate(sources) if _makes(makers.get(name), quantized, summed)), None)
+            if main is not None and sources[0] != sources[1]:
+                node.input[main] = sources[main]
+                beside = sources[1 - main]
+                if node.input[1 - main] == beside and beside in largest:
+                    name = f"{node.name or node.output[0]}_beside"
+                    nodes += _pair(graph, name, beside, largest[beside])
+                    node.input[1 - main] = nodes[-1].output[0]
+                    made += 1
+        nodes.append(node)
+    ordered = onnx.GraphProto(node=nodes)
+    del graph.graph.node[:]
+    graph.graph.node.extend(ordered.node)
+    _sweep(graph)
+    return made
+
+
+def _makes(maker: onnx.NodeProto | None, quantized: Callable[[onnx.NodeProto], bool], summed: Collection[str]) -> bool:
+    return maker is not None and maker.op_type in summed and quantized(maker)
+
+
+def _pair(graph: onnx.ModelProto, name: str, tensor: str, largest: float) -> list[onnx.NodeProto]:
+    """Symmetric in int8; a tensor of zeros has a step all the same."""
+    step = np.float32(largest / 127 if largest else 1.0)
+    graph.graph.initializer.append(numpy_helper.from_array(step, f"{name}_scale"))
+    graph.graph.initializer.append(numpy_helper.from_array(np.int8(0), f"{name}_zero_point"))
+    scale = [f"{name}_scale", f"{name}_zero_point"]
+    return [
+        helper.make_node("QuantizeLinear", [tensor, *scale], [f"{name}_quantized"], name=f"{name}_QuantizeLinear"),
+        helper.make_node(
+            "DequantizeLinear", [f"{name}_quantized", *scale], [f"{name}_dequantized"], name=f"{name}_DequantizeLinear"
+        ),
+    ]
 
 
 def _source(name: str, makers: dict[str, onnx.NodeProto]) -> str | None:

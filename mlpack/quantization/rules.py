@@ -18,6 +18,7 @@ class Rules(Frozen):
     `float_results` are the operators with weights whose results stay in float where only such operators are
     quantized. Kernels that multiply matrices add up in 32 bits and can give floats; a convolution's cannot on every
     runtime. What reads the result, such as a residual sum with outliers, then loses nothing (decision 0022).
+    `summed` are those whose kernels also add up: the other summand gets a pair, and none stands before the sum.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Rules(Frozen):
     reduce_range: bool
     explicit_weights: bool
     float_results: tuple[str, ...] = ("MatMul", "Gemm")
+    summed: tuple[str, ...] = ()
 
 
 RULES: dict[str, Rules] = {
@@ -37,6 +39,8 @@ RULES: dict[str, Rules] = {
             symmetric_activations=True,
             reduce_range=False,
             explicit_weights=True,
+            float_results=("Conv", "ConvTranspose", "MatMul", "Gemm"),
+            summed=("Conv",),
         ),
         Rules(
             name="x86-vnni-u8s8",

@@ -22,7 +22,7 @@ from mlpack.quantization.bias import correct_biases
 from mlpack.quantization.calibrate import calibrate
 from mlpack.quantization.equalize import equalized
 from mlpack.quantization.observers import observer
-from mlpack.quantization.placement import spare_float_readers
+from mlpack.quantization.placement import pair_summands, spare_float_readers
 from mlpack.quantization.range_table import RangeTable, digest_of_weights, read_ranges
 from mlpack.quantization.rounding import round_adaptively
 from mlpack.quantization.rules import rules_for
@@ -130,7 +130,7 @@ def static(model: Model, job: Job, options: Quantize) -> RangeTable:
             use_external_data_format=_external(model),
             extra_options=extra,
         )
-        _spare(job.out / model.entry, operators, excluded, rules)
+        _place(job.out / model.entry, operators, excluded, rules, table)
         if options.rounding == "adaptive":
             _round(prepared, model, job, options)
         if options.bias_correction:
@@ -138,14 +138,18 @@ def static(model: Model, job: Job, options: Quantize) -> RangeTable:
     return table
 
 
-def _spare(quantized: Path, operators: list[str] | None, excluded: set[str], rules: Rules) -> None:
-    """What stays in float reads what was not rounded, on the file."""
-    graph = onnx.load(quantized, load_external_data=False)
-    floats = rules.float_results if operators is not None else ()
-    spare_float_readers(
-        graph, lambda node: node.name not in excluded and (operators is None or node.op_type in operators), floats
-    )
-    onnx.save(graph, quantized)
+def _place(path: Path, operators: list[str] | None, excluded: set[str], rules: Rules, table: RangeTable) -> None:
+    """Move the pairs of the file to where the target wants them."""
+    graph = onnx.load(path, load_external_data=False)
+
+    def quantized(node: onnx.NodeProto) -> bool:
+        return node.name not in excluded and (operators is None or node.op_type in operators)
+
+    spare_float_readers(graph, quantized, rules.float_results if operators is not None else ())
+    if rules.summed:
+        largest = {each.tensor: max(abs(each.low), abs(each.high)) for each in table.ranges if not each.infinite}
+        pair_summands(graph, quantized, rules.summed, largest)
+    onnx.save(graph, path)
 
 
 def _ranges(prepared: Path, operators: list[str] | None, model: Model, job: Job, options: Quantize) -> RangeTable:

@@ -6,7 +6,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from mlpack.quantization.placement import spare_float_readers
+from mlpack.quantization.placement import pair_summands, spare_float_readers
 
 
 def pair(tensor):
@@ -68,3 +68,67 @@ def test_where_all_readers_are_quantized_nothing_changes(graph):
     before = graph.SerializeToString()
     assert spare_float_readers(graph, lambda node: bool(node.name), ()) == 0
     assert graph.SerializeToString() == before
+
+
+@pytest.fixture
+def residual():
+    """x → pair → MatMul → m → pair → Add(m, x) → y: what a convolution and its shortcut come to."""
+    nodes = [
+        *pair("x"),
+        helper.make_node("MatMul", ["x_dq", "w"], ["m"], name="product"),
+        *pair("m"),
+        helper.make_node("Add", ["m_dq", "x"], ["y"], name="sum"),
+    ]
+    made = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", 1, ["n", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])],
+        [
+            numpy_helper.from_array(np.eye(4, dtype=np.float32), "w"),
+            numpy_helper.from_array(np.float32(0.5), "step"),
+            numpy_helper.from_array(np.uint8(128), "zero"),
+        ],
+    )
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def is_product(node):
+    return node.op_type == "MatMul"
+
+
+def test_a_summand_beside_a_kernel_that_adds_up_is_rounded_and_the_other_is_not(residual):
+    assert pair_summands(residual, is_product, ("MatMul",), {"x": 3.0, "m": 3.0}) == 1
+    onnx.checker.check_model(residual)
+    last = residual.graph.node[-1]
+    assert last.input[0] == "m", "no pair stands between the product and the sum"
+    assert last.input[1] == "sum_beside_dequantized"
+    assert not any(node.name.startswith("m_") for node in residual.graph.node)
+    x, (y,) = run(residual)
+    step = 3 / 127
+    np.testing.assert_allclose(y, np.round(x / 0.5) * 0.5 + np.round(x / step) * step, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("summed", "largest", "quantized"),
+    [((), {"x": 3.0}, is_product), (("MatMul",), {"x": 3.0}, lambda node: False)],
+    ids=["no such kernel", "a product that stays in float"],
+)
+def test_other_sums_stay_as_they_are(residual, summed, largest, quantized):
+    before = residual.SerializeToString()
+    assert pair_summands(residual, quantized, summed, largest) == 0
+    assert residual.SerializeToString() == before
+
+
+def test_a_summand_that_calibration_did_not_see_stays_and_zeros_have_a_step(residual):
+    seen = onnx.ModelProto()
+    seen.CopyFrom(residual)
+    assert pair_summands(seen, is_product, ("MatMul",), {"m": 3.0}) == 0
+    assert list(seen.graph.node[-1].input) == ["m", "x"]
+    assert pair_summands(residual, is_product, ("MatMul",), {"x": 0.0}) == 1
+    assert np.isfinite(run(residual)[1][0]).all()
+
+
+def test_a_sum_with_a_constant_is_a_bias(residual):
+    residual.graph.node[-1].input[1] = "w"
+    assert pair_summands(residual, is_product, ("MatMul",), {"w": 1.0}) == 0

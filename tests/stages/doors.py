@@ -20,6 +20,7 @@ ZOO = Path(__file__).with_name("zoo.py")
 INPUTS = {
     "conv_net": "image=float32:batch,3,8,8",
     "dead_channels": "image=float32:batch,3,8,8",
+    "residual": "image=float32:batch,3,8,8",
     "mlp": "x=float32:batch,8",
     "wide": "x=float32:batch,8",
     "twice": "x=float32:batch,8",

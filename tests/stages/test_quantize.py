@@ -69,6 +69,38 @@ def test_tensorrt_graphs_are_symmetric_with_weights_behind_their_own_pairs(stati
         assert graph.weights[node.input[2]].data_type == TensorProto.FLOAT, "the bias stays float"
 
 
+@pytest.mark.parametrize("operators", ["weighted", "all"])
+def test_tensorrt_adds_up_inside_the_kernel_of_a_convolution(bench, kept, operators):
+    """Between a convolution and the sum or activation after it stands no pair; before the other summand one does."""
+    model = kept.ready("residual")
+    made = run(bench, model, A100, rows_for("residual", 64), method="static", operators=operators).model
+    graph = Graph(made)
+    sums = [node for node in graph.of("Add") if not any(name in graph.weights for name in node.input)]
+    assert len(sums) == 2
+    for node in sums:
+        kinds = sorted(graph.made_by[name].op_type for name in node.input)
+        assert kinds == ["Conv", "DequantizeLinear"], node.name
+    if operators == "weighted":
+        behind = {graph.made_by[node.input[0]].op_type for node in graph.of("Relu")}
+        assert behind == {"Conv", "Add"}
+        assert all(not graph.made_by[name].op_type.startswith("Conv") for name in _rounded(graph))
+    rows = rows_for("residual", 16, seed=3)
+    assert relative(answers(model, rows)["output"], answers(made, rows)["output"]) < 0.05
+
+
+def _rounded(graph):
+    """What is given to a QuantizeLinear and is computed."""
+    given = [node.input[0] for node in graph.of("QuantizeLinear")]
+    return [
+        name for name in given if name in graph.made_by and name not in graph.weights and not _shortcut(graph, name)
+    ]
+
+
+def _shortcut(graph, name):
+    """A convolution on the other side of a sum is rounded there."""
+    return any("beside" in node.name for node in graph.pairs if name in node.input)
+
+
 def test_vnni_graphs_have_unsigned_activations_and_signed_weights(static):
     graph = Graph(static("conv_net", VNNI).model)
     for node in graph.of("QuantizeLinear"):

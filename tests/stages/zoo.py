@@ -36,6 +36,22 @@ class DeadChannels(ConvNet):
             self.head.weight[3] = 0
 
 
+class Residual(ConvNet):
+    """A shortcut as it is, and one through a convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Conv2d(8, 8, 3, padding=1)
+        self.wide = nn.Conv2d(8, 16, 3, padding=1)
+        self.shortcut = nn.Conv2d(8, 16, 1)
+
+    def forward(self, image):
+        x = self.stem(image)
+        x = torch.relu(self.inner(x) + x)
+        x = torch.relu(self.wide(x) + self.shortcut(x))
+        return self.head(x.mean((2, 3)))
+
+
 class Mlp(nn.Module):
     def __init__(self, width=32):
         super().__init__()
@@ -213,6 +229,10 @@ def conv_net(kind=ConvNet):
 
 def dead_channels():
     return conv_net(DeadChannels)
+
+
+def residual():
+    return conv_net(Residual)
 
 
 def mlp():
