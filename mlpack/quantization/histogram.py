@@ -44,7 +44,8 @@ class Histogram:
         # Scaling a float32 down by a power of two can lose its sign to underflow; scaling it up is exact.
         scale = (np.float32 if self.exponent <= 0 else np.float64)(math.ldexp(1.0, -self.exponent))
         for start in range(0, values.size, _CHUNK):
-            bins = np.floor(values[start : start + _CHUNK] * scale).astype(np.int64)
+            # Floats become int32 in vector instructions, int64 one by one.
+            bins = np.floor(values[start : start + _CHUNK] * scale).astype(np.int32)
             first = int(bins.min())
             counts = np.bincount(bins - first)
             self.counts[HALF + first : HALF + first + counts.size] += counts
