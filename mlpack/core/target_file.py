@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -60,7 +61,8 @@ def _content(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is not valid YAML: {str(error).splitlines()[0]}", _EXAMPLE) from error
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise UsageError(f"{path} does not describe a target: it has to be a table of keys", _EXAMPLE)
-    return content
+    # YAML reads 2026-11-01 as a day.
+    return {key: value.isoformat() if isinstance(value, date) else value for key, value in content.items()}
 
 
 def _check(path: Path, target: Target, known: Mapping[str, Target]) -> None:

@@ -38,12 +38,8 @@ def with_fewer_threads(tried: list[Candidate], judge: Judge, deadline: Deadline)
     if not made:
         return []
     again = screened([*best, *(form for _, form in made)], judge.recipe, context)
-    forms = []
-    for (at, _), form in zip(made, again[len(best) :], strict=True):
-        if not form.lost and pace(form) * DOUBT > pace(again[at]):
-            form = form.out(f"no faster than with {count(context.threads, 'thread')}")  # noqa: PLW2901
-        forms.append(judge.choosing(_at_the_pace_of(best[at], again[at], form)))
-    return forms
+    timed = zip(made, again[len(best) :], strict=True)
+    return [judge.choosing(_beside(best[at], again[at], form, context)) for (at, _), form in timed]
 
 
 def _forms(candidate: Candidate, context: Context) -> Iterator[Candidate]:
@@ -54,8 +50,12 @@ def _forms(candidate: Candidate, context: Context) -> Iterator[Candidate]:
             return
 
 
-def _at_the_pace_of(before: Candidate, again: Candidate, form: Candidate) -> Candidate:
-    """The form's medians on the scale of the first timing: those of then times the ratio measured side by side."""
-    then, now, own = (cast("dict[str, float]", each.facts.get("p50") or {}) for each in (before, again, form))
-    scaled = {batch: then[batch] * ms / now[batch] for batch, ms in own.items()}
-    return replace(form, facts={**form.facts, "p50": scaled}) if scaled else form
+def _beside(before: Candidate, again: Candidate, form: Candidate, context: Context) -> Candidate:
+    """The form with medians on the scale of the first timing: those of then times the ratio measured side by side."""
+    if form.lost:
+        return form
+    then, now, own = (cast("dict[str, float]", each.facts["p50"]) for each in (before, again, form))
+    scaled = replace(form, facts={**form.facts, "p50": {size: then[size] * own[size] / now[size] for size in own}})
+    if pace(form) * DOUBT > pace(again):
+        return scaled.out(f"no faster than with {count(context.threads, 'thread')}")
+    return scaled

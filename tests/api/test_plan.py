@@ -41,7 +41,7 @@ def done(tmp_path_factory):
     file.write_text(yaml.safe_dump(RECIPE))
     recipe = read_recipe(file, {}, {})
     prepared = prepare(recipe, folder / "cache", Silent())
-    candidates(recipe.steps, prepared.baseline, prepared.context, Deadline(None), Here())
+    candidates(recipe.steps, prepared.baseline, prepared.context, Deadline(None), Here(), lambda _: True)
     recipe, _ = settled(recipe, None, prepared)
     scoring = recipe.accuracy.model_copy(update={"options": {**recipe.accuracy.options, "part": "choosing"}})
     run(options_of(scoring), prepared.baseline, prepared.context)

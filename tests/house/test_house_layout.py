@@ -33,6 +33,7 @@ NEED_A_LIBRARY = {
     "mlpack.quantization.coverage": "onnx",
     "mlpack.quantization.equalize": "onnx",
     "mlpack.quantization.layer_errors": "onnx",
+    "mlpack.quantization.placement": "onnx",
     "mlpack.quantization.qdq_graph": "onnx",
     "mlpack.quantization.ranges": "onnx",
     "mlpack.quantization.rounding": "onnx",

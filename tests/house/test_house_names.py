@@ -27,6 +27,7 @@ ALLOWED = {
     ("mlpack/core/filesystem.py", "compile"): "re.compile",
     ("mlpack/core/runlog.py", "compile"): "re.compile",
     ("mlpack/core/user_code.py", "compile"): "re.compile and Python's compile()",
+    ("mlpack/core/target_file.py", "compile"): "re.compile",
     ("mlpack/engine/explain.py", "compile"): "re.compile",
     ("mlpack/engine/forkserver.py", "random"): "Python's own module",
     ("mlpack/core/recipe.py", "golden"): "a role in a recipe, beside accuracy and latency",

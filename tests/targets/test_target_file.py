@@ -27,10 +27,15 @@ def test_a_whole_one(tmp_path):
     path = described(
         tmp_path,
         "name: pi-5\nkind: cpu\nisa: [asimd, asimddp]\nnumerics: [fp32, fp16, int8]\nrules: arm\n"
-        "source: https://example.org/pi5\ndate: '2026-11-01'\n",
+        "source: https://example.org/pi5\ndate: 2026-11-01\n",
     )
     target = load_target(str(path))
-    assert (target.name, target.rules, target.source) == ("pi-5", "arm", "https://example.org/pi5")
+    assert (target.name, target.rules, target.source, target.date) == (
+        "pi-5",
+        "arm",
+        "https://example.org/pi5",
+        "2026-11-01",
+    )
 
 
 @pytest.mark.parametrize(
