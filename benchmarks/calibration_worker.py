@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import memory
 import numpy as np
 import onnx
 
@@ -31,16 +31,9 @@ def batches(job: dict[str, Any]) -> Iterator[Arrays]:
             yield dict(file)
 
 
-def held() -> float:
-    """MB in memory now."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * resource.getpagesize() / 1e6
-
-
 def measured(base: float, started: float) -> dict[str, Any]:
-    """What was taken since; `ru_maxrss` also remembers what was there before, which imports make no more than that."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-    return {"seconds": time.perf_counter() - started, "peak_mb": max(0.0, peak - base)}
+    """What was taken since."""
+    return {"seconds": time.perf_counter() - started, "peak_mb": max(0.0, memory.peak() - base)}
 
 
 def plain(job: dict[str, Any]) -> dict[str, Any]:
@@ -49,7 +42,7 @@ def plain(job: dict[str, Any]) -> dict[str, Any]:
 
     session = ort.InferenceSession(job["graph"])
     session.run(None, next(batches(job)))
-    base, started = held(), time.perf_counter()
+    base, started = memory.held(), time.perf_counter()
     for batch in batches(job):
         session.run(None, batch)
     return measured(base, started)
@@ -61,7 +54,7 @@ def ours(job: dict[str, Any]) -> dict[str, Any]:
     from mlpack.quantization.calibrate import calibrate
     from mlpack.quantization.observers import observer
 
-    base, started = held(), time.perf_counter()
+    base, started = memory.held(), time.perf_counter()
     calibrater = CalibraterBase(Path(job["graph"]), None)
     tensors = sorted(calibrater.select_tensors_to_calibrate(calibrater.model)[0])
 
@@ -96,7 +89,7 @@ def onnxruntime(job: dict[str, Any]) -> dict[str, Any]:
         def get_next(self) -> Arrays | None:
             return next(self.batches, None)
 
-    base, started = held(), time.perf_counter()
+    base, started = memory.held(), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         calibrator = create_calibrator(Path(job["graph"]), None, f"{folder}/shown.onnx", method, extra_options=options)
         calibrator.collect_data(Reader())
@@ -113,7 +106,7 @@ def nncf(job: dict[str, Any]) -> dict[str, Any]:
     model = onnx.load(job["graph"])
     samples = list(batches(job))
     dataset = library.Dataset(samples)
-    base, started = held(), time.perf_counter()
+    base, started = memory.held(), time.perf_counter()
     library.quantize(model, dataset, subset_size=len(samples), fast_bias_correction=True)
     return measured(base, started)
 
@@ -137,7 +130,7 @@ def modelopt(job: dict[str, Any]) -> dict[str, Any]:
             self.batches = batches(job)
 
     method = {"minmax": "max", "entropy": "entropy"}[job["method"]]
-    base, started = held(), time.perf_counter()
+    base, started = memory.held(), time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / "model.onnx"
         onnx.save(onnx.load(job["graph"]), graph)

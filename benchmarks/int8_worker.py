@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import memory
 import numpy as np
 
 if TYPE_CHECKING:
@@ -48,15 +48,13 @@ class Clock:
     """Seconds and memory from now on; what was imported before does not count."""
 
     def __init__(self) -> None:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-        self._base, self._started = pages * resource.getpagesize() / 1e6, time.perf_counter()
+        self._base, self._started = memory.held(), time.perf_counter()
 
     def told(self, file: Path) -> dict[str, Any]:
         """What it took to make this file."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
         return {
             "file": str(file), "seconds": round(time.perf_counter() - self._started, 1),
-            "peak_mb": round(max(0.0, peak - self._base)),
+            "peak_mb": round(max(0.0, memory.peak() - self._base)),
         }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from mlpack.quantization.coverage import INFINITE
 from mlpack.quantization.range_table import TensorRange
+from mlpack.quantization.same_values import sources
 from mlpack.quantization.stream import Room, stream
 
 if TYPE_CHECKING:
@@ -33,11 +34,13 @@ def calibrate(
 ) -> list[TensorRange]:
     """The ranges of these float activations, in one pass over the batches (see `stream` for the arguments).
 
-    Of a tensor only what `observe` makes is kept. Values that are no numbers or that stand for infinity, as masks
-    do, are left out and counted. With a checkpoint, batches that an interrupted run has seen are passed over.
+    Of a tensor only what `observe` makes is kept; tensors that hold the same values share it. Values that are no
+    numbers or that stand for infinity, as masks do, are left out and counted. With a checkpoint, batches that an
+    interrupted run has seen are passed over.
     """
-    observers = {name: observe() for name in tensors}
-    infinite = dict.fromkeys(tensors, 0)
+    source = sources(graph, tensors)
+    observers = {name: observe() for name in source.values()}
+    infinite = dict.fromkeys(observers, 0)
     room = Room()
     seen = checkpoint.restore(observers, infinite, room) if checkpoint else 0
 
@@ -58,12 +61,13 @@ def calibrate(
             checkpoint.keep(observers, infinite, room, seen)
 
     left = islice(batches, seen, None)
-    stream(graph, tensors, left, see, end_batch=end_batch, threads=threads, cut=cut, room=room)
+    stream(graph, list(observers), left, see, end_batch=end_batch, threads=threads, cut=cut, room=room)
     if checkpoint:
         checkpoint.forget()
+    ranges = {name: observer.range() for name, observer in observers.items()}
     return [
-        TensorRange(tensor=name, low=low, high=high, infinite=infinite[name])
-        for name, (low, high) in ((name, observer.range()) for name, observer in observers.items())
+        TensorRange(tensor=name, low=ranges[of][0], high=ranges[of][1], infinite=infinite[of])
+        for name, of in source.items()
     ]
 
 

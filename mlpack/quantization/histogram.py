@@ -12,7 +12,7 @@ HALF = 16384
 _LOG_HALF = HALF.bit_length() - 1
 # Below it 2**-exponent is no float32 any more; all smaller values share the bins beside zero.
 _FINEST = -120
-# Bins of a chunk and its indices stay in the second level of the processor's cache (measured: 6 against 10 ns a value).
+# Bins of a chunk and its indices stay in the second level of the processor's cache.
 _CHUNK = 1 << 16
 
 
@@ -43,11 +43,19 @@ class Histogram:
         self._reach(largest)
         # Scaling a float32 down by a power of two can lose its sign to underflow; scaling it up is exact.
         scale = (np.float32 if self.exponent <= 0 else np.float64)(math.ldexp(1.0, -self.exponent))
+        # Floats become int32 in vector instructions, int64 one by one; counting takes int64. All three are written over
+        # by every chunk: the pages of a new array cost as much as its numbers.
+        size = min(values.size, _CHUNK)
+        floats, bins, indices = np.empty(size, type(scale)), np.empty(size, np.int32), np.empty(size, np.int64)
         for start in range(0, values.size, _CHUNK):
-            # Floats become int32 in vector instructions, int64 one by one.
-            bins = np.floor(values[start : start + _CHUNK] * scale).astype(np.int32)
-            first = int(bins.min())
-            counts = np.bincount(bins - first)
+            part = values[start : start + _CHUNK]
+            floored, bin_of, index = floats[: part.size], bins[: part.size], indices[: part.size]
+            np.multiply(part, scale, out=floored)
+            np.floor(floored, out=floored)
+            np.copyto(bin_of, floored, casting="unsafe")
+            first = int(bin_of.min())
+            np.subtract(bin_of, first, out=index)
+            counts = np.bincount(index)
             self.counts[HALF + first : HALF + first + counts.size] += counts
 
     def state(self) -> dict[str, np.ndarray]:

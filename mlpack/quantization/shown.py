@@ -17,11 +17,19 @@ _INLINE_BYTES = 1_500_000_000
 
 
 def showing(
-    graph: onnx.ModelProto, tensors: Sequence[str], path: Path, threads: int, *, literal: bool = False
+    graph: onnx.ModelProto,
+    tensors: Sequence[str],
+    path: Path,
+    threads: int,
+    *,
+    literal: bool = False,
+    arena: bool = False,
 ) -> ort.InferenceSession:
     """A session on ONNX Runtime's CPU kernels; the graph with its new outputs is written to `path`.
 
     `literal`: Q/DQ are computed as they stand; no integer kernel takes their place.
+    `arena`: blocks are kept for the next run, which is for runs of one shape. An arena keeps the largest block of every
+    shape that it has seen: memory would grow with the variety of lengths.
     """
     shown = onnx.ModelProto()
     shown.CopyFrom(graph)
@@ -33,8 +41,7 @@ def showing(
     settings.log_severity_level = 4
     if literal:
         settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    # An arena keeps the largest block of every shape that it has seen: memory would grow with the variety of lengths.
-    settings.enable_cpu_mem_arena = False
+    settings.enable_cpu_mem_arena = arena
     return ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
 
 

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import math
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     import onnx
+    import onnxruntime as ort
 
 # All observed activations of a run are alive at once; beyond this, a batch is run in parts.
 _HELD_BYTES = 256 << 20
@@ -47,12 +49,11 @@ def stream(
         cut: whether a batch may be run in parts, so that what is held stays below 256 MB.
         room: what earlier batches taught of the size of a part.
     """
-    _return_large_blocks()
     fed = {each.name for each in graph.graph.input}
     made = [name for name in tensors if name not in fed]
     room = room or Room()
     with tempfile.TemporaryDirectory() as folder:
-        session = showing(graph, made, Path(folder) / "shown.onnx", threads)
+        sessions = _Sessions(partial(showing, graph, made, Path(folder) / "shown.onnx", threads))
         for batch in batches:
             rows = len(next(iter(batch.values())))
             start = 0
@@ -60,7 +61,7 @@ def stream(
                 size = room.rows(batch, rows - start) if cut else rows
                 part = {name: array[start : start + size] for name, array in batch.items()}
                 # No name is kept of what a run gave: the next one starts when nothing of it is left.
-                room.learn(part, _shown(see, {**part, **tensors_of(session, made, part)}))
+                room.learn(part, _shown(see, {**part, **tensors_of(sessions.of(part), made, part)}))
                 start += size
             end_batch()
 
@@ -69,6 +70,31 @@ def _shown(see: Callable[[Arrays], None], values: Arrays) -> int:
     """How many bytes the values took."""
     see(values)
     return sum(array.nbytes for array in values.values())
+
+
+class _Sessions:
+    """One at a time: with an arena while all rows have one shape, without from the first row of another shape on.
+
+    Without, the pages of every tensor are new ones in every run, which takes as long as the run itself.
+    """
+
+    def __init__(self, opened: Callable[..., ort.InferenceSession]) -> None:
+        self._opened = opened
+        self._shapes: dict[str, tuple[int, ...]] | None = None
+        self._session: ort.InferenceSession | None = None
+        self._arena = True
+
+    def of(self, part: Arrays) -> ort.InferenceSession:
+        """The session to run these rows."""
+        shapes = {name: array.shape[1:] for name, array in part.items()}
+        if self._arena and self._shapes is not None and self._shapes != shapes:
+            self._arena = False
+            # The arena goes before anything takes its place.
+            self._session = None
+            _return_large_blocks()
+        self._shapes = shapes
+        self._session = self._session or self._opened(arena=self._arena)
+        return self._session
 
 
 def _return_large_blocks() -> None:

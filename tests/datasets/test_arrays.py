@@ -205,10 +205,11 @@ def test_random_rows_are_seeded_and_plausible():
 
 
 GROWTH = """
-import resource, sys, numpy as np
+import sys, numpy as np
 from mlpack.datasets import open_data
+from mlpack.measure.machine import peak_rss_bytes
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return peak_rss_bytes() >> 20
 np.zeros(1).dot(np.zeros(1))
 before = peak()
 data = open_data(sys.argv[1], fingerprint=sys.argv[2] or None)
