@@ -78,6 +78,21 @@ def pair_summands(
     return made
 
 
+def signed_factors(
+    graph: onnx.ModelProto, quantized: Callable[[onnx.NodeProto], bool], lowest: Mapping[str, float]
+) -> list[str]:
+    """The activations below zero that a quantized MatMul multiplies with another activation, as attention does.
+
+    `lowest` has the least value of each tensor that calibration saw. What a weight's zero points cost is computed
+    ahead of time; here there is no weight, and the whole product goes back to float (measured on OpenVINO, decision
+    0025). Symmetric integers have no zero point, and what is never below zero has none anyway.
+    """
+    constants = {each.name for each in graph.graph.initializer}
+    products = (node for node in graph.graph.node if node.op_type == "MatMul" and quantized(node))
+    factors = [name for node in products if not constants.intersection(node.input) for name in node.input]
+    return [name for name in dict.fromkeys(factors) if lowest.get(name, 0.0) < 0]
+
+
 def _makes(maker: onnx.NodeProto | None, quantized: Callable[[onnx.NodeProto], bool], summed: Collection[str]) -> bool:
     return maker is not None and maker.op_type in summed and quantized(maker)
 

@@ -18,6 +18,7 @@ class Rules(Frozen):
     `float_results` are the operators with weights whose results stay in float where only such operators are
     quantized. Kernels that multiply matrices add up in 32 bits and can give floats; a convolution's cannot on every
     runtime. What reads the result, such as a residual sum with outliers, then loses nothing (decision 0022).
+    `symmetric_factors`: two activations that are multiplied have no zero points (decision 0025).
     `summed` are those whose kernels also add up: the other summand gets a pair, and none stands before the sum.
     """
 
@@ -28,6 +29,7 @@ class Rules(Frozen):
     explicit_weights: bool
     float_results: tuple[str, ...] = ("MatMul", "Gemm")
     summed: tuple[str, ...] = ()
+    symmetric_factors: bool = False
 
 
 RULES: dict[str, Rules] = {
@@ -48,6 +50,7 @@ RULES: dict[str, Rules] = {
             symmetric_activations=False,
             reduce_range=False,
             explicit_weights=False,
+            symmetric_factors=True,
         ),
         Rules(
             name="x86-avx2",
@@ -55,6 +58,7 @@ RULES: dict[str, Rules] = {
             symmetric_activations=False,
             reduce_range=True,
             explicit_weights=False,
+            symmetric_factors=True,
         ),
         Rules(
             name="arm",

@@ -41,6 +41,7 @@ def showing(
     settings.log_severity_level = 4
     if literal:
         settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     settings.enable_cpu_mem_arena = arena
     return ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
 

@@ -22,7 +22,7 @@ from mlpack.quantization.bias import correct_biases
 from mlpack.quantization.calibrate import calibrate
 from mlpack.quantization.equalize import equalized
 from mlpack.quantization.observers import observer
-from mlpack.quantization.placement import pair_summands, spare_float_readers
+from mlpack.quantization.placement import pair_summands, signed_factors, spare_float_readers
 from mlpack.quantization.range_table import RangeTable, digest_of_weights, read_ranges
 from mlpack.quantization.rounding import round_adaptively
 from mlpack.quantization.rules import rules_for
@@ -113,6 +113,8 @@ def static(model: Model, job: Job, options: Quantize) -> RangeTable:
         )
         job.say("quantizing")
         excluded = {*_excluded(prepared, options.exclude), *_infinite(prepared, table)}
+        if operators is not None and rules.symmetric_factors:
+            extra["TensorQuantOverrides"] = _symmetric_factors(prepared, excluded, table)
         _guarded(
             quantize_static,
             prepared,
@@ -136,6 +138,14 @@ def static(model: Model, job: Job, options: Quantize) -> RangeTable:
         if options.bias_correction:
             _correct_biases(prepared, model, job, options)
     return table
+
+
+def _symmetric_factors(prepared: Path, excluded: set[str], table: RangeTable) -> dict[str, Any]:
+    """What the quantizer is told of activations that are multiplied with one another."""
+    graph = onnx.load(prepared, load_external_data=False)
+    lowest = {each.tensor: each.low for each in table.ranges}
+    factors = signed_factors(graph, lambda node: node.name not in excluded, lowest)
+    return {name: [{"quant_type": QuantType.QInt8, "symmetric": True}] for name in factors}
 
 
 def _place(path: Path, operators: list[str] | None, excluded: set[str], rules: Rules, table: RangeTable) -> None:

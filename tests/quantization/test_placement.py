@@ -6,7 +6,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from mlpack.quantization.placement import pair_summands, spare_float_readers
+from mlpack.quantization.placement import pair_summands, signed_factors, spare_float_readers
 
 
 def pair(tensor):
@@ -136,3 +136,19 @@ def test_a_summand_that_calibration_did_not_see_stays_and_zeros_have_a_step(resi
 def test_a_sum_with_a_constant_is_a_bias(residual):
     residual.graph.node[-1].input[1] = "w"
     assert pair_summands(residual, is_product, ("MatMul",), {"w": 1.0}) == 0
+
+
+def test_factors_are_what_two_activations_are_multiplied_by():
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["q"], name="weighted"),
+        helper.make_node("MatMul", ["q", "k"], ["scores"], name="one"),
+        helper.make_node("Softmax", ["scores"], ["shares"]),
+        helper.make_node("MatMul", ["shares", "v"], ["y"], name="two"),
+        helper.make_node("MatMul", ["q", "left"], ["z"], name="excluded"),
+        helper.make_node("Mul", ["q", "other"], ["elementwise"]),
+    ]
+    made = helper.make_graph(nodes, "g", [], [], [numpy_helper.from_array(np.eye(4, dtype=np.float32), "w")])
+    lowest = {"x": -1.0, "q": -2.0, "k": -0.5, "scores": -3.0, "shares": 0.0, "v": -1.0, "left": -1.0, "other": -1.0}
+    graph = helper.make_model(made)
+    assert signed_factors(graph, lambda node: node.name != "excluded", lowest) == ["q", "k", "v"]
+    assert signed_factors(graph, bool, {}) == []

@@ -117,6 +117,21 @@ def test_avx2_graphs_keep_weights_to_seven_bits(static):
     assert all(weight.dtype == np.int8 and np.abs(weight.astype(int)).max() <= 64 for weight in weights)
 
 
+@pytest.mark.parametrize("target", [VNNI, AVX2], ids=lambda target: target.name)
+def test_x86_kernels_multiply_activations_without_zero_points(kept, static, target):
+    made = static("transformer", target)
+    graph = Graph(made.model)
+    pairs = [[graph.made_by.get(name) for name in node.input] for node in graph.of("MatMul")]
+    factors = [pair for pair in pairs if all(each is not None and graph.made_by.get(each.input[0]) for each in pair)]
+    assert len(factors) >= 2, "queries and keys, attention and values"
+    points = [graph.value(each.input[2]) for pair in factors for each in pair]
+    assert {point.dtype.name for point in points} == {"int8", "uint8"}, "a softmax is never below zero"
+    assert not any(point.any() for point in points)
+    rows = rows_for("transformer", 16, seed=5)
+    expected, got = (answers(model, rows) for model in (kept.ready("transformer"), made.model))
+    assert all(relative(expected[name], got[name]) < 0.1 for name in expected)
+
+
 @pytest.mark.parametrize("target", [VNNI, AVX2, A100], ids=lambda target: target.name)
 def test_static_int8_answers_nearly_the_same(kept, static, target):
     outcome = static("conv_net", target)
