@@ -60,8 +60,11 @@ def search(recipe: Recipe, limit: Limit | None, context: Context, deadline: Dead
 
 
 def _wanted(recipe: Recipe, candidate: Candidate) -> bool:
-    """Whether it is not lost, and in the numerics that were promised."""
-    return not candidate.lost and recipe.promise in {None, candidate.model.numerics}
+    """Whether it is not lost, and mostly in the numerics that were promised."""
+    promised = recipe.promise is None or (
+        candidate.model.numerics == recipe.promise and candidate.model.numerics_share >= MOSTLY
+    )
+    return promised and not candidate.lost
 
 
 def _judged(made: list[Candidate], judge: Judge, deadline: Deadline, workers: Workers) -> list[Candidate]:
