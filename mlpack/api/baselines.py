@@ -26,13 +26,17 @@ OPTIMIZED = "accuracy-optimized"
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """Per-sample results: `kept` as the metric keeps them, of rows with the fingerprint `part`."""
+    """Per-sample results: `kept` as the metric keeps them, of rows with the fingerprint `part`.
+
+    `code` is the digest of the file of a user's own metric.
+    """
 
     label: str
     metric: str
     output: str | None
     part: str
     kept: dict[str, np.ndarray]
+    code: str | None = None
     cluster: np.ndarray | None = None
     group: np.ndarray | None = None
 
@@ -63,14 +67,22 @@ def scored(stored: Stored, whose: str) -> Scored:
     file = stored.path / "reports" / f"{whose}-kept.npz"
     if not file.is_file():
         raise Tampered(f"{file} is missing", f"mlpack verify {label}")
-    output = this.recipe.get("data", {}).get("output")
-    return of_arrays(label, this.accuracy.metric, output, this.accuracy.part, load_arrays(file))
+    return of_arrays(label, this.accuracy.metric, *judged_by(stored), this.accuracy.part, load_arrays(file))
 
 
-def of_arrays(label: str, metric: str, output: str | None, part: str, arrays: dict[str, np.ndarray]) -> Scored:
+def judged_by(stored: Stored) -> tuple[str | None, str | None]:
+    """The output that an artifact was judged by, and the digest of the metric's file where that is a user's own."""
+    recipe = stored.artifact.recipe
+    code = recipe.get("accuracy", {}).get("check_accuracy", {}).get("metric_sha256")
+    return recipe.get("data", {}).get("output"), code
+
+
+def of_arrays(
+    label: str, metric: str, output: str | None, code: str | None, part: str, arrays: dict[str, np.ndarray]
+) -> Scored:
     """The results in what `check_accuracy` wrote."""
     kept = {name.removeprefix("kept/"): array for name, array in arrays.items() if name.startswith("kept/")}
-    return Scored(label, metric, output, part, kept, arrays.get("cluster"), arrays.get("group"))
+    return Scored(label, metric, output, part, kept, code, arrays.get("cluster"), arrays.get("group"))
 
 
 def baseline_of(stored: Stored) -> Baseline:
@@ -88,6 +100,7 @@ def baseline_of(stored: Stored) -> Baseline:
         digest=this.digest,
         metric=found.metric,
         output=found.output,
+        metric_sha256=found.code,
         part=found.part,
         value=this.accuracy.optimized,
         size_bytes=this.model.size_bytes,
@@ -136,4 +149,5 @@ def _of_file(path: Path) -> Against:
     except (ValidationError, ValueError, TypeError) as error:
         raise UsageError(f"{path} is no baseline, or is damaged", rewrite) from error
     label = f"{found.name}@{found.version} ({path.name})"
-    return Against(label, Scored(label, found.metric, found.output, found.part, kept), found.size_bytes, None)
+    results = Scored(label, found.metric, found.output, found.part, kept, found.metric_sha256)
+    return Against(label, results, found.size_bytes, None)

@@ -45,11 +45,11 @@ def gate(
     """Judge an artifact against a baseline: another artifact, or a file that `write_baseline` wrote.
 
     Accuracy is compared row by row, with the baseline and with the artifact's own original, so that a row of small
-    drops cannot add up unseen. Where the baseline's model is at hand the median is measured again here, both in
-    turns. `max_drop` is as for `optimize` (default: the artifact's own limit), `max_group_drop` a limit that every
-    group of the data has to hold, `max_p50_regression` a share (default `10%`), `max_p99` a time (`20ms`), `max_slow`
-    a share over a time (`1%:20ms`), `max_size` and `max_memory` a size (`25MB`) or growth (`+10%`). `data` scores
-    both on other data.
+    drops cannot add up unseen; with other `data` the original is compared on the rows that the artifact was made with.
+    Where the baseline's model is at hand the median is measured again here, both in turns. `max_drop` is as for
+    `optimize` (default: the artifact's own limit), `max_group_drop` a limit that every group of the data has to hold,
+    `max_p50_regression` a share (default `10%`), `max_p99` a time (`20ms`), `max_slow` a share over a time (`1%:20ms`),
+    `max_size` and `max_memory` a size (`25MB`) or growth (`+10%`). `data` scores both on other data.
 
     Raises:
         UsageError: a reference or an amount that is wrong, or what is asked for cannot be measured here.
@@ -136,7 +136,8 @@ def _scores(
             theirs = prepared_as(baseline.stored, data, stored, context)
             old = replace(score(baseline.stored, name, output, theirs), part=new.part)
         own = scored(stored, ORIGINAL)
-        original = own if own.part == new.part and own.metric == new.metric else None
+        same = (own.part, own.metric, own.output, own.code) == (new.part, new.metric, new.output, new.code)
+        original = own if same else None
     refuse_other_rows(new, old)
     return new, old, original
 
@@ -153,10 +154,16 @@ def _accuracy(against: str, old: Scored, new: Scored, limit: Limit) -> Check:
 def _against_original(stored: Stored, original: Scored | None, new: Scored, limit: Limit) -> Check:
     from mlpack.measure.checks import skipped
 
+    """On the rows of `new`; where those are of other data, on the rows that both were judged on when it was made."""
     source = f"the original ({Path(stored.artifact.source.path).name})"
-    if original is None:
-        return skipped(f"accuracy, against {source}", "the original was not scored on this data")
-    return _accuracy(source, replace(original, label=source), new, limit)
+    if original is not None:
+        return _accuracy(source, original, new, limit)
+    then, now = scored(stored, ORIGINAL), scored(stored, OPTIMIZED)
+    if now.metric == new.metric and now.code != new.code:
+        return skipped(f"accuracy, against {source}", f"{new.metric} has changed since the original was scored by it")
+    return _accuracy(
+        f"{source} when it was made", then, now, limit if now.metric == new.metric else _limit(stored, None)
+    )
 
 
 def _groups(old: Scored, new: Scored, text: str | None) -> list[Check]:

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from mlpack.api.baselines import OPTIMIZED, Scored, of_arrays, scored
+from mlpack.api.baselines import OPTIMIZED, Scored, judged_by, of_arrays, scored
 from mlpack.api.lookup import intact_model, raw_options
 from mlpack.core.arrays import load_arrays
 from mlpack.datasets import raw_kind
@@ -97,8 +97,7 @@ def score(stored: Stored, metric: str, output: str | None, context: Context) -> 
     label = f"{this.name}@{this.version}"
     part = context.parts["confirming"]
     code = _user_code(metric)
-    # A metric of the user's own may have changed since.
-    if this.accuracy.part == part and this.accuracy.metric == metric and code is None:
+    if (this.accuracy.part, this.accuracy.metric, *judged_by(stored)) == (part, metric, output, code):
         return scored(stored, OPTIMIZED)
     check = CheckAccuracy(
         part="confirming",
@@ -113,7 +112,7 @@ def score(stored: Stored, metric: str, output: str | None, context: Context) -> 
             f"{label} answers NaN or infinity on {done.report.metrics['nonfinite']} samples",
             "mlpack predict shows its answers",
         )
-    return of_arrays(label, metric, output, part, load_arrays(done.file(KEPT)))
+    return of_arrays(label, metric, output, code, part, load_arrays(done.file(KEPT)))
 
 
 def _user_code(metric: str) -> str | None:
@@ -136,3 +135,13 @@ def refuse_other_rows(one: Scored, other: Scored) -> None:
     if one.metric != other.metric:
         raise DataError(f"{one.label} was judged by {one.metric}, {other.label} by {other.metric}",
                         f"score both by one: --data FILE --metric {one.metric}")  # fmt: skip
+    if one.output != other.output:
+        raise DataError(
+            f"{one.label} was judged by its output {one.output}, {other.label} by {other.output}",
+            "score both by one: --data FILE, with the baseline as an artifact (--against NAME@VERSION)",
+        )
+    if one.code != other.code:
+        raise DataError(
+            f"{one.metric} is not what {other.label} was judged by: its file has changed since",
+            "score both by what it is now: --data FILE, with the baseline as an artifact (--against NAME@VERSION)",
+        )

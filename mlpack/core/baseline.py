@@ -37,6 +37,7 @@ class Baseline(Frozen):
     digest: str
     metric: str
     output: str | None
+    metric_sha256: str | None = Field(default=None, description="of the file of a user's own metric")
     part: str = Field(description="fingerprint of the rows, by content")
     value: float | None
     size_bytes: int

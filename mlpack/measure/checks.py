@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlpack.core.gate import Check
+from mlpack.measure.launches import calls_at_least, calls_at_most
 from mlpack.measure.limits import judge, points
 from mlpack.measure.percentiles import percentile, values_needed
 from mlpack.measure.proportions import lower_rate, upper_rate
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from mlpack.measure.metrics import Metric
     from mlpack.measure.quantities import Bound, Ceiling
 
+_TWO_SIDED_90 = 0.90
 _TWO_SIDED_95 = 0.95
 _P99 = 0.99
 _UNITS = ((10**9, "GB"), (10**6, "MB"), (10**3, "KB"), (1, "B"))
@@ -67,9 +69,19 @@ def worst_group(against: str, groups: Sequence[GroupRecord], limit: Limit, metri
 
 
 def p50_regression(
-    against: str, batch: int, speedup: float, ci95: tuple[float, float] | None, allowed: float, *, steady: bool
+    against: str,
+    batch: int,
+    speedup: float,
+    ci95: tuple[float, float] | None,
+    allowed: float,
+    *,
+    steady: bool,
+    baseline_steady: bool,
 ) -> Check:
-    """How much longer the median takes than the baseline's, measured in turns; `allowed` is a share."""
+    """How much longer the median takes than the baseline's, measured in turns; `allowed` is a share.
+
+    What disturbs makes slower: a disturbed baseline makes the other look fast.
+    """
     slower = 1 / speedup - 1
     name = f"P50 at batch {batch}, against {against}"
     if ci95 is None:
@@ -77,7 +89,7 @@ def p50_regression(
     low, high = 1 / ci95[1] - 1, 1 / ci95[0] - 1
     return Check(
         name=name,
-        verdict=_settled(judge(slower, (low, high), allowed), steady=steady),
+        verdict=_settled(judge(slower, (low, high), allowed), steady=steady, pass_stands=baseline_steady),
         measured=slower,
         interval=(low, high),
         confidence=_TWO_SIDED_95,
@@ -88,8 +100,12 @@ def p50_regression(
     )
 
 
-def p99(ms: np.ndarray, limit_ms: float, batch: int = 1, *, steady: bool) -> Check:
-    """The 99th percentile of calls [n] at one batch size against a limit, by the interval of two order statistics."""
+def p99(launches: Sequence[np.ndarray], limit_ms: float, batch: int = 1, *, steady: bool) -> Check:
+    """The 99th percentile of all launches' calls, ms, at one batch size against a limit.
+
+    The interval is that of two order statistics, of calls as much faster or slower as the launches leave possible.
+    """
+    ms = np.concatenate(list(launches))
     needed = values_needed(_P99)
     if len(ms) < needed:
         return Check(
@@ -97,20 +113,27 @@ def p99(ms: np.ndarray, limit_ms: float, batch: int = 1, *, steady: bool) -> Che
             says=f"{len(ms)} calls cannot carry a P99: it needs {needed}",
         )  # fmt: skip
     found = percentile(ms, _P99)
-    return _one_sided(f"P99 at batch {batch}", found.value, found.low, found.high, limit_ms, len(ms), steady=steady)
+    fast, slow = (percentile(moved(launches, _TWO_SIDED_95), _P99) for moved in (calls_at_least, calls_at_most))
+    low = None if found.low is None or fast.low is None else min(found.low, fast.low)
+    high = None if found.high is None or slow.high is None else max(found.high, slow.high)
+    return _one_sided(f"P99 at batch {batch}", found.value, low, high, limit_ms, len(ms), steady=steady)
 
 
-def slow_share(ms: np.ndarray, allowed: Bound, batch: int = 1, *, steady: bool) -> Check:
-    """The share of calls [n] at one batch size over a bound, with the exact interval (Clopper-Pearson)."""
-    n = len(ms)
-    slow = int((ms > allowed.ms).sum())
-    low, high = lower_rate(slow, n), upper_rate(slow, n)
+def slow_share(launches: Sequence[np.ndarray], allowed: Bound, batch: int = 1, *, steady: bool) -> Check:
+    """The share of all launches' calls, ms, at one batch size over a bound.
+
+    The interval is the exact one (Clopper-Pearson), of calls as much faster or slower as the launches leave possible.
+    """
+    sure = (calls_at_least(launches, _TWO_SIDED_90), calls_at_most(launches, _TWO_SIDED_90))
+    slow, fewest, most = (int((ms > allowed.ms).sum()) for ms in (np.concatenate(list(launches)), *sure))
+    n = sum(map(len, launches))
+    low, high = lower_rate(min(slow, fewest), n), upper_rate(max(slow, most), n)
     return Check(
         name=f"calls over {allowed.ms:g} ms at batch {batch}",
         verdict=_settled(judge(slow / n, (low, high), allowed.share), steady=steady),
         measured=slow / n,
         interval=(low, high),
-        confidence=0.90,
+        confidence=_TWO_SIDED_90,
         limit=allowed.share,
         unit="share",
         says=f"{slow:,} of {n:,} = {slow / n:.2%} [{low:.2%}, {high:.2%}]",
@@ -187,6 +210,6 @@ def _end(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g}"
 
 
-def _settled(answer: Answer, *, steady: bool) -> Answer:
-    """On a machine that was disturbed only a pass still says something: what disturbs makes slower."""
-    return answer if steady or answer == "pass" else "unstable"
+def _settled(answer: Answer, *, steady: bool, pass_stands: bool = True) -> Answer:
+    """On a machine that was disturbed only a pass can still say something: what disturbs makes slower."""
+    return answer if steady or (answer == "pass" and pass_stands) else "unstable"

@@ -8,7 +8,7 @@ interval counts.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -47,6 +47,35 @@ def speedup(baseline: Sequence[np.ndarray], candidate: Sequence[np.ndarray]) -> 
     """
     ratios = np.log(_medians(baseline)) - np.log(_medians(candidate))
     return float(np.exp(np.mean(ratios))), _t_interval(ratios)
+
+
+def calls_at_most(launches: Sequence[np.ndarray], confidence: float) -> np.ndarray:
+    """The calls of all launches, ms, were these as slow and as different as their number leaves possible."""
+    return _moved(launches, confidence, 1)
+
+
+def calls_at_least(launches: Sequence[np.ndarray], confidence: float) -> np.ndarray:
+    """The calls of all launches, ms, were these as fast and as much alike as their number leaves possible."""
+    return _moved(launches, confidence, -1)
+
+
+def _moved(launches: Sequence[np.ndarray], confidence: float, way: Literal[1, -1]) -> np.ndarray:
+    """A high percentile of calls counts on how launches differ, since those of one launch are slow together.
+
+    Log medians are taken for normal: their mean goes to the end of its t interval, their deviations from it by the
+    end of the standard deviation's χ² interval, and the calls with them. Both intervals have this two-sided confidence.
+    """
+    logarithms = np.log(_medians(launches))
+    n = len(logarithms)
+    if n == 1:
+        return np.asarray(launches[0])
+    from scipy.special import chdtri, stdtrit
+
+    tail = (1 + confidence) / 2
+    reach = way * stdtrit(n - 1, tail) * np.std(logarithms, ddof=1) / math.sqrt(n)
+    wider = math.sqrt((n - 1) / chdtri(n - 1, tail if way > 0 else 1 - tail))
+    shifts = reach + (wider - 1) * (logarithms - logarithms.mean())
+    return np.concatenate([ms * math.exp(shift) for ms, shift in zip(launches, shifts, strict=True)])
 
 
 def not_slower(ci95: Interval) -> bool:

@@ -112,6 +112,7 @@ class ProfileLatency(Stage):
             "unsteady": turns.unsteady,
             "repeated": turns.repeated,
             "disturbed": turns.disturbed,
+            "rough": sorted(turns.rough),
             "steal": turns.steal,
             "others": turns.others,
             "drift": max((drift([turns.ms[label][batch] for label in turns.ms]) for batch in batches), key=abs),

@@ -31,10 +31,11 @@ class Turns:
 
     The first launches of those in `split` also give the parts of one request, in `parts`, once they are timed, and
     the ms of one sample of each length in the file `lengths`.
-    `unsteady` counts blocks that never settled, `repeated` those taken again, `disturbed` those kept all the same;
-    `steal` and `others` are the largest shares of CPU time that a kept block lost; `peak_rss_bytes` has each
-    contender's launches. Where there are sensors, `energy_mj` has what each launch took per sample; `clocks_moved`
-    counts blocks in which the clock changed, and `slowed` says what held a card back.
+    `unsteady` counts blocks that never settled, `repeated` those taken again, `disturbed` those kept all the same,
+    `rough` has the contenders that such blocks are of; `steal` and `others` are the largest shares of CPU time that a
+    kept block lost; `peak_rss_bytes` has each contender's launches. Where there are sensors, `energy_mj` has what each
+    launch took per sample; `clocks_moved` counts blocks in which the clock changed, and `slowed` says what held a card
+    back.
     """
 
     contenders: dict[str, Model]
@@ -55,6 +56,7 @@ class Turns:
     unsteady: int = 0
     repeated: int = 0
     disturbed: int = 0
+    rough: set[str] = field(default_factory=set)
     steal: float = 0.0
     others: float = 0.0
 
@@ -66,7 +68,7 @@ class Turns:
     @property
     def steady(self) -> bool:
         """Whether every block settled, on a machine that did nothing else."""
-        return self.unsteady == 0 and self.disturbed == 0
+        return not self.rough
 
     def play(self, rounds: int) -> None:
         """Play so many more rounds: in each, every contender is launched once, in random order."""
@@ -89,6 +91,8 @@ class Turns:
             self.unsteady += not told["steady"]
             self.repeated += told["tries"] - 1
             self.disturbed += told["disturbed"]
+            if told["disturbed"] or not told["steady"]:
+                self.rough.add(label)
             self.steal = max(self.steal, told["steal"])
             self.others = max(self.others, told["others"])
             self._sense(label, batch, told["telemetry"], len(told["ms"]))

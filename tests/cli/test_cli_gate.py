@@ -109,6 +109,26 @@ def test_other_rows_are_refused_and_not_guessed(publish, gate):
     assert "--data" in done.document["error"]["hint"]
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        ({"data": {"output": "a"}}, {"data": {"output": "b"}}, "tiny-mlp@2 was judged by its output a, tiny-mlp@1"),
+        ({"accuracy": {"check_accuracy": {"metric_sha256": "1" * 64}}}, {}, "its file has changed since"),
+    ],
+    ids=["another output", "another metric under the same name"],
+)
+def test_what_was_judged_by_something_else_is_refused(publish, gate, cli, one, other, said):
+    publish(right(0.9), recipe=other)
+    publish(right(0.9), recipe=one)
+    cli("gate", "tiny-mlp@1", "--write-baseline", "baseline.json")
+    for against in ("tiny-mlp@1", "baseline.json"):
+        done = gate(against=against)
+        assert done.code == 2
+        assert said in done.document["error"]["message"]
+        assert "--data" in done.document["error"]["hint"]
+    assert gate(against="tiny-mlp@2").code == 0
+
+
 def test_an_artifact_from_before_there_were_fingerprints_is_refused(publish, gate):
     publish(right(0.9), accuracy__part=None)
     publish(right(0.9))
@@ -212,7 +232,9 @@ def test_times_are_measured_beside_the_baseline(publish, cli):
         "P50 at batch 1, against tiny-mlp@1", "P50 at batch 8, against tiny-mlp@1",
         "P99 at batch 1", "calls over 5000 ms at batch 1", "memory",
     }  # fmt: skip
-    assert all(check["verdict"] == "pass" for check in named.values()), named
+    # Tests run side by side: what disturbs the baseline makes a median say nothing.
+    answers = {name: {"pass", "unstable"} if name.startswith("P50") else {"pass"} for name in named}
+    assert all(check["verdict"] in answers[name] for name, check in named.items()), named
     low, high = named["P50 at batch 1, against tiny-mlp@1"]["interval"]
     assert low < named["P50 at batch 1, against tiny-mlp@1"]["measured"] < high
     json.dumps(done.document)
@@ -246,7 +268,14 @@ def test_other_data_is_scored_with_both_models(publish, cli, place):
     accuracy, original = done.document["checks"]
     assert accuracy["verdict"] == "pass"
     assert "on 600 samples; errors 300 → 300" in accuracy["says"]
-    assert original["verdict"] == "skipped"
+    assert original["name"] == "accuracy, against the original (model.pt2) when it was made"
+    assert original["verdict"] == "pass"
+    publish(right(0.9, 400), original=right(0.9))
+    words = ("--data", "other.npz", "--max-drop", "10%", "--no-latency", "--json")
+    done = cli("gate", "tiny-mlp@3", "--against", "tiny-mlp@1", *words)
+    assert done.code == 5, "small drops do not add up unseen because the data is another one"
+    accuracy, original = done.document["checks"]
+    assert (accuracy["verdict"], original["verdict"]) == ("pass", "fail")
 
 
 @pytest.mark.slow

@@ -10,25 +10,29 @@ from mlpack.measure.quantities import bound, ceiling
 
 
 @pytest.mark.parametrize(
-    ("speedup", "ci95", "steady", "verdict"),
+    ("speedup", "ci95", "rough", "verdict"),
     [
-        (1.0, (0.97, 1.03), True, "pass"),
-        (0.95, (0.88, 1.02), True, "likely"),
-        (0.95, (0.70, 1.30), True, "inconclusive"),
-        (0.70, (0.66, 0.74), True, "fail"),
-        (0.70, (0.66, 0.74), False, "unstable"),
-        (0.95, (0.70, 1.30), False, "unstable"),
-        (1.0, (0.97, 1.03), False, "pass"),
+        (1.0, (0.97, 1.03), "", "pass"),
+        (0.95, (0.88, 1.02), "", "likely"),
+        (0.95, (0.70, 1.30), "", "inconclusive"),
+        (0.70, (0.66, 0.74), "", "fail"),
+        (0.70, (0.66, 0.74), "candidate", "unstable"),
+        (0.95, (0.70, 1.30), "candidate", "unstable"),
+        (1.0, (0.97, 1.03), "candidate", "pass"),
+        (1.0, (0.97, 1.03), "baseline", "unstable"),
+        (2.0, (1.90, 2.10), "baseline", "unstable"),
     ],
 )
-def test_a_median_that_grows(speedup, ci95, steady, verdict):
-    found = checks.p50_regression("m@1", 1, speedup, ci95, 0.10, steady=steady)
+def test_a_median_that_grows(speedup, ci95, rough, verdict):
+    """A disturbed candidate only looks slower; a disturbed baseline makes it look fast."""
+    quiet = {"steady": not rough, "baseline_steady": rough != "baseline"}
+    found = checks.p50_regression("m@1", 1, speedup, ci95, 0.10, **quiet)
     assert found.verdict == verdict
     assert found.interval == pytest.approx((1 / ci95[1] - 1, 1 / ci95[0] - 1))
 
 
 def test_a_single_launch_judges_nothing():
-    assert checks.p50_regression("m@1", 1, 0.2, None, 0.10, steady=True).verdict == "skipped"
+    assert checks.p50_regression("m@1", 1, 0.2, None, 0.10, steady=True, baseline_steady=True).verdict == "skipped"
 
 
 @pytest.mark.parametrize(
@@ -37,7 +41,7 @@ def test_a_single_launch_judges_nothing():
 )
 def test_p99_by_the_interval_between_two_order_statistics(n, limit, verdict):
     calls = np.random.default_rng(1).uniform(0, 10, n)
-    found = checks.p99(calls, limit, steady=True)
+    found = checks.p99([calls], limit, steady=True)
     assert found.verdict == verdict
     if n < 368:
         assert found.measured is None
@@ -47,11 +51,27 @@ def test_p99_by_the_interval_between_two_order_statistics(n, limit, verdict):
 @given(st.integers(0, 50), st.integers(100, 2000))
 def test_the_share_of_slow_calls_lies_in_its_interval(slow, n):
     calls = np.concatenate([np.full(slow, 30.0), np.full(n - slow, 1.0)])
-    found = checks.slow_share(calls, bound("5%:20ms", "--max-slow"), steady=True)
+    found = checks.slow_share([calls], bound("5%:20ms", "--max-slow"), steady=True)
     low, high = found.interval
     assert low <= found.measured == slow / n <= high
     assert (found.verdict == "fail") == (low > 0.05)
     assert (found.verdict == "pass") == (high <= 0.05)
+
+
+@pytest.mark.parametrize("within", [0.03, 0.10, 0.30])
+def test_calls_of_a_launch_are_slow_together(within):
+    """Launches differ by 6%, as they do here: at the limit hardly more than 5% of gates may pass."""
+    draw, gates = np.random.default_rng(7), 400
+    at_limit = np.exp(np.hypot(0.06, within) * 1.6448536)
+    at_p99 = np.exp(np.hypot(0.06, within) * 2.3263479)
+    passed = {"share": 0, "p99": 0}
+    for _ in range(gates):
+        launches = [np.exp(draw.normal(draw.normal(0, 0.06), within, 200)) for _ in range(5)]
+        allowed = bound(f"5%:{at_limit:.9f}ms", "--max-slow")
+        passed["share"] += checks.slow_share(launches, allowed, steady=True).verdict == "pass"
+        passed["p99"] += checks.p99(launches, float(at_p99), steady=True).verdict == "pass"
+    assert passed["share"] <= 0.05 * gates
+    assert passed["p99"] <= 0.05 * gates
 
 
 def test_size_and_memory():
@@ -69,8 +89,8 @@ def test_size_and_memory():
 
 def test_checks_of_calls_name_the_batch_that_was_timed():
     calls = np.linspace(1, 9, 1000)
-    assert checks.p99(calls, 20.0, 4, steady=True).name == "P99 at batch 4"
-    assert checks.p99(calls[:10], 20.0, 4, steady=True).name == "P99 at batch 4"
+    assert checks.p99([calls], 20.0, 4, steady=True).name == "P99 at batch 4"
+    assert checks.p99([calls[:10]], 20.0, 4, steady=True).name == "P99 at batch 4"
     assert (
-        checks.slow_share(calls, bound("5%:20ms", "--max-slow"), 4, steady=True).name == "calls over 20 ms at batch 4"
+        checks.slow_share([calls], bound("5%:20ms", "--max-slow"), 4, steady=True).name == "calls over 20 ms at batch 4"
     )
