@@ -100,6 +100,7 @@ class Timing(Frozen):
     p50: float
     p50_ci95: tuple[float, float] | None = None
     p99: float | None
+    p99_ci95: tuple[float, float] | None = None
     p99_reason: str | None = None
     n: int
     launches: int

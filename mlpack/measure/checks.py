@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlpack.core.gate import Check
-from mlpack.measure.launches import calls_at_least, calls_at_most
+from mlpack.measure.launches import calls_at_least, calls_at_most, p99_over_launches
 from mlpack.measure.limits import judge, points
-from mlpack.measure.percentiles import percentile, values_needed
+from mlpack.measure.percentiles import values_needed
 from mlpack.measure.proportions import lower_rate, upper_rate
 
 if TYPE_CHECKING:
@@ -101,22 +101,15 @@ def p50_regression(
 
 
 def p99(launches: Sequence[np.ndarray], limit_ms: float, batch: int = 1, *, steady: bool) -> Check:
-    """The 99th percentile of all launches' calls, ms, at one batch size against a limit.
-
-    The interval is that of two order statistics, of calls as much faster or slower as the launches leave possible.
-    """
-    ms = np.concatenate(list(launches))
-    needed = values_needed(_P99)
-    if len(ms) < needed:
+    """The 99th percentile of all launches' calls, ms, at one batch size against a limit."""
+    n, needed = sum(map(len, launches)), values_needed(_P99)
+    if n < needed:
         return Check(
             name=f"P99 at batch {batch}", verdict="inconclusive", limit=limit_ms, unit="ms", allowed=f"{limit_ms:g} ms",
-            says=f"{len(ms)} calls cannot carry a P99: it needs {needed}",
+            says=f"{n} calls cannot carry a P99: it needs {needed}",
         )  # fmt: skip
-    found = percentile(ms, _P99)
-    fast, slow = (percentile(moved(launches, _TWO_SIDED_95), _P99) for moved in (calls_at_least, calls_at_most))
-    low = None if found.low is None or fast.low is None else min(found.low, fast.low)
-    high = None if found.high is None or slow.high is None else max(found.high, slow.high)
-    return _one_sided(f"P99 at batch {batch}", found.value, low, high, limit_ms, len(ms), steady=steady)
+    found = p99_over_launches(launches)
+    return _one_sided(f"P99 at batch {batch}", found.value, found.low, found.high, limit_ms, n, steady=steady)
 
 
 def slow_share(launches: Sequence[np.ndarray], allowed: Bound, batch: int = 1, *, steady: bool) -> Check:

@@ -50,11 +50,3 @@ def percentile(samples: np.ndarray, q: float) -> Percentile:
 def values_needed(q: float) -> int:
     """How many values a q-quantile with an upper end needs: the least n with 1 - q^n >= 0.975 (p99: 368)."""
     return math.ceil(math.log(_TAIL) / math.log(q))
-
-
-def p99_or_reason(samples: np.ndarray) -> tuple[float | None, str | None]:
-    """The 99th percentile, or None and why these are too few calls to have one."""
-    needed = values_needed(0.99)
-    if len(samples) < needed:
-        return None, f"{len(samples)} calls cannot carry a p99: its 95% interval needs at least {needed}"
-    return percentile(samples, 0.99).value, None

@@ -20,8 +20,8 @@ class Sweep:
     """What a sweep over batch sizes says.
 
     `throughput` is samples per second by batch size, from medians. `knee` is the smallest batch size that gives 90%
-    of the most. `best` gives the most within the limit on P99; None where no limit was given or none holds it, and
-    `best_reason` says which P99 were missing.
+    of the most. `best` gives the most with the whole interval of its P99 within the limit; None where no limit was
+    given or none holds it, and `best_reason` says which P99 were missing.
     """
 
     throughput: dict[int, float]
@@ -38,13 +38,13 @@ def sweep(timings: Mapping[int, Timing], limit_ms: float | None) -> Sweep:
     knee = min(batch for batch, rate in throughput.items() if rate >= _NEARLY_ALL * most)
     if limit_ms is None:
         return Sweep(throughput, knee, None, None, None)
-    known = {batch: timing.p99 for batch, timing in timings.items() if timing.p99 is not None}
-    within = [batch for batch, p99 in known.items() if p99 <= limit_ms]
+    known = {batch: timing.p99_ci95[1] for batch, timing in timings.items() if timing.p99_ci95 is not None}
+    within = [batch for batch, most_ms in known.items() if most_ms <= limit_ms]
     best = max(within, key=lambda batch: throughput[batch], default=None)
     missing = sorted(set(timings) - set(known))
     reason = None
     if missing:
         reason = f"too few calls for a P99 at batch {', '.join(map(str, missing))}: spend more --seconds"
     elif best is None:
-        reason = f"no batch size has its P99 within {limit_ms:g} ms"
+        reason = f"no batch size has its P99 surely within {limit_ms:g} ms"
     return Sweep(throughput, knee, limit_ms, best, reason)

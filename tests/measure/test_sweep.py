@@ -9,7 +9,8 @@ from mlpack.measure.sweep import sweep
 
 
 def timing(p50, p99=None):
-    return Timing(p50=p50, p99=p99, n=1000, launches=5)
+    ends = None if p99 is None else (0.9 * p99, 1.1 * p99)
+    return Timing(p50=p50, p99=p99, p99_ci95=ends, n=1000, launches=5)
 
 
 def test_the_knee_is_where_throughput_stops_to_grow():
@@ -23,9 +24,10 @@ def test_the_best_batch_size_holds_the_limit():
     timings = {1: timing(1.0, 1.5), 4: timing(2.0, 3.0), 8: timing(3.0, 9.0)}
     assert sweep(timings, 5.0).best == 4
     assert sweep(timings, 10.0).best == 8
+    assert sweep(timings, 9.5).best == 4, "the interval of batch 8 ends at 9.9"
     none = sweep(timings, 1.0)
     assert none.best is None
-    assert "no batch size has its P99 within 1 ms" in none.best_reason
+    assert "no batch size has its P99 surely within 1 ms" in none.best_reason
 
 
 def test_a_batch_size_without_a_p99_is_never_the_best():

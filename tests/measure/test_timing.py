@@ -14,7 +14,7 @@ from scipy.stats import binom
 from mlpack.core.artifact import Timing
 from mlpack.measure.clock import time_calls, warm_up
 from mlpack.measure.launches import not_slower, p50_over_launches, speedup, timing
-from mlpack.measure.percentiles import p99_or_reason, percentile, values_needed
+from mlpack.measure.percentiles import percentile, values_needed
 
 # Real clocks on a machine that may stall for seconds: what is claimed has to hold in one of four tries.
 pytestmark = pytest.mark.flaky(reruns=3, reruns_delay=5)
@@ -47,13 +47,29 @@ def test_p99_needs_enough_calls():
     assert needed == 368
     assert percentile(np.arange(needed), 0.99).high is not None
     assert percentile(np.arange(needed - 1), 0.99).high is None
-    value, reason = p99_or_reason(np.arange(needed - 1))
-    assert value is None
-    assert "367 calls" in reason
-    assert "368" in reason
-    assert p99_or_reason(np.arange(1000)) == (989.0, None)
+    few = timing([np.arange(1.0, needed)])
+    assert (few.p99, few.p99_ci95) == (None, None)
+    assert "367 calls" in few.p99_reason
+    assert "368" in few.p99_reason
+    many = timing([np.arange(1.0, 1001)])
+    assert (many.p99, many.p99_reason) == (990.0, None)
     with pytest.raises(ValueError, match="0 values"):
         percentile(np.array([]), 0.5)
+
+
+def test_the_interval_of_a_p99_counts_launches():
+    """Ten times as many calls of the same launches tell little more; launches that agree tell as much as all calls."""
+    draw = np.random.default_rng(3)
+    paces = (0.9, 0.96, 1.0, 1.05, 1.1)
+
+    def width(calls, apart):
+        made = timing([pace**apart * draw.normal(10, 0.2, calls) for pace in paces])
+        low, high = made.p99_ci95
+        assert low <= made.p99 <= high
+        return high - low
+
+    assert width(2000, 1) > 0.8 * width(200, 1) > 4 * width(200, 0)
+    assert width(2000, 0) < 0.5 * width(200, 0)
 
 
 def test_time_calls():
