@@ -89,7 +89,8 @@ def publish_found(
     finished = draft.model_copy(
         update={
             "latency": latency_of(timed, found.winner.model, context.target, context.threads),
-            "components": with_pipeline(components_of(timed), parts),
+            "components": with_pipeline(components_of(timed, "components"), parts),
+            "components_before": with_pipeline(components_of(timed, "components_before"), parts),
             "modules": modules_of(timed),
             "lengths": lengths_of(timed),
             "golden": golden.report.metrics,

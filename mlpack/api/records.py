@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mlpack.core.artifact import (
     AccuracyRecord,
@@ -146,11 +146,11 @@ def timing_of(row: dict[str, Any]) -> Timing:
     return Timing.model_validate({name: row[name] for name in Timing.model_fields})
 
 
-def components_of(timed: Done | None) -> tuple[ComponentRecord, ...]:
-    """The component rows of the timing; none where nothing was timed."""
+def components_of(timed: Done | None, table: Literal["components", "components_before"]) -> tuple[ComponentRecord, ...]:
+    """The component rows of the timing, of the model or of the original; none where nothing was timed."""
     if timed is None:
         return ()
-    return tuple(ComponentRecord.model_validate(row) for row in timed.report.tables["components"])
+    return tuple(ComponentRecord.model_validate(row) for row in timed.report.tables[table])
 
 
 def modules_of(timed: Done | None) -> tuple[ModuleRecord, ...]:

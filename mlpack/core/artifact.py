@@ -198,6 +198,7 @@ class Artifact(Frozen):
     accuracy: AccuracyRecord
     latency: tuple[LatencyRecord, ...]
     components: tuple[ComponentRecord, ...] = ()
+    components_before: tuple[ComponentRecord, ...] = Field(default=(), description="of the original")
     modules: tuple[ModuleRecord, ...] = Field(default=(), description="at the first batch size, by module path")
     lengths: tuple[LengthRecord, ...] = Field(
         default=(), description="where samples differ in length: the shortest, the longest, and quantiles between"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mlpack.core.artifact import AccuracyRecord, Artifact, GroupRecord, LatencyRecord, Stored
     from mlpack.core.summary import Part
 
+_SHOWN_BEFORE = 3
 _VERDICTS = {
     "pass": "PASS: proven to be inside the limit",
     "likely": "LIKELY: measured inside the limit, not proven",
@@ -42,6 +43,9 @@ def closing(stored: Stored) -> Iterator[Part]:
         yield ""
         yield f"Where the time goes, at batch {this.latency[0].batch}:"
         yield Grid(("component", "P50 ms", "share"), rows, right=("P50 ms", "share"))
+    if this.components_before:
+        most = sorted(this.components_before, key=lambda each: -each.share)[:_SHOWN_BEFORE]
+        yield f"before: {', '.join(f'{each.name} {each.share:.0%}' for each in most)}"
     if this.modules:
         yield ""
         yield "Which part got faster, by module of the original:"

@@ -105,7 +105,7 @@ class ProfileLatency(Stage):
             contender = turns.contenders[row["contender"]]
             row["threads"] = contender.backend_options.with_threads(job.threads).threads
             row["energy_mj"] = _median(turns.energy_mj.get(row["contender"], {}).get(row["batch"]))
-        parts = turns.parts[OPTIMIZED]["parts"] if self.components else []
+        parts, before = (turns.parts[label]["parts"] if label in turns.parts else [] for label in (OPTIMIZED, BASELINE))
         modules = by_module({label: turns.parts[label]["modules"] for label in turns.split})
         metrics = {
             "steady": turns.steady,
@@ -134,6 +134,7 @@ class ProfileLatency(Stage):
                 tables={
                     "latency": latency,
                     "components": parts,
+                    "components_before": before,
                     "modules": modules,
                     "lengths": lengths.rows({label: turns.parts[label]["lengths"] for label in turns.split}),
                 },

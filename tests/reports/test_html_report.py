@@ -170,6 +170,16 @@ def test_the_waterfall_goes_from_one_end_to_the_other(rendered):
     assert ends[-1] == pytest.approx(100)
 
 
+def test_the_request_to_the_original_has_a_waterfall_of_its_own(rendered):
+    before = [{"name": "copy in", "p50": 0.5, "share": 0.1}, {"name": "aten::convolution", "p50": 4.5, "share": 0.9}]
+    page = rendered(**{**FULL, "components_before": before})
+    assert "Where it went before" in page.text
+    assert "aten::convolution 4.5" in page.text
+    bars = [tuple(map(float, each)) for each in re.findall(r"margin-left:([\d.]+)%;width:([\d.]+)%", page.raw)]
+    assert bars[-2:] == [(0, 10), (10, 90)]
+    assert "before" not in rendered(name="other", **FULL).text.split("Where the time goes")[1].split("Module")[0]
+
+
 def test_modules_stand_side_by_side(rendered):
     components = [{"name": "compute", "p50": 1, "share": 1}]
     modules = [{"module": "encoder.layer.10", "baseline": 7.25, "optimized": None}]

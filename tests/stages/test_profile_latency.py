@@ -46,11 +46,12 @@ def test_a_row_for_each_contender_and_batch_and_shares_that_sum_to_one(timed, ke
         assert row["n"] == sum(len(each) for each in calls)
         assert (row["p99"] is None) == (row["p99_reason"] is not None)
         assert ("speedup_over" in row) == (row["contender"] != OPTIMIZED)
-    parts = report.tables["components"]
-    assert [parts[0]["name"], parts[-1]["name"]] == ["copy in", "copy out"]
-    assert len(parts) > 2
-    assert sum(part["share"] for part in parts) == pytest.approx(1)
-    assert all(part["p50"] >= 0 for part in parts)
+    for parts in (report.tables["components"], report.tables["components_before"]):
+        assert [parts[0]["name"], parts[-1]["name"]] == ["copy in", "copy out"]
+        assert len(parts) > 2
+        assert sum(part["share"] for part in parts) == pytest.approx(1)
+        assert all(part["p50"] >= 0 for part in parts)
+    assert any(part["name"].startswith("aten::") for part in report.tables["components_before"])
     assert report.metrics["launches"] == 2
     assert report.metrics["threads"] == 1
 
