@@ -206,3 +206,31 @@ def test_can_decide_foretells_what_happens():
     flips = rng.multinomial(n, [discordance / 2, discordance / 2, 1 - discordance], size=1500)
     passed = np.mean([limits.proportions.interval(b, c, n)[1] <= limit for b, c, _ in flips])
     assert can_decide(n, limit, discordance).chance == pytest.approx(passed, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("errors", "discordant", "more", "n"),
+    [(0.5, 0.1, 0.1, 5000), (0.1, 0.1, 0.1, 1000), (0.3, 0.2, 0.2, 1000), (0.02, 0.01, 0.5, 2000)],
+)
+def test_a_share_of_errors_that_were_measured_on_the_same_rows(errors, discordant, more, n):
+    """At the limit 5% may pass; with the errors taken for known it was 8% of the first."""
+    draw, tries = np.random.default_rng(5), 800
+    harmed = (discordant + more * errors) / 2
+    repaired = discordant - harmed
+    limit = Limit.parse(f"{more * 100:g}% errors")
+    passed = 0
+    for _ in range(tries):
+        counts = draw.multinomial(n, [harmed, repaired, errors - repaired, 1 - errors - harmed])
+        before, after = (np.repeat(np.array(right, np.uint8), counts) for right in ([1, 0, 0, 1], [0, 1, 0, 1]))
+        passed += compare(TOP1, {"score": before}, {"score": after}, None, limit, 0).verdict == "pass"
+    assert passed <= (0.05 + 2.5 * np.sqrt(0.05 * 0.95 / tries)) * tries
+
+
+def test_the_smallest_share_of_errors_that_passes_does_pass():
+    before, after = scored(2000, range(400)), scored(2000, range(10, 430))
+    got = compare(TOP1, before, after, None, Limit.parse("0% errors"), 0)
+    text = smallest_limit(got)
+    assert text.endswith("% errors")
+    assert compare(TOP1, before, after, None, Limit.parse(text), 0).verdict == "pass"
+    less = f"{float(text.split('%')[0]) - 0.1:g}% errors"
+    assert compare(TOP1, before, after, None, Limit.parse(less), 0).verdict != "pass"
