@@ -7,6 +7,7 @@ No model is run and no clock is read, so that this benchmark gives the same numb
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import record
 import tables
+from error_rates_cases import simulated
 from scipy.stats import binom
 
 from mlpack.core.threads import usable_threads
@@ -30,28 +32,49 @@ LIMITS = (0.005, 0.01, 0.02, 0.05)
 DISCORDANCE = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 CHOSEN_FROM = 10
 CHOOSING = 1000
+POWER_AT = 2000
+# Standard errors that simulated rates may exceed what is allowed by: 40 of them are looked at.
+_SURE = 3.0
 _TINY = 1e-10
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=2000, help="of each simulated case")
+    parser.add_argument("--keep-bootstrap", action="store_true", help="those rows of the last run: they take longest")
     given = parser.parse_args()
-    proportions = [*false_passes(), *powers()]
+    kept = record.read("error_rates") or {}
     found = {
         "limits": {"false_pass": MOST_FALSE_PASS, "power": LEAST_POWER, "caught": LEAST_CAUGHT},
         "grid": {"samples": SAMPLES, "limits": LIMITS, "discordance": DISCORDANCE},
-        "proportions": proportions,
+        "proportions": [*false_passes(), *powers()],
         "coverage": coverages(),
         "best_of_ten": [best_of(given.repeats * 5, samples) for samples in (1000, 5000)],
-        "bootstrap": _simulated(given.repeats),
+        "bootstrap": kept["bootstrap"] if given.keep_bootstrap else _simulated(given.repeats),
+        "simulated": simulated(given.repeats),
         "repeats": given.repeats,
     }
     record.write("error_rates", found)
     tables.render_all()
     print(tables.error_rates(record.read("error_rates") or {}))
-    wrong = max(row["false_pass"] for row in proportions if "false_pass" in row)
-    return 0 if wrong <= MOST_FALSE_PASS else 1
+    return 0 if kept_promises(found) else 1
+
+
+def kept_promises(found: dict[str, Any]) -> bool:
+    """Whether no false passes are more than allowed, as far as so many repeats can tell, and power is what is asked."""
+    chance = _SURE * math.sqrt(MOST_FALSE_PASS * (1 - MOST_FALSE_PASS) / found["repeats"])
+    drawn = [row["false_pass"] for part in ("best_of_ten", "bootstrap", "simulated") for row in found[part]]
+    exact = [row["false_pass"] for row in found["proportions"] if "false_pass" in row]
+    harmless, caught = (
+        next(row[key] for row in found["proportions"] if key in row and row["samples"] == POWER_AT)
+        for key in ("harmless_passes", "twice_caught")
+    )
+    return (
+        max(exact) <= MOST_FALSE_PASS
+        and max(drawn) <= MOST_FALSE_PASS + chance
+        and harmless >= LEAST_POWER
+        and caught >= LEAST_CAUGHT
+    )
 
 
 class Passing:
@@ -105,6 +128,9 @@ def powers() -> list[dict[str, Any]]:
                 "limit": 0.01,
                 "harmless_passes": passing.chance(0.01, 0.01),
                 "twice_caught": _caught(samples, 0.02, 0.0, 0.01),
+                "twice_caught_if_some_help": {
+                    each: _caught(samples, (each + 0.02) / 2, (each - 0.02) / 2, 0.01) for each in (0.05, 0.1)
+                },
             }
         )
     return rows
@@ -112,14 +138,21 @@ def powers() -> list[dict[str, Any]]:
 
 def _caught(samples: int, harm: float, gain: float, limit: float) -> float:
     """The chance of `fail` or `inconclusive`."""
+    return _chance(
+        samples,
+        harm,
+        gain,
+        lambda worse, better: judge_counts(worse, better, samples, limit) in {"fail", "inconclusive"},
+    )
+
+
+def _chance(samples: int, harm: float, gain: float, of: Callable[[int, int], bool]) -> float:
+    """Of the outcomes, worse and better answers, that `of` holds for; those below 1e-10 are passed over."""
     total = 0.0
-    for worse in range(samples + 1):
+    for worse in np.flatnonzero(binom.pmf(np.arange(samples + 1), samples, harm) > _TINY):
         weight = binom.pmf(worse, samples, harm)
-        if weight > _TINY:
-            for better in range(samples - worse + 1) if gain else (0,):
-                chance = weight * (binom.pmf(better, samples - worse, gain / (1 - harm)) if gain else 1.0)
-                if chance > _TINY and judge_counts(worse, better, samples, limit) in {"fail", "inconclusive"}:
-                    total += chance
+        chances = weight * binom.pmf(np.arange(samples - worse + 1), samples - worse, gain / (1 - harm))
+        total += sum(float(chances[each]) for each in np.flatnonzero(chances > _TINY) if of(int(worse), int(each)))
     return total
 
 
@@ -138,15 +171,11 @@ def coverages() -> list[dict[str, Any]]:
 
 
 def _covered(samples: int, harm: float, gain: float) -> float:
-    total = 0.0
-    for worse in np.flatnonzero(binom.pmf(np.arange(samples + 1), samples, harm) > _TINY):
-        weight = binom.pmf(worse, samples, harm)
-        chances = weight * binom.pmf(np.arange(samples - worse + 1), samples - worse, gain / (1 - harm))
-        for better in np.flatnonzero(chances > _TINY):
-            low, high = interval(int(worse), int(better), samples)
-            if low <= harm - gain <= high:
-                total += float(chances[better])
-    return total
+    def holds(worse: int, better: int) -> bool:
+        low, high = interval(worse, better, samples)
+        return low <= harm - gain <= high
+
+    return _chance(samples, harm, gain, holds)
 
 
 def best_of(repeats: int, samples: int) -> dict[str, Any]:

@@ -169,9 +169,14 @@ def error_rates(content: Result) -> str:
         ],
     )
     powers = table(
-        ["samples", "a harmless model passes", "twice the limit fails or is inconclusive"],
+        ["samples", "a harmless model passes", "twice the limit fails or is inconclusive", "at 5% / 10% discordance"],
         [
-            [f"{row['samples']:,}", f"{row['harmless_passes']:.1%}", f"{row['twice_caught']:.2%}"]
+            [
+                f"{row['samples']:,}",
+                f"{row['harmless_passes']:.1%}",
+                f"{row['twice_caught']:.2%}",
+                " / ".join(f"{each:.2%}" for each in row["twice_caught_if_some_help"].values()),
+            ]
             for row in content["proportions"]
             if "harmless_passes" in row
         ],
@@ -191,6 +196,9 @@ def error_rates(content: Result) -> str:
             for row in content["bootstrap"]
         ],
     )
+    others = table(
+        ["at its limit", "passes"], [[row["case"], f"{row['false_pass']:.1%}"] for row in content["simulated"]]
+    )
     discordance = ", ".join(f"{each:.1%}" for each in content["grid"]["discordance"])
     return (
         "**Right/wrong metrics: a model exactly at the limit passes** (aim: at most 5%; exact, the worst over "
@@ -199,7 +207,9 @@ def error_rates(content: Result) -> str:
         f"({content['best_of_ten'][0]['repeats']:,} repeats).\n\n"
         f"**Power**, limit 1pt, 2% discordance (aim: 75% at 2,000 samples, and 99%):\n\n{powers}\n\n"
         f"**Coverage of the 90% interval** (exact):\n\n{covered}\n\n"
-        f"**Other metrics** at their limit ({content['repeats']:,} repeats each):\n\n{boot}"
+        f"**Other metrics** at their limit ({content['repeats']:,} repeats each):\n\n{boot}\n\n"
+        "**Clusters, limits that are a share of errors, and the gate's answers on single calls** "
+        f"({content['simulated'][0]['repeats']:,} repeats each):\n\n{others}"
     )
 
 

@@ -65,11 +65,13 @@ def gate(
     context = _context(known.cache, threads or known.threads, quiet)
     limit = _limit(stored, max_drop)
     new, old, original = _scores(stored, baseline, None if data is None else str(data), metric, context)
+    then, now = _beside_original(stored, original, new)
     speed, disturbed = speed_checks(stored, baseline, asked, context)
     checks = [
         _accuracy(f"{old.label}", old, new, limit),
-        _against_original(stored, original, new, limit),
+        _against_original(stored, then, now, new, limit),
         *_groups(old, new, max_group_drop),
+        *(_groups(then, now, max_group_drop) if _comparable(now, new) else ()),
         *speed,
     ]
     this = stored.artifact
@@ -151,23 +153,30 @@ def _accuracy(against: str, old: Scored, new: Scored, limit: Limit) -> Check:
     return checks.accuracy(against, compare(judged, old.kept, new.kept, new.cluster, limit, seed=0))
 
 
-def _against_original(stored: Stored, original: Scored | None, new: Scored, limit: Limit) -> Check:
-    from mlpack.measure.checks import skipped
-
-    """On the rows of `new`; where those are of other data, on the rows that both were judged on when it was made."""
+def _beside_original(stored: Stored, original: Scored | None, new: Scored) -> tuple[Scored, Scored]:
+    """The original and the artifact on the same rows: those of `new`, else those that the artifact was made with."""
     source = f"the original ({Path(stored.artifact.source.path).name})"
     if original is not None:
-        return _accuracy(source, original, new, limit)
-    then, now = scored(stored, ORIGINAL), scored(stored, OPTIMIZED)
+        return replace(original, label=source), new
+    return replace(scored(stored, ORIGINAL), label=f"{source} when it was made"), scored(stored, OPTIMIZED)
+
+
+def _comparable(now: Scored, new: Scored) -> bool:
+    """Whether a limit on groups of the one can be held against those of the other."""
+    return now.group is not None and (now.metric, now.code) == (new.metric, new.code)
+
+
+def _against_original(stored: Stored, then: Scored, now: Scored, new: Scored, limit: Limit) -> Check:
+    from mlpack.measure.checks import skipped
+
     if now.metric == new.metric and now.code != new.code:
-        return skipped(f"accuracy, against {source}", f"{new.metric} has changed since the original was scored by it")
-    return _accuracy(
-        f"{source} when it was made", then, now, limit if now.metric == new.metric else _limit(stored, None)
-    )
+        why = f"{new.metric} has changed since the original was scored by it"
+        return skipped(f"accuracy, against {then.label}", why)
+    return _accuracy(then.label, then, now, limit if now.metric == new.metric else _limit(stored, None))
 
 
 def _groups(old: Scored, new: Scored, text: str | None) -> list[Check]:
-    """The worst group's check, where groups have a limit."""
+    """The check of the group that did worst, where groups have a limit."""
     if text is None:
         return []
     from mlpack.measure import checks

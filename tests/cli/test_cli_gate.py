@@ -52,8 +52,22 @@ def test_every_group_has_to_hold_its_limit(publish, gate):
     assert check["says"].startswith("fr drops 4.00pt")
     low, high = check["interval"]
     assert low < 0.04 < high
+    assert done.document["checks"][3]["name"] == "worst of 4 groups, against the original (model.pt2)"
+    assert done.document["checks"][3]["says"] == check["says"]
     assert gate("--max-drop", "2%", "--max-group-drop", "9%").code == 0
     assert gate("--max-group-drop", "2").code == 2
+
+
+def test_small_losses_of_a_group_do_not_add_up_unseen(publish, gate):
+    """The baseline has already lost 4% of one language; the new one loses nothing more."""
+    language = np.array(["de", "en", "fr", "pt"])[np.arange(N) % 4]
+    harmed = right(0.9)
+    harmed[(language == "fr").nonzero()[0][:40]] = 0
+    publish(harmed, original=right(0.9), group=language)
+    publish(harmed, original=right(0.9), group=language)
+    done = gate("--max-drop", "2%", "--max-group-drop", "2%")
+    assert done.code == 5
+    assert [check["verdict"] for check in done.document["checks"][2:]] == ["pass", "fail"]
 
 
 def test_a_group_limit_needs_groups(publish, gate):

@@ -134,3 +134,21 @@ def test_a_model_at_the_limit_rarely_passes(shape, n, allowed):
             harm, true = (rng.random(n) < 0.05).astype(float), 0.05
         passed += mse(original, original + harm, seed=seed, resamples=500).high <= true
     assert passed / 400 <= allowed
+
+
+def test_uneven_clusters_reach_further_than_their_own_resamples(monkeypatch):
+    """Of equal ones nothing changes; the largest of uneven ones decide, and a draw has few of them."""
+    rng = np.random.default_rng(4)
+    uneven = np.repeat(np.arange(80), np.maximum(1, rng.lognormal(1.5, 1.0, 80)).astype(int))
+    even = np.repeat(np.arange(80), 8)
+
+    def reach(cluster):
+        original = rng.gamma(4.0, 0.25, len(cluster))
+        harm = np.random.default_rng(1).normal(0.05, 0.2, 80)[cluster]
+        found = mse(original, original + harm, cluster)
+        return found.high - found.value
+
+    lengthened = {"even": reach(even), "uneven": reach(uneven)}
+    monkeypatch.setattr("mlpack.measure.bootstrap._PER_UNEVENNESS", 0.0)
+    assert lengthened["even"] == pytest.approx(reach(even), rel=0.05)
+    assert lengthened["uneven"] > 1.15 * reach(uneven)
