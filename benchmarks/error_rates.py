@@ -51,6 +51,7 @@ def main() -> int:
         "coverage": coverages(),
         "best_of_ten": [best_of(given.repeats * 5, samples) for samples in (1000, 5000)],
         "bootstrap": kept["bootstrap"] if given.keep_bootstrap else _simulated(given.repeats),
+        "bootstrap_repeats": kept.get("bootstrap_repeats", kept["repeats"]) if given.keep_bootstrap else given.repeats,
         "simulated": simulated(given.repeats),
         "repeats": given.repeats,
     }

@@ -199,6 +199,7 @@ def error_rates(content: Result) -> str:
     others = table(
         ["at its limit", "passes"], [[row["case"], f"{row['false_pass']:.1%}"] for row in content["simulated"]]
     )
+    repeats = content.get("bootstrap_repeats", content["repeats"])
     discordance = ", ".join(f"{each:.1%}" for each in content["grid"]["discordance"])
     return (
         "**Right/wrong metrics: a model exactly at the limit passes** (aim: at most 5%; exact, the worst over "
@@ -207,7 +208,7 @@ def error_rates(content: Result) -> str:
         f"({content['best_of_ten'][0]['repeats']:,} repeats).\n\n"
         f"**Power**, limit 1pt, 2% discordance (aim: 75% at 2,000 samples, and 99%):\n\n{powers}\n\n"
         f"**Coverage of the 90% interval** (exact):\n\n{covered}\n\n"
-        f"**Other metrics** at their limit ({content['repeats']:,} repeats each):\n\n{boot}\n\n"
+        f"**Other metrics** at their limit ({repeats:,} repeats each):\n\n{boot}\n\n"
         "**Clusters, limits that are a share of errors, and the gate's answers on single calls** "
         f"({content['simulated'][0]['repeats']:,} repeats each):\n\n{others}"
     )
