@@ -1,4 +1,4 @@
-"""Verdicts that no enumeration reaches, simulated at their limit: clusters, shares of errors, and calls of launches."""
+"""Verdicts that no enumeration reaches, simulated at their limit: clusters, shares of errors, groups, and calls."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from mlpack.measure import checks
 from mlpack.measure.limits import Limit, compare
 from mlpack.measure.metrics import metric
 from mlpack.measure.quantities import Bound
+from mlpack.measure.slices import drops_by_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +28,7 @@ Case = tuple[str, "Callable[[np.random.Generator], str]"]
 
 def simulated(repeats: int) -> list[dict[str, Any]]:
     """How often each case passes a model, or a time, that is exactly at its limit."""
-    cases = [*_clusters(), *_errors(), *_launches()]
+    cases = [*_clusters(), *_errors(), *_groups(), *_launches()]
     with ProcessPoolExecutor(usable_threads()) as pool:
         waiting = [pool.submit(_passed, play, repeats) for _, play in cases]
         return [
@@ -84,6 +85,25 @@ def more_errors(rng: np.random.Generator, *, errors: float, differ: float, more:
     counts = rng.multinomial(samples, [harmed, repaired, errors - repaired, 1 - errors - harmed])
     before, after = (np.repeat(np.array(right, np.uint8), counts) for right in ([1, 0, 0, 1], [0, 1, 0, 1]))
     return _verdict(before, after, None, Limit(more * 100, "% errors", f"{more:.0%} errors"))
+
+
+def _groups() -> list[Case]:
+    return [
+        (f"{groups} groups of {samples}, one of them at its limit", partial(grouped, groups=groups, samples=samples))
+        for groups in (2, 10) for samples in (200, 1000)
+    ]  # fmt: skip
+
+
+def grouped(rng: np.random.Generator, *, groups: int, samples: int) -> str:
+    """The gate's answer on groups of which one drops by the limit, 2 points, and the others change 2% without harm."""
+    limit, judged = Limit(2.0, "pt", "2pt"), metric("top1", labels=True, output=None)
+    group = np.repeat(np.arange(groups), samples)
+    drawn = rng.random(len(group))
+    harm, gain = np.where(group == 0, HARM, 0.01), np.where(group == 0, GAIN, 0.01)
+    harmed, repaired = drawn < harm, (drawn >= harm) & (drawn < harm + gain)
+    before, after = (~repaired).astype(np.uint8), (~harmed).astype(np.uint8)
+    found = drops_by_group(judged, {"score": before}, {"score": after}, group, None, limit, seed=0)
+    return checks.worst_group("", found, limit, judged).verdict
 
 
 def _verdict(before: np.ndarray, after: np.ndarray, cluster: np.ndarray | None, limit: Limit) -> str:

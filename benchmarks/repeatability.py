@@ -10,13 +10,16 @@ import argparse
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import record
 import tables
 
 import mlpack
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MODELS = ("tiny-mlp", "digits-resnet", "reviews-minilm")
 MOST_SPREAD = {1: 0.08, 8: 0.03}
@@ -54,6 +57,7 @@ def repeated(model: str, runs: int, folder: Path) -> dict[str, Any]:
     artifact = artifact_of(model, folder)
     code = f"{record.ROOT / 'sample_models' / model / 'model.py'}:model"
     speeds: dict[int, list[float]] = {}
+    medians: dict[int, list[list[float]]] = {}
     steady = []
     for _ in range(runs):
         done = mlpack.bench([code, str(artifact)], data=record.ROOT / "sample_models" / model / "eval.npz")
@@ -61,13 +65,29 @@ def repeated(model: str, runs: int, folder: Path) -> dict[str, Any]:
         for timed in done.contenders[1].latency:
             assert timed.speedup is not None
             speeds.setdefault(timed.batch, []).append(timed.speedup)
+        for original, timed in zip(*(each.latency for each in done.contenders), strict=True):
+            medians.setdefault(timed.batch, []).append([original.timing.p50, timed.timing.p50])
         print(model, {batch: round(each[-1], 3) for batch, each in speeds.items()}, flush=True)
     rows = []
     for batch, each in speeds.items():
-        middle = float(np.median(each))
-        spread = max(abs(speed / middle - 1) for speed in each)
-        rows.append({"batch": batch, "speedups": each, "median": middle, "spread": spread})
+        original, optimized = zip(*medians[batch], strict=True)
+        rows.append(
+            {
+                "batch": batch,
+                "speedups": each,
+                "median": float(np.median(each)),
+                "spread": spread(each),
+                "p50_ms": {"original": original, "optimized": optimized},
+                "p50_spread": {"original": spread(original), "optimized": spread(optimized)},
+            }
+        )
     return {"model": model, "runs": runs, "steady": sum(steady), "batches": rows}
+
+
+def spread(values: Sequence[float]) -> float:
+    """The largest distance from the median, relative to it."""
+    middle = float(np.median(values))
+    return max(abs(value / middle - 1) for value in values)
 
 
 def against_itself(pairs: int, folder: Path) -> dict[str, Any]:

@@ -190,16 +190,21 @@ def error_rates(content: Result) -> str:
     )
     chosen = "; ".join(f"{row['false_pass']:.1%} at {row['samples']:,} samples" for row in content["best_of_ten"])
     boot = table(
-        ["metric by bootstrap", "samples", "false pass", "covered"],
+        ["metric by bootstrap", "samples", "repeats", "false pass", "covered"],
         [
-            [row["case"], f"{row['samples']:,}", f"{row['false_pass']:.1%}", f"{row['covered']:.1%}"]
+            [
+                row["case"],
+                f"{row['samples']:,}",
+                f"{row['repeats']:,}",
+                f"{row['false_pass']:.1%}",
+                f"{row['covered']:.1%}",
+            ]
             for row in content["bootstrap"]
         ],
     )
     others = table(
         ["at its limit", "passes"], [[row["case"], f"{row['false_pass']:.1%}"] for row in content["simulated"]]
     )
-    repeats = content.get("bootstrap_repeats", content["repeats"])
     discordance = ", ".join(f"{each:.1%}" for each in content["grid"]["discordance"])
     return (
         "**Right/wrong metrics: a model exactly at the limit passes** (aim: at most 5%; exact, the worst over "
@@ -208,8 +213,8 @@ def error_rates(content: Result) -> str:
         f"({content['best_of_ten'][0]['repeats']:,} repeats).\n\n"
         f"**Power**, limit 1pt, 2% discordance (aim: 75% at 2,000 samples, and 99%):\n\n{powers}\n\n"
         f"**Coverage of the 90% interval** (exact):\n\n{covered}\n\n"
-        f"**Other metrics** at their limit ({repeats:,} repeats each):\n\n{boot}\n\n"
-        "**Clusters, limits that are a share of errors, and the gate's answers on single calls** "
+        f"**Other metrics** at their limit:\n\n{boot}\n\n"
+        "**Clusters, limits that are a share of errors, groups, and the gate's answers on single calls** "
         f"({content['simulated'][0]['repeats']:,} repeats each):\n\n{others}"
     )
 
@@ -224,12 +229,14 @@ def repeatability(content: Result) -> str:
             f"{min(row['speedups']):.2f} to {max(row['speedups']):.2f}",
             f"{row['spread']:.1%}",
             f"{content['spread_limits'][str(row['batch'])]:.0%}",
+            " / ".join(f"{row['p50_spread'][whose]:.1%}" for whose in ("original", "optimized")),
             f"{each['steady']} of {each['runs']}",
         ]
         for each in content["speeds"]
         for row in each["batches"]
     ]
-    head = ["model", "batch", "median speed-up", "range", "largest distance from the median", "aim", "steady runs"]
+    head = ["model", "batch", "median speed-up", "range", "largest distance from the median", "aim",
+            "of P50, original / optimized", "steady runs"]  # fmt: skip
     same = content["identical"]
     return (
         f"{table(head, rows)}\n\nOf {same['pairs']} comparisons of a model with itself "

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from mlpack.api.diff import made
 from mlpack.api.lookup import artifact
 from mlpack.core.arrays import load_arrays
 from mlpack.core.baseline import SCHEMA, Baseline, pack
@@ -18,6 +19,7 @@ from mlpack.errors import DataError, Tampered, UsageError
 if TYPE_CHECKING:
     import numpy as np
 
+    from mlpack.api.diff import Facts
     from mlpack.core.artifact import Stored
 
 ORIGINAL = "accuracy-baseline"
@@ -43,12 +45,16 @@ class Scored:
 
 @dataclass(frozen=True, eq=False)
 class Against:
-    """The baseline of a gate. `stored` is its artifact; None where only a file of its results is at hand."""
+    """The baseline of a gate. `stored` is its artifact; None where only a file of its results is at hand.
+
+    `made` is how it was made, as `diff` tells it; empty where the file does not say.
+    """
 
     label: str
     scored: Scored
     size_bytes: int
     stored: Stored | None
+    made: Facts
 
 
 def scored(stored: Stored, whose: str) -> Scored:
@@ -104,8 +110,16 @@ def baseline_of(stored: Stored) -> Baseline:
         part=found.part,
         value=this.accuracy.optimized,
         size_bytes=this.model.size_bytes,
+        made=_by_part(made(this)),
         kept=pack(found.kept),
     )
+
+
+def _by_part(facts: Facts) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for (part, what), value in facts.items():
+        found.setdefault(part, {})[what] = value
+    return found
 
 
 def write_baseline(stored: Stored, path: Path) -> None:
@@ -131,7 +145,7 @@ def against(word: str, store: str | Path | None) -> Against:
         return _of_file(path)
     stored = artifact(word, store)
     this = stored.artifact
-    return Against(f"{this.name}@{this.version}", scored(stored, OPTIMIZED), this.model.size_bytes, stored)
+    return Against(f"{this.name}@{this.version}", scored(stored, OPTIMIZED), this.model.size_bytes, stored, made(this))
 
 
 def _of_file(path: Path) -> Against:
@@ -150,4 +164,5 @@ def _of_file(path: Path) -> Against:
         raise UsageError(f"{path} is no baseline, or is damaged", rewrite) from error
     label = f"{found.name}@{found.version} ({path.name})"
     results = Scored(label, found.metric, found.output, found.part, kept, found.metric_sha256)
-    return Against(label, results, found.size_bytes, None)
+    told = {(part, what): value for part, values in found.made.items() for what, value in values.items()}
+    return Against(label, results, found.size_bytes, None, told)

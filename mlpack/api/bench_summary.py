@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mlpack.api.usage import usage_grid
 from mlpack.core.summary import Grid
 from mlpack.core.wording import count, interval, number, speed, times_interval
 
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
     from mlpack.api.timings import Benched, Result
     from mlpack.core.summary import Part
     from mlpack.measure.sweep import Sweep
+
+_ENDED = {
+    "precise": "they are narrow enough",
+    "launches": "as many launches as are made at most",
+    "time": "the time for more was up",
+}
 
 
 def bench_summary(done: Benched) -> Iterator[Part]:
@@ -34,6 +41,8 @@ def bench_summary(done: Benched) -> Iterator[Part]:
     for each in done.against:
         within = f" {times_interval(each.speedup_ci95)}" if each.speedup_ci95 else ""
         yield f"batch {each.batch}: {first.label} is {speed(each.speedup)}{within} as fast as {each.label}"
+    yield ""
+    yield usage_grid([(each.label, _runs_as(each), each.usage) for each in done.contenders])
     if first.components:
         yield ""
         yield f"where the time goes: {first.label} on {first.backend}, batch {first.latency[0].batch}"
@@ -46,7 +55,7 @@ def bench_summary(done: Benched) -> Iterator[Part]:
         yield Grid(("length", "P50 ms"), cells, right=("length", "P50 ms"))
     yield ""
     yield f"{count(done.threads, 'thread')}, {done.machine['cpu']}, {done.rows} rows"
-    yield f"{done.launches} launches each, in turns; intervals are over launches"
+    yield f"{done.launches} launches each, in turns; intervals are over launches: {_ENDED[done.ended]}"
 
 
 def _swept(result: Result, sweep: Sweep) -> Iterator[Part]:
@@ -76,4 +85,8 @@ def _speeds(result: Result) -> Iterator[tuple[str, ...]]:
 
 
 def _named(result: Result, index: int) -> tuple[str, str]:
-    return ("", "") if index else (result.label, f"{result.numerics} · {result.backend}")
+    return ("", "") if index else (result.label, _runs_as(result))
+
+
+def _runs_as(result: Result) -> str:
+    return f"{result.numerics} · {result.backend}"

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlpack.api.flags import AGREEMENT_LIMIT, DEFAULT_LIMIT, NO_LIMIT
+from mlpack.core.arrays import load_arrays
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
 
     from mlpack.api.prepare import Opened, Prepared
@@ -17,8 +20,8 @@ if TYPE_CHECKING:
     from mlpack.core.recipe import Recipe
     from mlpack.datasets.rows import RowDataset
     from mlpack.datasets.split import Split
-    from mlpack.engine.plan import Planned, Planner
-    from mlpack.measure.limits import Limit
+    from mlpack.engine.plan import Leaf, Planned, Planner
+    from mlpack.measure.limits import Comparison, Limit
     from mlpack.measure.metrics import Metric
 
 ASSUMED_BASELINE = 0.9
@@ -29,7 +32,9 @@ class Decision:
     """Whether the confirming rows can decide the limit, for a model that is as right as the original.
 
     `baseline` is the original's score, measured in an earlier run or assumed; `chance` that a harmless model is
-    proven, `samples_needed` for 80%. `reason` says why nothing can be told where they are None.
+    proven, `samples_needed` for 80%. `reason` says why nothing can be told where they are None. `differing` is the
+    share of answers that a harmless model is taken to change, for right/wrong metrics; `differences_from` says how
+    many candidates of an earlier run that, or the width of the interval, was measured of: 0 where it is assumed.
 
     With `clusters`, both are told for answers that change by whole clusters: `samples` then weigh as few as
     `worth`, and `chance_apart` is the chance if each sample went its own way. The truth lies between.
@@ -47,6 +52,9 @@ class Decision:
     clusters: int | None = None
     worth: int | None = None
     chance_apart: float | None = None
+    differing: float | None = None
+    differences_from: int = 0
+    percent: bool = True
 
     @property
     def enough(self) -> bool:
@@ -55,12 +63,22 @@ class Decision:
 
 
 def decision_of(
-    recipe: Recipe, limit: Limit | None, opened: Opened, prepared: Prepared | None, planner: Planner
+    recipe: Recipe,
+    limit: Limit | None,
+    opened: Opened,
+    prepared: Prepared | None,
+    planner: Planner,
+    leaves: Sequence[Leaf],
 ) -> Decision:
-    """What is known before anything runs; without a kept score the original is taken to be right in 90%."""
+    """What is known before anything runs; without kept scores the original is taken to be right in 90%.
+
+    How far a harmless model's answers are from the original's is what the candidates (`leaves`) that an earlier run
+    scored showed, the farthest of them; without any that differ, 2% of right/wrong answers are taken to change, and of
+    other metrics nothing is told.
+    """
     from mlpack.measure.limits import Limit as Parsed
-    from mlpack.measure.limits import can_decide
     from mlpack.measure.metrics import metric
+    from mlpack.measure.power import DISCORDANCE, can_decide, can_decide_by_width
 
     def undecided(reason: str, name: str | None = None, samples: int | None = None) -> Decision:
         text = None if limit is None else limit.text
@@ -81,16 +99,59 @@ def decision_of(
     name = name or "agreement"
     judged: Metric = metric(name, labels=data.labelled, output=recipe.data.output)
     limit = limit or Parsed.parse(AGREEMENT_LIMIT if name == "agreement" else DEFAULT_LIMIT)
-    if judged.kind != "proportion":
-        return undecided(f"for {name} this can only be told once it is measured", name, samples)
     measured = _known_score(recipe, prepared, planner, name)
+    # Of agreement every differing answer is harm: what an earlier candidate lost says nothing of a harmless one.
+    earlier = [] if name == "agreement" else _earlier(recipe, limit, prepared, planner, leaves)
+    if judged.kind != "proportion":
+        if measured is None or not earlier:
+            why = f"how far answers move under {name} is not known yet: after a run, plan tells it from what that kept"
+            return undecided(why, name, samples)
+        allowed = limit.absolute(measured, judged)
+        reach = max((each.drop_ci90[1] - each.drop) * math.sqrt(each.samples) for each in earlier)
+        found = can_decide_by_width(samples, allowed, reach)
+        return Decision(
+            name, limit.text, allowed, measured, True, samples, found.chance, found.samples_needed,
+            differences_from=len(earlier), percent=judged.percent,
+        )  # fmt: skip
     baseline = ASSUMED_BASELINE if measured is None else measured
     allowed = limit.absolute(baseline, judged)
-    found = can_decide(samples, allowed)
+    differing = max((each.discordant / each.samples for each in earlier), default=0.0)
+    if not differing:
+        differing, earlier = DISCORDANCE, []
     apart = Decision(
-        name, limit.text, allowed, baseline, measured is not None, samples, found.chance, found.samples_needed
-    )
+        name, limit.text, allowed, baseline, measured is not None, samples, None, None,
+        differing=differing, differences_from=len(earlier),
+    )  # fmt: skip
+    found = can_decide(samples, allowed, differing)
+    apart = replace(apart, chance=found.chance, samples_needed=found.samples_needed)
     return _by_cluster(apart, split.cluster_sizes) if len(split.cluster_sizes) else apart
+
+
+def _earlier(
+    recipe: Recipe, limit: Limit, prepared: Prepared | None, planner: Planner, leaves: Sequence[Leaf]
+) -> list[Comparison]:
+    """The candidates that hold the limit on the choosing rows, where an earlier run has scored them whole."""
+    from mlpack.engine.judge import in_part, kept, metric_of
+    from mlpack.measure.limits import compare
+
+    original = None if prepared is None else scored(recipe, planner, prepared.baseline)
+    if original is None or original.done is None:
+        return []
+    context = planner.context
+    cluster = load_arrays(original.done.file("kept.npz")).get("cluster")
+    found = []
+    for leaf in leaves:
+        planned = scored(recipe, planner, leaf.model)
+        if planned is None or planned.done is None or in_part(planned.done):
+            continue
+        if planned.done.report.metrics["nonfinite"]:
+            continue
+        told = compare(
+            metric_of(recipe, context), kept(original.done), kept(planned.done), cluster, limit, context.seed
+        )
+        if told.limit is None or told.drop <= told.limit:
+            found.append(told)
+    return found
 
 
 def _by_cluster(apart: Decision, sizes: np.ndarray) -> Decision:
@@ -99,12 +160,13 @@ def _by_cluster(apart: Decision, sizes: np.ndarray) -> Decision:
     Clusters of these sizes then tell as much as Kish's effective number of samples does (L. Kish, Survey
     Sampling, 1965).
     """
-    from mlpack.measure.limits import can_decide
+    from mlpack.measure.power import can_decide
 
     assert apart.samples is not None
     assert apart.limit is not None
     worth = int(sizes.sum()) ** 2 / int(sizes @ sizes)
-    found = can_decide(max(1, math.floor(worth)), apart.limit)
+    assert apart.differing is not None
+    found = can_decide(max(1, math.floor(worth)), apart.limit, apart.differing)
     return replace(
         apart,
         chance=found.chance,

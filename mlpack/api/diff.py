@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     from mlpack.core.artifact import Artifact, Stored
     from mlpack.core.summary import Part
+
+Facts = Mapping[tuple[str, str], Any]
+_MADE = {"artifact", "model", "lineage", "environment"}
 
 
 class Difference(Frozen):
@@ -69,12 +73,26 @@ def diff(
 
 def differences(a: Artifact, b: Artifact) -> tuple[Difference, ...]:
     """All that differs between two artifacts, in the order in which a reader asks."""
-    left, right = dict(_facts(a)), dict(_facts(b))
+    return differing(facts(a), facts(b))
+
+
+def differing(left: Facts, right: Facts) -> tuple[Difference, ...]:
+    """What differs between the facts of two artifacts."""
     return tuple(
         Difference(part=part, what=what, a=left.get((part, what)), b=right.get((part, what)))
         for part, what in dict.fromkeys([*left, *right])
         if left.get((part, what)) != right.get((part, what))
     )
+
+
+def facts(this: Artifact) -> Facts:
+    """What is compared of an artifact: values by part and name."""
+    return dict(_facts(this))
+
+
+def made(this: Artifact) -> Facts:
+    """How it was made, of these facts; what was measured of it is left out."""
+    return {(part, what): value for (part, what), value in _facts(this) if part in _MADE and what != "digest"}
 
 
 def _label(stored: Stored) -> str:

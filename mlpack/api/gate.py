@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -195,13 +196,11 @@ def _groups(old: Scored, new: Scored, text: str | None) -> list[Check]:
 
 def _changes(stored: Stored, baseline: Against) -> tuple[Change, ...]:
     """What differs in how the two were made; measured values stand in the checks."""
-    if baseline.stored is None:
-        return ()
-    from mlpack.api.diff import differences
+    from mlpack.api.diff import differing, made
 
-    made = ("artifact", "model", "lineage", "environment")
-    return tuple(
-        Change(part=each.part, what=each.what, before=each.a, after=each.b)
-        for each in differences(baseline.stored.artifact, stored.artifact)
-        if each.part in made and each.what != "digest"
-    )
+    # As a file tells it: what JSON has no word for reads the same on both sides.
+    now = {name: json.loads(json.dumps(value)) for name, value in made(stored.artifact).items()}
+    then = {name: json.loads(json.dumps(value)) for name, value in baseline.made.items()}
+    if not then:
+        return ()
+    return tuple(Change(part=each.part, what=each.what, before=each.a, after=each.b) for each in differing(then, now))

@@ -135,7 +135,7 @@ def plan_recipe(recipe: Recipe, cache: Path, reporter: Reporter, *, fresh: bool 
         measuring=tuple(_measuring(recipe, limit, prepared, planner, leaves)),
         candidates=None if any(leaf.model is None for leaf in leaves) else len(leaves),
         lacks=tuple(_lacks([opened.stage, *stages], context, disk, memory)),
-        decision=decision_of(recipe, limit, opened, prepared, planner),
+        decision=decision_of(recipe, limit, opened, prepared, planner, leaves),
         disk_bytes=disk,
         memory_bytes=memory,
     )

@@ -69,8 +69,14 @@ def _decision(this: Decision) -> Iterator[str]:
         return
     whose = "measured" if this.baseline_measured else "assumed"
     base = f"{this.metric} {number(this.baseline)}, {whose}"
-    yield f"can the data decide? Limit {this.limit_text} = {number(this.limit * 100, 3)}pt ({base})"
+    allowed = f"{number(this.limit * 100, 3)}pt" if this.percent else number(this.limit, 3)
+    yield f"can the data decide? Limit {this.limit_text} = {allowed} ({base})"
     yield f"  {count(this.samples, 'sample')} would prove a harmless model in {_share(this.chance)} of cases"
+    told = f"measured of {count(this.differences_from, 'candidate')}" if this.differences_from else "assumed"
+    if this.differing is not None:
+        yield f"  if {number(this.differing * 100, 2)}% of its answers differ from the original's ({told})"
+    else:
+        yield f"  if its answers differ from the original's as far as {told}"
     if this.clusters is not None and this.chance_apart is not None:
         yield (
             f"  if the answers of each of their {count(this.clusters, 'cluster')} change together: "

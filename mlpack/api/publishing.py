@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import mlpack
 from mlpack.api.pipeline_draft import golden_answers, pipeline_record
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mlpack.api.prepare import Prepared
     from mlpack.core.artifact import Stored
     from mlpack.core.recipe import Recipe
+    from mlpack.core.report import Report
     from mlpack.engine.cache import Done
     from mlpack.engine.context import Context
     from mlpack.engine.judge import Found
@@ -147,6 +148,16 @@ def _write_reports(folder: Path, found: Found, timed: Done | None) -> None:
             shutil.copyfile(timed.file(file), folder / f"latency-{file}")
     for done in found.winner.steps:
         (folder / f"{done.stage}.json").write_text(done.report.model_dump_json(indent=1))
+    for name, report in _diagnosis(found).items():
+        (folder / f"{name}.json").write_text(report.model_dump_json(indent=1))
+
+
+def _diagnosis(found: Found) -> dict[str, Report]:
+    """What a search measured of each layer, of the winner where it is a milder form of something."""
+    for each in (found.winner, *found.candidates):
+        if "diagnosis" in each.facts:
+            return cast("dict[str, Report]", each.facts["diagnosis"])
+    return {}
 
 
 def _write_flips(path: Path, found: Found) -> None:
@@ -156,7 +167,8 @@ def _write_flips(path: Path, found: Found) -> None:
 
     one, two = (load_arrays(done.file("kept.npz")) for done in (found.baseline_score, found.score))
     if found.comparison.errors_baseline is not None and "kept/score" in one:
-        path.write_text(json.dumps(flips(one["kept/score"], two["kept/score"], one["rows"])))
+        flipped = flips(one["kept/score"], two["kept/score"], one["rows"], one.get("names"))
+        path.write_text(json.dumps(flipped), encoding="utf-8")
 
 
 def _recipe_text(recipe: Recipe) -> str:

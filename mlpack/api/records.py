@@ -202,7 +202,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "os": platform.platform(),
         "cpu": machine.cpu_name(),
-        "gpu": None,
+        "gpu": next((device.name for device in machine.nvidia_devices()), None),
         "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES if _installed(name)},
     }
 

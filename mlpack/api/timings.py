@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from mlpack.api.usage import Usage, usage_of
 from mlpack.core.artifact import ComponentRecord, LengthRecord, Timing
 from mlpack.core.summary import Told
 
@@ -38,13 +39,14 @@ class Timed:
 class Result:
     """What was measured of one contender; of the first one also components, at the first batch size, and lengths.
 
-    `sweep` judges its batch sizes, where there are three or more.
+    `sweep` judges its batch sizes, where there are three or more; `usage` is what it takes beside time.
     """
 
     label: str
     backend: str
     numerics: str
     latency: tuple[Timed, ...]
+    usage: Usage
     components: tuple[ComponentRecord, ...] = ()
     lengths: tuple[LengthRecord, ...] = ()
     sweep: Sweep | None = None
@@ -56,6 +58,7 @@ class Result:
             "backend": self.backend,
             "numerics": self.numerics,
             "latency": [each.document() for each in self.latency],
+            "usage": asdict(self.usage),
             "components": [each.model_dump(mode="json") for each in self.components],
             "lengths": [{"length": each.length, "p50": each.optimized} for each in self.lengths],
             "sweep": None if self.sweep is None else asdict(self.sweep),
@@ -136,6 +139,7 @@ def result_of(
         backend=contender.backend,
         numerics=contender.model.numerics,
         latency=latency,
+        usage=usage_of(done.report.metrics, key),
         components=with_pipeline([ComponentRecord.model_validate(row) for row in components], parts),
         lengths=tuple(LengthRecord(length=row["length"], baseline=None, optimized=row[OPTIMIZED]) for row in by_length),
     )

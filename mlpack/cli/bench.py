@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from mlpack.cli.options import Store
-from mlpack.errors import UsageError
+from mlpack.errors import GateInconclusive, UsageError
 
 if TYPE_CHECKING:
     from mlpack.cli.screen import Screen
@@ -52,6 +52,9 @@ Seconds = Annotated[
     float | None,
     typer.Option(help="Time for one batch size in one launch (default 0.4), or for one load of a server (10)."),
 ]
+Require = Annotated[
+    Literal["steady"] | None, typer.Option(help="steady: exit 6 where other work disturbed the timing.")
+]
 Server = Annotated[
     str | None,
     typer.Option(metavar="URL", help="Measure a running server instead: http://HOST:PORT or grpc://HOST:PORT."),
@@ -88,6 +91,7 @@ def command(
     model: ServedModel = None,
     rate: Rate = None,
     clients: Clients = None,
+    require: Require = None,
     *,
     sweep: Swept = False,
     allow_pickle: AllowPickle = False,
@@ -103,7 +107,7 @@ def command(
             {
                 "MODEL": models, "--backend": backend, "--shape": shapes, "--against": against, "--threads": threads,
                 "--input": inputs, "--factory": factory, "--launches": launches, "--store": store,
-                "--allow-pickle": allow_pickle, "--sweep": sweep, "--max-p99": max_p99,
+                "--allow-pickle": allow_pickle, "--sweep": sweep, "--max-p99": max_p99, "--require": require,
             },
             "is for models that run here, not for a server",
         )  # fmt: skip
@@ -139,6 +143,8 @@ def command(
     for note in done.notes:
         screen.warn(note)
     screen.result(done.document(), done)
+    if require == "steady" and not done.steady:
+        raise GateInconclusive("the timing was disturbed: the notes say by what", "run it again on an idle machine")
 
 
 def _refuse(given: dict[str, object], why: str, hint: str = "") -> None:

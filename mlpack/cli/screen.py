@@ -7,12 +7,13 @@ import math
 import os
 import re
 import sys
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Literal, Self, TextIO
 
 from mlpack.core.summary import Facts, Grid, Told
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from rich.console import Console
@@ -106,9 +107,8 @@ class Screen:
             elif isinstance(part, Grid):
                 self.table(part.columns, part.rows, title=part.title, right=part.right)
             elif isinstance(part, Facts):
-                for name, lines in part.rows:
-                    for index, line in enumerate(lines):
-                        self.print(f"  {'' if index else name:<{part.width}}{line}")
+                for line in _wrapped(part, self.console().width):
+                    self.print(line)
             else:
                 for line in part.lines:
                     self.print(f"  {line}")
@@ -231,6 +231,22 @@ class Progress:
             if self._screen.log:
                 self._screen.log.write("warning", text)
             self._bar.console.print(f"warning: {printable(text)}", soft_wrap=True)
+
+
+def _wrapped(facts: Facts, columns: int) -> Iterator[str]:
+    """Its lines, broken between words where they would not fit so many columns; what goes on is indented further."""
+    for name, lines in facts.rows:
+        for index, line in enumerate(lines):
+            margin = f"  {'' if index else name:<{facts.width}}"
+            further = " " * (len(margin) + 2)
+            yield from wrap(
+                line,
+                columns,
+                initial_indent=margin,
+                subsequent_indent=further,
+                break_long_words=False,
+                break_on_hyphens=False,
+            ) or [margin.rstrip()]
 
 
 def is_terminal() -> bool:

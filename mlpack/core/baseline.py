@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import zlib
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -41,6 +41,9 @@ class Baseline(Frozen):
     part: str = Field(description="fingerprint of the rows, by content")
     value: float | None
     size_bytes: int
+    made: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="how it was made: values by part and name; empty in earlier versions' files"
+    )
     kept: dict[str, Packed]
 
     def arrays(self) -> dict[str, np.ndarray]:

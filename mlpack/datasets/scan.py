@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,13 +21,16 @@ _FEW_FLOATS = 100
 _OUTSIDE = 0.01
 _UNLIKE = 5
 _SHOWN = 5
+_TABLE = 2
+_UNMEASURED = "how the model behaves on other values is not measured"
 
 
 @dataclass(frozen=True, eq=False)
 class Scan:
     """Per sample: a hash of its content, its cluster and label where there are any, and each input's extremes.
 
-    `content` [n] uint64; `clusters` and `labels` [n, …] or None; `low` and `high` [n] by input name.
+    `content` [n] uint64; `clusters` and `labels` [n, …] or None; `low` and `high` [n] by input name. `columns` has the
+    extremes [2, columns] over all samples of each input that is a table of floats.
     """
 
     content: np.ndarray
@@ -35,6 +38,7 @@ class Scan:
     labels: np.ndarray | None
     low: dict[str, np.ndarray]
     high: dict[str, np.ndarray]
+    columns: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def scan(dataset: Dataset) -> Scan:
@@ -45,6 +49,7 @@ def scan(dataset: Dataset) -> Scan:
     labels: list[np.ndarray] = []
     low: dict[str, list[np.ndarray]] = {spec.name: [] for spec in dataset.inputs}
     high: dict[str, list[np.ndarray]] = {spec.name: [] for spec in dataset.inputs}
+    columns: dict[str, np.ndarray] = {}
     for batch in dataset.batches(_BATCH):
         rows.append(batch.rows)
         contents.append(content_hashes(batch))
@@ -57,6 +62,10 @@ def scan(dataset: Dataset) -> Scan:
             if flat.shape[1]:
                 low[name].append(flat.min(axis=1).astype(np.float64))
                 high[name].append(flat.max(axis=1).astype(np.float64))
+            if array.ndim == _TABLE and array.dtype.kind == "f":
+                ends = np.stack([array.min(axis=0), array.max(axis=0)])
+                before = columns.setdefault(name, ends)
+                columns[name] = np.stack([np.minimum(before[0], ends[0]), np.maximum(before[1], ends[1])])
     order = np.argsort(np.concatenate(rows), kind="stable")
     return Scan(
         content=np.concatenate(contents)[order],
@@ -64,6 +73,7 @@ def scan(dataset: Dataset) -> Scan:
         labels=np.concatenate(labels)[order] if labels else None,
         low={name: np.concatenate(each)[order] for name, each in low.items() if each},
         high={name: np.concatenate(each)[order] for name, each in high.items() if each},
+        columns=columns,
     )
 
 
@@ -145,7 +155,13 @@ def _balance(labels: np.ndarray | None) -> Iterator[str]:
 def _constant(data: Scan) -> Iterator[str]:
     for name, low in data.low.items():
         if len(low) > 1 and low.min() == data.high[name].max():
-            yield f"input {name!r} is {low[0]:g} everywhere: how the model behaves on other values is not measured"
+            yield f"input {name!r} is {low[0]:g} everywhere: {_UNMEASURED}"
+        elif len(low) > 1 and name in data.columns:
+            same = np.flatnonzero(data.columns[name][0] == data.columns[name][1])
+            if len(same):
+                shown = ", ".join(map(str, same[:_SHOWN])) + (", …" if len(same) > _SHOWN else "")
+                total = data.columns[name].shape[1]
+                yield f"{len(same)} of {total} columns of input {name!r} never change ({shown}): {_UNMEASURED}"
 
 
 def _outside(data: Scan, calibration: Scan, calibrating: np.ndarray) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mlpack.core.report import Report
@@ -33,8 +34,8 @@ def milder_forms(
 ) -> Iterator[Candidate]:
     """Each milder form of the last stage that knows some, judged; all later stages are as they were.
 
-    What the stage has to know is measured first, on this machine. `excess` is a judged candidate's drop over the
-    allowed one.
+    What the stage has to know is measured first, on this machine: each form carries it as the fact `diagnosis`.
+    `excess` is a judged candidate's drop over the allowed one.
     """
     place = _place(candidate)
     assert place is not None
@@ -44,6 +45,7 @@ def milder_forms(
     proposed = next(proposals, None)
     while proposed is not None:
         form = judge(follow(candidate, place, proposed, context))
+        form = replace(form, facts={**form.facts, "diagnosis": reports})
         yield form
         try:
             proposed = proposals.send(excess(form))

@@ -17,16 +17,15 @@ from mlpack.core.words import Frozen
 from mlpack.errors import DataError, UsageError
 from mlpack.measure import proportions
 from mlpack.measure.bootstrap import paired_drop
+from mlpack.measure.power import samples_by_width, samples_to_prove, smallest
 from mlpack.measure.scores import agreement_scores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from mlpack.measure.metrics import Metric
 
-_MOST_SAMPLES = 10**12
 _LIKELY_REACH = 2.0
-_ENOUGH_CHANCE = 0.8
 
 
 @dataclass(frozen=True)
@@ -108,20 +107,6 @@ class Comparison(Frozen):
     samples_to_prove: int | None
 
 
-@dataclass(frozen=True)
-class Decidable:
-    """Whether a number of samples can prove a model that is as right as the original."""
-
-    samples: int
-    chance: float
-    samples_needed: int
-
-    @property
-    def enough(self) -> bool:
-        """Whether a harmless model would be proven in at least 80% of cases."""
-        return self.chance >= _ENOUGH_CHANCE
-
-
 def compare(
     metric: Metric,
     original: Mapping[str, np.ndarray],
@@ -176,7 +161,7 @@ def compare(
         if wrong is not None and not clustered:
             needed = samples_to_prove(b, c, samples, allowed)
         else:
-            needed = _samples_by_width(drop, high, samples, allowed)
+            needed = samples_by_width(drop, high, samples, allowed)
     return Comparison(
         metric=metric.name, percent=metric.percent, baseline=baseline, optimized=optimized, drop=drop,
         drop_ci90=(low, high), limit=allowed, limit_text=None if limit is None else limit.text,
@@ -217,37 +202,6 @@ def _beside_its_errors(
     return drop - math.sqrt((drop - low) ** 2 + reach), drop + math.sqrt((high - drop) ** 2 + reach)
 
 
-def samples_to_prove(b: int, c: int, n: int, limit: float) -> int | None:
-    """How many samples would give `pass` if they differed as these do; None where none would.
-
-    `b`, `c`, `n` as in `proportions.tango`; the limit is absolute.
-    """
-    if (b - c) / n >= limit:
-        return None
-
-    def proven(size: int) -> bool:
-        return proportions.interval(b * size / n, c * size / n, size)[1] <= limit
-
-    return _smallest(proven)
-
-
-def can_decide(samples: int, limit: float, discordance: float = 0.02) -> Decidable:
-    """Whether this many samples would prove a harmless model.
-
-    That is one that flips this share of answers, half of them each way. The chance is that of the measured
-    drop plus its reach (Tango's, at no drop) staying inside the absolute limit, by the normal
-    approximation. `samples_needed` gives a chance of 80%.
-    """
-
-    def chance(size: int) -> float:
-        deviation = math.sqrt(discordance / size)
-        reach = proportions.interval(discordance / 2 * size, discordance / 2 * size, size)[1]
-        return NormalDist().cdf((limit - reach) / deviation)
-
-    needed = _smallest(lambda size: chance(size) >= _ENOUGH_CHANCE) if limit > 0 else None
-    return Decidable(samples, chance(samples), needed or _MOST_SAMPLES)
-
-
 def points(drop: float, comparison: Comparison) -> str:
     """A drop as people read it: in points for percent metrics, else in the metric's unit."""
     return f"{drop * 100:.2f}pt" if comparison.percent else f"{drop:.4g}"
@@ -258,7 +212,7 @@ def smallest_limit(comparison: Comparison) -> str:
     bad_end = max(0.0, comparison.drop_ci90[1])
     text = comparison.limit_text or "%"
     if text.endswith("errors") and comparison.baseline < 1:
-        tenths = _smallest(partial(_passes_with_more_errors, comparison))
+        tenths = smallest(partial(_passes_with_more_errors, comparison))
         if tenths is not None:
             return f"{tenths / 10:g}% errors"
     in_points = text.endswith(("pt", "errors")) or comparison.baseline == 0
@@ -303,24 +257,3 @@ def _samples(
     if cluster is not None and len(cluster) != samples:
         raise DataError(f"{len(cluster)} clusters for {samples} samples", "give one cluster per sample")
     return samples
-
-
-def _samples_by_width(drop: float, high: float, samples: int, limit: float) -> int | None:
-    """The same question for a bootstrap interval, whose reach shrinks with the square root of the samples."""
-    if drop >= limit:
-        return None
-    return math.ceil(samples * ((high - drop) / (limit - drop)) ** 2)
-
-
-def _smallest(enough: Callable[[int], bool]) -> int | None:
-    """The smallest number from which on `enough` holds, by doubling and halving; None where it never does."""
-    high = 1
-    while not enough(high):
-        high *= 2
-        if high > _MOST_SAMPLES:
-            return None
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high

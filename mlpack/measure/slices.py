@@ -60,9 +60,15 @@ def drops_by_group(
     return tuple(sorted(found, key=lambda each: -np.inf if each.drop is None else each.drop, reverse=True))
 
 
-def flips(original: np.ndarray, candidate: np.ndarray, rows: np.ndarray) -> dict[str, list[int]]:
-    """Row numbers of the samples that got worse and of those that got better; scores [n] of both models."""
-    return {
-        "worse": [int(row) for row in rows[original > candidate]],
-        "better": [int(row) for row in rows[candidate > original]],
-    }
+def flips(
+    original: np.ndarray, candidate: np.ndarray, rows: np.ndarray, names: np.ndarray | None = None
+) -> dict[str, list[int] | list[str]]:
+    """The samples that got worse and those that got better, by their rows; scores [n] of both models.
+
+    Where samples are files, `names` [n], also by those: `worse_files` and `better_files`.
+    """
+    worse, better = original > candidate, candidate > original
+    found: dict[str, list[int] | list[str]] = {"worse": rows[worse].tolist(), "better": rows[better].tolist()}
+    if names is not None:
+        found |= {"worse_files": names[worse].tolist(), "better_files": names[better].tolist()}
+    return found

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mlpack.reports.page import findings, wording
 from mlpack.reports.page.launches import launches
 from mlpack.reports.page.pareto import pareto
+from mlpack.reports.page.sensitivity import layers
 from mlpack.reports.page.verdict import is_percent, verdict
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def render(artifact: Artifact, timings: Mapping[str, np.ndarray], reports: Mappi
             by_batch=by_batch,
             timed=[each for each in artifact.latency if each.baseline and each.optimized],
             notes=_unique(note for each in artifact.latency for note in each.notes),
+            sensitivity=layers(artifact, reports),
             quantize=reports.get("quantize", {}).get("tables", {}),
             recipe=_yaml(artifact.recipe),
             figures=figures,

@@ -32,8 +32,9 @@ class CheckAccuracy(Stage):
     """Score a model. A check gives the model it was given and a report: facts, no verdict.
 
     `kept.npz` holds what the metric keeps of every sample, first axis samples, so that every comparison is
-    paired. `batch_spread` is the largest relative L2 difference of an output between the same samples alone and
-    in a batch: models whose answers depend on their batch mates are found by it.
+    paired, beside its row, cluster, group, and file where it is one. `batch_spread` is the largest relative L2
+    difference of an output between the same samples alone and in a batch: models whose answers depend on their batch
+    mates are found by it.
     """
 
     name: ClassVar[str] = "check_accuracy"
@@ -102,7 +103,7 @@ class CheckAccuracy(Stage):
         measured = self._metric(labels=dataset.labelled)
         hope = _Hope(measured, len(dataset))
         kept: list[dict[str, np.ndarray]] = []
-        beside: dict[str, list[np.ndarray]] = {"rows": [], "cluster": [], "group": []}
+        beside: dict[str, list[np.ndarray]] = {"rows": [], "cluster": [], "group": [], "names": []}
         nonfinite = 0
         done = 0
         # The original says nothing of threads: it gets as many as every candidate.
@@ -114,9 +115,9 @@ class CheckAccuracy(Stage):
                 nonfinite += sum(int(_nonfinite_rows(array)) for array in outputs.values())
                 kept.append(measured.keep(outputs, batch.labels))
                 beside["rows"].append(batch.rows)
-                for name in ("cluster", "group"):
+                for name in ("cluster", "group", "names"):
                     if (values := getattr(batch, name)) is not None:
-                        beside[name].append(values)
+                        beside[name].append(np.asarray(values))
                 done += len(batch)
                 job.say(f"scoring on {model.backend}", done, len(dataset))
                 hope.see(kept[-1])

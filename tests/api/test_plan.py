@@ -23,6 +23,12 @@ RECIPE = {
 }
 
 
+def int8(metric):
+    """Another graph, whose answers differ from the original's here and there."""
+    steps = ["export", {"quantize": {"numerics": "int8", "method": "dynamic"}}, {"compile": {"backend": "onnxruntime"}}]
+    return {**RECIPE, "data": {**RECIPE["data"], "metric": metric}, "steps": steps}
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """A cache in which the steps of the recipe are done and the original is scored on the choosing rows."""
@@ -37,14 +43,21 @@ def done(tmp_path_factory):
     from mlpack.engine.workers import Here
 
     folder = tmp_path_factory.mktemp("plan")
-    file = folder / "tiny.yaml"
-    file.write_text(yaml.safe_dump(RECIPE))
-    recipe = read_recipe(file, {}, {})
-    prepared = prepare(recipe, folder / "cache", Silent())
-    candidates(recipe.steps, prepared.baseline, prepared.context, Deadline(None), Here(), lambda _: True)
-    recipe, _ = settled(recipe, None, prepared)
-    scoring = recipe.accuracy.model_copy(update={"options": {**recipe.accuracy.options, "part": "choosing"}})
-    run(options_of(scoring), prepared.baseline, prepared.context)
+
+    def once(name, content, *, scored):
+        file = folder / name
+        file.write_text(yaml.safe_dump(content))
+        recipe = read_recipe(file, {}, {})
+        prepared = prepare(recipe, folder / "cache", Silent())
+        made = candidates(recipe.steps, prepared.baseline, prepared.context, Deadline(None), Here(), lambda _: True)
+        recipe, _ = settled(recipe, None, prepared)
+        scoring = recipe.accuracy.model_copy(update={"options": {**recipe.accuracy.options, "part": "choosing"}})
+        for each in (prepared.baseline, *(each.model for each in made if scored)):
+            run(options_of(scoring), each, prepared.context)
+
+    once("tiny.yaml", RECIPE, scored=False)
+    for metric in ("f1", "top1"):
+        once(f"int8-{metric}.yaml", int8(metric), scored=True)
     return folder
 
 
@@ -120,6 +133,30 @@ def test_the_measured_baseline_decides_what_the_data_can_prove(cache):
     assert found.samples_needed > 1000
     assert mlpack.plan(cache / "tiny.yaml", max_drop="5pt").decision.enough
     assert mlpack.plan(cache / "tiny.yaml", max_drop="none").decision.reason
+
+
+def test_what_earlier_candidates_changed_tells_what_the_data_can_decide(cache):
+    """Of f1 nothing is told before a run; then its width is that of the candidates that were scored."""
+    found = mlpack.plan(cache / "int8-f1.yaml", max_drop="5pt")
+    told = found.decision
+    assert (told.metric, told.differences_from, told.baseline_measured) == ("f1", 1, True)
+    assert told.samples == 480
+    assert 0 < told.chance <= 1
+    assert "as far as measured of 1 candidate" in "\n".join(map(str, found.summary()))
+    stricter = mlpack.plan(cache / "int8-f1.yaml", max_drop="2pt").decision
+    assert stricter.chance < told.chance
+    assert stricter.samples_needed > told.samples_needed
+    assert "is not known yet" in mlpack.plan(cache / "tiny.yaml", metric="f1").decision.reason
+
+
+def test_right_or_wrong_answers_differ_as_often_as_an_earlier_candidates_did(cache):
+    """Without an earlier candidate that changed any, two in a hundred are assumed, and that is said."""
+    assumed = mlpack.plan(cache / "tiny.yaml")
+    assert (assumed.decision.differing, assumed.decision.differences_from) == (0.02, 0)
+    assert "  if 2% of its answers differ from the original's (assumed)" in list(assumed.summary())
+    found = mlpack.plan(cache / "int8-top1.yaml", max_drop="3pt").decision
+    assert found.differences_from == 1
+    assert 0 < found.differing < 0.02
 
 
 def test_clusters_weigh_less_than_their_samples(cache, place):

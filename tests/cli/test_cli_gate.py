@@ -164,6 +164,34 @@ def test_a_file_stands_for_the_baseline(publish, gate, cli, place):
     assert gate(against="baseline.json", reference="tiny-mlp@1").code == 0
 
 
+def test_a_file_tells_what_has_changed(publish, gate, cli):
+    """As the artifact itself does: in its format, its options, its libraries."""
+    publish(right(0.9))
+    publish(right(0.9), target={"name": "other", "title": "another"}, environment={"python": "3.99"})
+    cli("gate", "tiny-mlp@1", "--write-baseline", "baseline.json")
+    by_file, by_artifact = (gate(against=each).document["changes"] for each in ("baseline.json", "tiny-mlp@1"))
+    assert by_file == by_artifact
+    assert ("artifact", "target") in {(each["part"], each["what"]) for each in by_file}
+    told = cli("gate", "tiny-mlp@2", "--against", "baseline.json", "--no-latency").err
+    assert "what has changed:" in told
+    assert max(map(len, told.splitlines())) <= 80
+
+
+def test_what_optimize_foretells_is_what_the_gate_answers(publish, gate):
+    from mlpack.core.summary import Facts
+    from mlpack.reports.closing import closing
+
+    cases = [(2, "1%", "pass"), (30, "1%", "likely"), (38, "0.91pt", "inconclusive")]
+    for version, (flips, limit, verdict) in enumerate(cases, start=1):
+        made = {"accuracy__verdict": verdict, "accuracy__limit_text": limit, "environment__cpu": "a CPU"}
+        stored = publish(right(0.9, flips), original=right(0.9), **made)
+        (told,) = (dict(part.rows)["gate"] for part in closing(stored) if isinstance(part, Facts))
+        named = f"tiny-mlp@{version}"
+        done = gate(reference=named, against=named)
+        assert done.document["checks"][1]["verdict"] == verdict, done.document["checks"]
+        assert f"exit {done.code}" in told[0]
+
+
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"mlpack_baseline": 1}', "\x00\xff", '{"mlpack_baseline": 99}'])
 def test_a_damaged_file_is_refused(publish, gate, place, content):
     publish(right(0.9))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -32,7 +34,7 @@ def test_bench_prints_a_table_and_components(cli, tiny):
     done = cli(*words, "--against", "./artifacts/tiny-mlp/1")
     assert done.code == 0
     assert done.out == ""
-    for part in ("P50 ms", "95% interval", "copy in", "copy out", "1 thread,", "as fast as tiny-mlp@1 (2)"):
+    for part in ("P50 ms", "95% interval", "peak RSS", "copy in", "copy out", "1 thread,", "as fast as tiny-mlp@1 (2)"):
         assert part in done.err, part
     assert widest(done.err) <= 80
     document = cli(*words, "--json").document
@@ -41,6 +43,31 @@ def test_bench_prints_a_table_and_components(cli, tiny):
         "against", "left_out",
     ]  # fmt: skip
     assert sum(each["share"] for each in document["contenders"][0]["components"]) == pytest.approx(1)
+    usage = document["contenders"][0]["usage"]
+    assert usage["peak_rss_bytes"] > 30e6
+    assert usage["device_ms"] is None, "a CPU has no clock of its own"
+
+
+@pytest.mark.slow
+def test_a_disturbed_timing_is_an_error_only_where_that_is_asked(cli, tiny):
+    """Another process takes the CPUs meanwhile: the numbers are shown all the same."""
+    words = ("bench", "tiny-mlp", "--launches", "2", "--seconds", "0.2", "--batch", "1", "--json")
+    burning = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(len(os.sched_getaffinity(0)))
+    ]
+    try:
+        disturbed = cli(*words, "--require", "steady")
+        told = cli(*words)
+    finally:
+        for each in burning:
+            each.kill()
+            each.wait()
+    assert disturbed.code == 6
+    assert disturbed.document["error"]["kind"] == "GateInconclusive"
+    assert disturbed.document["steady"] is False
+    assert disturbed.document["contenders"][0]["latency"][0]["p50"] > 0
+    assert told.code == 0
+    assert cli("bench", "--server", "http://127.0.0.1:1", "--require", "steady").code == 2
 
 
 @pytest.mark.slow

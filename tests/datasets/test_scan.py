@@ -59,6 +59,16 @@ def test_an_input_that_never_varies(told):
     assert note.startswith("input 'mask' is 1 everywhere")
 
 
+def test_columns_of_a_table_that_never_vary(told):
+    table = rows(400)
+    table[:, [1, 3]] = 0.5
+    (note,) = told(x=table, labels=np.arange(400) % 3)
+    assert note.startswith("2 of 4 columns of input 'x' never change (1, 3)")
+    images = np.repeat(rows(400)[:, :, None], 5, axis=2)
+    images[:, 0] = 0
+    assert told(x=images, labels=np.arange(400) % 3) == (), "corners of images are often black"
+
+
 def test_values_beyond_what_ranges_are_found_on(told):
     assert told(x=rows(400), calibration={"x": rows(300, seed=1) * 2}) == ()
     (note,) = told(x=rows(400), calibration={"x": rows(300, seed=1) / 2})

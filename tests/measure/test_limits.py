@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mlpack.errors import DataError, UsageError
 from mlpack.measure import limits
-from mlpack.measure.limits import Limit, can_decide, compare, judge, samples_to_prove, smallest_limit
+from mlpack.measure.limits import Limit, compare, judge, smallest_limit
 from mlpack.measure.metrics import metric
 
 TOP1 = metric("top1", labels=True, output=None)
@@ -100,20 +100,6 @@ def test_few_samples_never_pass_a_small_limit():
     assert compare(TOP1, passing, passing, None, Limit.parse("1pt"), 0).verdict == "pass"
 
 
-@given(st.integers(0, 60), st.integers(0, 60), st.floats(0.002, 0.1))
-def test_samples_to_prove_are_just_enough(b, c, limit):
-    n = 500
-    needed = samples_to_prove(b, c, n, limit)
-    if needed is None:
-        assert (b - c) / n >= limit or (limit - (b - c) / n) < 1e-6
-        return
-    scale = needed / n
-    assert limits.proportions.interval(b * scale, c * scale, needed)[1] <= limit
-    if needed > 1:
-        less = needed - 1
-        assert limits.proportions.interval(b * less / n, c * less / n, less)[1] > limit
-
-
 @given(st.integers(0, 40), st.integers(0, 40), st.sampled_from(["1%", "0.3pt", None]), st.integers(100, 900))
 def test_the_smallest_limit_passes_and_little_less_does_not(b, c, text, right):
     n = 1000
@@ -189,23 +175,6 @@ def test_rows_that_do_not_belong_together():
     flat = {"predicted": np.arange(5.0), "label": np.ones(5)}
     with pytest.raises(DataError, match="spearman of the original is nan"):
         compare(spearman, flat, flat, None, None, 0)
-
-
-def test_can_decide():
-    small, large = can_decide(200, 0.01), can_decide(20_000, 0.01)
-    assert not small.enough
-    assert large.enough
-    assert can_decide(small.samples_needed, 0.01).enough
-    assert not can_decide(small.samples_needed - 1, 0.01).enough
-    assert can_decide(2000, 0.01, discordance=0.08).chance < can_decide(2000, 0.01).chance
-
-
-def test_can_decide_foretells_what_happens():
-    rng = np.random.default_rng(5)
-    n, limit, discordance = 2000, 0.01, 0.04
-    flips = rng.multinomial(n, [discordance / 2, discordance / 2, 1 - discordance], size=1500)
-    passed = np.mean([limits.proportions.interval(b, c, n)[1] <= limit for b, c, _ in flips])
-    assert can_decide(n, limit, discordance).chance == pytest.approx(passed, abs=0.06)
 
 
 @pytest.mark.parametrize(

@@ -56,3 +56,6 @@ def test_flips_are_the_samples_that_differ(pairs):
     found = flips(before, after, rows)
     assert sorted([*found["worse"], *found["better"]]) == [int(row) for row in rows[before != after]]
     assert all(before[row // 3] and not after[row // 3] for row in found["worse"])
+    named = flips(before, after, rows, np.array([f"{row}.jpg" for row in rows]))
+    assert named["worse_files"] == [f"{row}.jpg" for row in found["worse"]]
+    assert named["better_files"] == [f"{row}.jpg" for row in found["better"]]

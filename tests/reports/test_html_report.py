@@ -196,10 +196,30 @@ def test_tables_of_the_quantizing_stage_are_shown_as_they_are(rendered):
     assert "operators of the quantized graph" not in page.text
 
 
+def test_a_search_shows_what_each_layer_costs(rendered):
+    layers = [
+        {"layer": "stem", "nodes": ["stem/Conv"], "noise": 1e-4, "share": 0.25},
+        {"layer": "head", "nodes": ["head/Gemm"], "noise": 0.01, "share": 0.75},
+    ]
+    times = [{"module": "head", "before": 0.5, "after": 0.25}]
+    reports = {
+        "measure_sensitivity": {"tables": {"layers": layers}},
+        "time_layers": {"tables": {"modules": times}},
+    }
+    made = {"method": "static", "rules": "cpu", "details": {"exclude": ["head/Gemm"]}}
+    told = rendered(reports=reports, model__quantization=made).text
+    assert "head is the most sensitive layer; 1 of 2 stays in float" in told
+    assert "head 20.0 75% 0.500 0.250 float stem 40.0 25% – – int8" in told
+    assert "Layer by layer" not in rendered(name="other").text
+
+
 def test_what_users_named_stays_text(rendered):
     page = rendered(
         timings(calls=5),
-        {"quantize": {"tables": {HOSTILE: [{HOSTILE: HOSTILE}]}}},
+        {
+            "quantize": {"tables": {HOSTILE: [{HOSTILE: HOSTILE}]}},
+            "measure_sensitivity": {"tables": {"layers": [{"layer": HOSTILE, "nodes": [], "noise": 1, "share": 1}]}},
+        },
         source__path=HOSTILE,
         candidates=[{**each, "label": HOSTILE, "why": HOSTILE, "backend": HOSTILE} for each in CANDIDATES],
         components=[{"name": HOSTILE, "p50": 1, "share": 1}],

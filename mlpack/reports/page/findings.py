@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mlpack.core.artifact import Artifact, ComponentRecord, LatencyRecord, LineageRecord
+    from mlpack.reports.page.sensitivity import Layer
 
 _NO_DIFFERENCE = "no difference in speed shown"
 
@@ -58,6 +59,13 @@ def on_components(components: Sequence[ComponentRecord]) -> str:
     """What takes the most of one request."""
     most = max(components, key=lambda each: each.share)
     return f"{most.name} takes {share(most.share)} of a request"
+
+
+def on_sensitivity(layers: Sequence[Layer]) -> str:
+    """How many layers had to stay in float, and which costs the most."""
+    floats = sum(each.floats for each in layers)
+    kept = "none stays in float" if not floats else f"{floats} of {len(layers)} stay{'s' * (floats == 1)} in float"
+    return f"{layers[0].name} is the most sensitive layer; {kept}"
 
 
 def on_lineage(lineage: Sequence[LineageRecord]) -> str:
