@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from mlpack.measure.sweep import Sweep
 
 _ENDED = {
-    "precise": "they are narrow enough",
-    "launches": "as many launches as are made at most",
+    "precise": "the intervals are narrow enough",
+    "launches": "these are the most that are made",
     "time": "the time for more was up",
 }
 
@@ -55,7 +55,8 @@ def bench_summary(done: Benched) -> Iterator[Part]:
         yield Grid(("length", "P50 ms"), cells, right=("length", "P50 ms"))
     yield ""
     yield f"{count(done.threads, 'thread')}, {done.machine['cpu']}, {done.rows} rows"
-    yield f"{done.launches} launches each, in turns; intervals are over launches: {_ENDED[done.ended]}"
+    yield f"{done.launches} launches each, in turns; intervals are over launches"
+    yield f"no more launches, since {_ENDED[done.ended]}"
 
 
 def _swept(result: Result, sweep: Sweep) -> Iterator[Part]:

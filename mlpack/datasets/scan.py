@@ -22,6 +22,8 @@ _OUTSIDE = 0.01
 _UNLIKE = 5
 _SHOWN = 5
 _TABLE = 2
+# Wide rows are mostly pixels or counts, some of which are always zero: no news to who made them.
+_MOST_COLUMNS = 32
 _UNMEASURED = "how the model behaves on other values is not measured"
 
 
@@ -30,7 +32,7 @@ class Scan:
     """Per sample: a hash of its content, its cluster and label where there are any, and each input's extremes.
 
     `content` [n] uint64; `clusters` and `labels` [n, …] or None; `low` and `high` [n] by input name. `columns` has the
-    extremes [2, columns] over all samples of each input that is a table of floats.
+    extremes [2, columns] over all samples of each input that is a table of floats with few columns.
     """
 
     content: np.ndarray
@@ -62,7 +64,7 @@ def scan(dataset: Dataset) -> Scan:
             if flat.shape[1]:
                 low[name].append(flat.min(axis=1).astype(np.float64))
                 high[name].append(flat.max(axis=1).astype(np.float64))
-            if array.ndim == _TABLE and array.dtype.kind == "f":
+            if array.ndim == _TABLE and array.dtype.kind == "f" and array.shape[1] <= _MOST_COLUMNS:
                 ends = np.stack([array.min(axis=0), array.max(axis=0)])
                 before = columns.setdefault(name, ends)
                 columns[name] = np.stack([np.minimum(before[0], ends[0]), np.maximum(before[1], ends[1])])

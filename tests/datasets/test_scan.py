@@ -67,6 +67,8 @@ def test_columns_of_a_table_that_never_vary(told):
     images = np.repeat(rows(400)[:, :, None], 5, axis=2)
     images[:, 0] = 0
     assert told(x=images, labels=np.arange(400) % 3) == (), "corners of images are often black"
+    flattened = np.hstack([rows(400), np.zeros((400, 60), np.float32)])
+    assert told(x=flattened, labels=np.arange(400) % 3) == ()
 
 
 def test_values_beyond_what_ranges_are_found_on(told):
