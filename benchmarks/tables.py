@@ -229,14 +229,12 @@ def repeatability(content: Result) -> str:
             f"{min(row['speedups']):.2f} to {max(row['speedups']):.2f}",
             f"{row['spread']:.1%}",
             f"{content['spread_limits'][str(row['batch'])]:.0%}",
-            " / ".join(f"{row['p50_spread'][whose]:.1%}" for whose in ("original", "optimized")),
             f"{each['steady']} of {each['runs']}",
         ]
         for each in content["speeds"]
         for row in each["batches"]
     ]
-    head = ["model", "batch", "median speed-up", "range", "largest distance from the median", "aim",
-            "of P50, original / optimized", "steady runs"]  # fmt: skip
+    head = ["model", "batch", "median speed-up", "range", "largest distance from the median", "aim", "steady runs"]
     same = content["identical"]
     return (
         f"{table(head, rows)}\n\nOf {same['pairs']} comparisons of a model with itself "
