@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 BATCHES = (1, 8)
 LAUNCHES = 5
 SECONDS = 0.4
+STARTS = 3
 
 
 @progress_in_notebooks
@@ -110,11 +111,14 @@ def bench(
         sizes = _sizes(contenders, sizes, fixed=batches is not None or bool(shapes))
         done = _time(contenders, context, sizes, launches, seconds)
     first, *_ = contenders
+    metrics = done.report.metrics
+    refused = metrics["refused"]
+    left_out += [f"{each.label} on {each.backend}: {refused[each.key]}" for each in contenders if each.key in refused]
     results = tuple(
         result_of(each, done, p99_ms, first=each is first, parts=_around(first, context) if each is first else {})
         for each in contenders
+        if each.key not in refused
     )
-    metrics = done.report.metrics
     return Benched(
         threads=context.threads,
         machine=machine_fingerprint(),
@@ -240,7 +244,7 @@ def _time(contenders: list[Contender], context: Context, sizes: tuple[int, ...],
 
     first, *others = contenders
     return run(
-        ProfileLatency(batches=sizes, launches=launches, seconds=seconds),
+        ProfileLatency(batches=sizes, launches=launches, seconds=seconds, starts=min(STARTS, launches)),
         first.model,
         context,
         rivals={each.key: each.model for each in others},

@@ -30,6 +30,8 @@ def bench_summary(done: Benched) -> Iterator[Part]:
     yield Grid(columns, [row for each in done.contenders for row in _latency(each)], right=columns[2:])
     if any(row.timing.p99 is None for each in done.contenders for row in each.latency):
         yield "P99 –: too few calls to carry it; --seconds raises their number"
+    yield ""
+    yield from _starts(done)
     if others and not done.against:
         speeds = ("model", "runs as", "batch", "speed", "95% interval")
         yield ""
@@ -57,6 +59,23 @@ def bench_summary(done: Benched) -> Iterator[Part]:
     yield f"{count(done.threads, 'thread')}, {done.machine['cpu']}, {done.rows} rows"
     yield f"{done.launches} launches each, in turns; intervals are over launches"
     yield f"no more launches, since {_ENDED[done.ended]}"
+
+
+def _starts(done: Benched) -> Iterator[Part]:
+    first, *others = done.contenders
+    differs = f"differs from {first.backend}" if others else ""
+    columns = ("model", "runs as", "first answer s", *([differs] if others else []))
+    rows = [
+        (*_named(each, 0), number(each.cold_start_s or 0.0, 3), *([_difference(each)] if others else []))
+        for each in done.contenders
+    ]
+    yield "cold start: a fresh process, alone, to its first answer; nothing compiled earlier is there"
+    yield Grid(columns, rows, right=columns[2:])
+
+
+def _difference(result: Result) -> str:
+    """Relative L2, of the output that differs most."""
+    return "" if result.difference is None else f"{result.difference:.1e}"
 
 
 def _swept(result: Result, sweep: Sweep) -> Iterator[Part]:

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 
 from mlpack.api.lookup import artifact, intact_model, store_folder
 from mlpack.core.user_code import is_reference
-from mlpack.errors import MissingHardware, MissingLibrary, UsageError
+from mlpack.errors import MissingHardware, MissingLibrary, StageFailed, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from mlpack.core.artifact import Stored
     from mlpack.core.backend_options import BackendOptions
-    from mlpack.core.model import Model
+    from mlpack.core.model import Format, Model
     from mlpack.core.recipe import SourceSpec
+    from mlpack.core.stage import Stage
     from mlpack.engine.context import Context
 
 EVERY = "all"
@@ -78,16 +79,17 @@ def of_artifact(
 
 
 def of_model(spec: SourceSpec, backend: str | None, context: Context) -> tuple[list[Contender], list[str]]:
-    """A model as the user would run it, and exported to ONNX for the other backends, where asked for.
+    """A model as the user would run it, and the files made of it that other backends run, where asked for.
+
+    Of all backends, one that nothing can be made for is left out, and why is told.
 
     Raises:
         ModelError: the file or factory cannot be used.
-        StageFailed: it cannot be exported.
+        StageFailed: it cannot be exported, or the backend that was asked for refuses it.
         UsageError: the backend cannot run it.
     """
     from mlpack.backends import runs
     from mlpack.engine.run import run
-    from mlpack.stages.export import Export
     from mlpack.stages.load import Load
 
     inputs = context.data.inputs if context.data else ()
@@ -95,14 +97,43 @@ def of_model(spec: SourceSpec, backend: str | None, context: Context) -> tuple[l
     eager = Contender("", _short(spec.model), source)
     if backend is None or backend == eager.backend:
         return [eager], []
-    if backend != EVERY and backend not in runs("onnx"):
-        return _on_backends(eager, backend, context)
-    exported = run(Export(), source, replace(context, baseline=source)).model
-    found, left_out = _on_backends(replace(eager, model=exported), backend, context)
-    if backend != EVERY:
-        return found, left_out
-    others = [each for each in found if (each.backend, each.model.path) != (eager.backend, source.path)]
-    return [eager, *others], left_out
+    context = replace(context, baseline=source)
+    found, left_out = [eager] if backend == EVERY else [], []
+    for name in (*runs("onnx"), *_of_torch(source)):
+        if name == backend or (backend == EVERY and name != eager.backend):
+            try:
+                more, reasons = _on_backends(_made_for(name, eager, context), name, context)
+            except (StageFailed, MissingLibrary, UsageError) as error:
+                if backend != EVERY:
+                    raise
+                more, reasons = [], [f"{eager.label} on {name}: {error.message}"]
+            found += more
+            left_out += reasons
+    return (found, left_out) if found else _on_backends(eager, backend, context)
+
+
+def _of_torch(source: Model) -> tuple[str, ...]:
+    """The backends that run a torch model, or what is made of it by torch itself."""
+    from mlpack.backends import runs
+
+    return () if source.format != "torch" else (*runs("torch"), *runs("aotinductor"), *runs("torchscript"))
+
+
+def _made_for(backend: str, eager: Contender, context: Context) -> Contender:
+    """The model in the format that this backend runs."""
+    from mlpack.backends import runs
+    from mlpack.engine.run import run
+    from mlpack.stages.compile_ahead import CompileAhead
+    from mlpack.stages.export import Export
+    from mlpack.stages.trace_module import TraceModule
+
+    stages: dict[Format, Stage] = {
+        "onnx": Export(),
+        "aotinductor": CompileAhead(numerics="fp32"),
+        "torchscript": TraceModule(numerics="fp32"),
+    }
+    stage = next((stage for made, stage in stages.items() if backend in runs(made)), None)
+    return eager if stage is None else replace(eager, model=run(stage, eager.model, context).model)
 
 
 def _short(given: str) -> str:

@@ -116,8 +116,18 @@ def _machine() -> list[Check]:
         Check(area="machine", name="ISA", status="ok", found=" ".join(machine.isa()) or platform.machine()),
         Check(area="machine", name="threads", status="ok", found=f"{usable_threads()} usable"),
         Check(area="machine", name="NVIDIA", status="ok", found=said),
+        _compiler(),
         Check(area="machine", name="torch build", status="warning" if is_odd else "ok", found=build, hint=hint),
     ]
+
+
+def _compiler() -> Check:
+    found = machine.cpp_compiler()
+    if found is None:
+        why, hint = machine.NO_CPP_COMPILER
+        told = f"none: --backend aotinductor and torch_compile are left out ({why})"
+        return Check(area="machine", name="C++ compiler", status="warning", found=told, hint=hint)
+    return Check(area="machine", name="C++ compiler", status="ok", found=found)
 
 
 def _disk() -> list[Check]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
+from mlpack.api.contenders import EVERY
+from mlpack.backends import runs
+from mlpack.core.model import Format
 from mlpack.core.recipe import DataSpec, Recipe, SourceSpec, Step
 from mlpack.engine.validate import explained
-from mlpack.errors import RecipeError, UsageError
+from mlpack.errors import RecipeError, UsageError, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,7 +45,7 @@ def recipe_of(
     """The recipe that these flags mean. Without numerics every kind that the target gains from is tried.
 
     Raises:
-        UsageError: int8 with neither data nor random calibration.
+        UsageError: int8 with neither data nor random calibration, or a backend that no artifact is made for.
     """
     blind = data.evaluation is None and data.calibration is None
     if numerics == "int8" and blind:
@@ -54,18 +58,21 @@ def recipe_of(
         quantize["calibration_method"] = calibration_method
     if ranges is not None:
         quantize["ranges"] = ranges
-    steps = [
+    steps: tuple[Step, ...] = (
         Step(stage="export"),
         Step(stage="simplify"),
         Step(stage="quantize", options=quantize, optional=True),
-        Step(stage="compile", options={"backend": backend} if backend else {}),
-    ]
+        Step(stage="compile", options={"backend": backend} if backend in runs("onnx") else {}),
+    )
+    if backend is not None and backend not in {*runs("onnx"), EVERY}:
+        steps = _by_torch(backend, numerics)
     return Recipe(
         name=name,
         source=source,
         data=data,
         target=target,
-        steps=tuple(steps),
+        steps=steps,
+        beside=_beside_onnx(numerics) if backend == EVERY and numerics in {None, "bf16"} else (),
         accuracy=Step(stage="check_accuracy", options={"batch": _EVALUATION_BATCH}),
         latency=Step(stage="profile_latency"),
         golden=Step(stage="golden"),
@@ -77,6 +84,40 @@ def recipe_of(
         threads=threads,
         seed=seed,
     )
+
+
+# The stages that make what torch itself runs, by the format of the file; the user's code is in none of them.
+_MADE_BY_TORCH: dict[Format, str] = {"aotinductor": "compile_ahead", "torchscript": "trace_module"}
+
+
+def _by_torch(backend: str, numerics: Numerics | None) -> tuple[Step, ...]:
+    """The steps whose result this backend runs.
+
+    Raises:
+        UsageError: no artifact is run by this backend, or not in these numerics.
+    """
+    made = next((stage for model_format, stage in _MADE_BY_TORCH.items() if backend in runs(model_format)), None)
+    if made is None and backend in runs("torch"):
+        raise UsageError(
+            f"{backend} runs a module with the user's code, which no artifact is",
+            "--backend aotinductor makes a file by the same compiler; mlpack bench MODEL times modules too",
+        )
+    if made is None:
+        by_torch = chain.from_iterable(runs(each) for each in _MADE_BY_TORCH)
+        raise unknown("backend", backend, (*runs("onnx"), *by_torch, EVERY))
+    if numerics not in {None, "bf16"}:
+        raise UsageError(
+            f"{backend} is given fp32 and bf16 models, not {numerics}", f"leave --{numerics} or --backend {backend} out"
+        )
+    return (
+        Step(stage=made, options={"numerics": numerics} if numerics else {}),
+        Step(stage="compile", options={"backend": backend}),
+    )
+
+
+def _beside_onnx(numerics: Numerics | None) -> tuple[tuple[Step, ...], ...]:
+    """The lists of steps that end in files of torch's own."""
+    return tuple(_by_torch(runs(model_format)[0], numerics) for model_format in _MADE_BY_TORCH)
 
 
 def with_set(recipe: Recipe, settings: Sequence[str]) -> Recipe:
@@ -107,12 +148,14 @@ def _set_one(recipe: Recipe, stage: str, option: str, value: Any) -> Recipe:
         return step.model_copy(update={"options": {**step.options, option: value}})
 
     measuring = {name: getattr(recipe, name) for name in ("accuracy", "latency", "golden")}
-    if stage not in {step.stage for step in (*recipe.steps, *measuring.values())}:
-        names = ", ".join(step.stage for step in (*recipe.steps, *measuring.values()))
+    steps = (*recipe.steps, *chain.from_iterable(recipe.beside), *measuring.values())
+    if stage not in {step.stage for step in steps}:
+        names = ", ".join(dict.fromkeys(step.stage for step in steps))
         raise UsageError(f"--set {stage}.{option}: the recipe has no step {stage!r}", f"its steps: {names}")
     return recipe.model_copy(
         update={
             "steps": tuple(changed(step) for step in recipe.steps),
+            "beside": tuple(tuple(changed(step) for step in steps) for steps in recipe.beside),
             **{name: changed(step) for name, step in measuring.items()},
         }
     )

@@ -104,13 +104,14 @@ def plan_recipe(recipe: Recipe, cache: Path, reporter: Reporter, *, fresh: bool 
     from mlpack.core.targets import load_target
     from mlpack.engine.deadline import Deadline
     from mlpack.engine.plan import Planner
-    from mlpack.engine.validate import check, options_of
+    from mlpack.engine.validate import check, lists_for, options_of
     from mlpack.measure.limits import Limit as Parsed
 
     Deadline(recipe.time_limit)
     limit = None if recipe.limit in {None, NO_LIMIT} else Parsed.parse(recipe.limit or "")
     # The metric follows from the data, which is not open yet; whether the steps hold together does not depend on it.
     stages = check(_with_metric(recipe, recipe.data.metric or "top1"), load_target(recipe.target))
+    stages += [options_of(step) for steps in recipe.beside for step in steps]
     opened = open_recipe(recipe, cache, reporter, fresh=fresh)
     first = Planner(opened.context).look_up(opened.stage, None)
     prepared = None if first.done is None else with_source(opened, recipe, first.done)
@@ -119,8 +120,10 @@ def plan_recipe(recipe: Recipe, cache: Path, reporter: Reporter, *, fresh: bool 
     context = opened.context if prepared is None else prepared.context
     planner = Planner(context)
     source = None if prepared is None else prepared.baseline
-    steps, leaves = planner.grow(recipe.steps, source)
-    later = [replace(each, depth=each.depth + 1) for each in steps]
+    lists = (recipe.steps, *recipe.beside) if source is None else lists_for(recipe, context.target, source)
+    grown = [planner.grow(steps, source) for steps in lists]
+    later = [replace(each, depth=each.depth + 1) for steps, _ in grown for each in steps]
+    leaves = [leaf for _, found in grown for leaf in found]
     planned = (first, *later)
     size = source.size_bytes if source is not None else _size_given(recipe.source.model)
     disk = None if size is None else size * _models_to_write(planned)
@@ -202,6 +205,7 @@ def _lacks(stages: list[Stage], context: Context, disk: int | None, memory: int 
         if importlib.util.find_spec(library) is None:
             users = ", ".join(dict.fromkeys(names))
             found.append(f"{library} is not installed; {users} would use it: pip install {library}")
+    found += [f"{stage.name}: {reason}" for stage in stages if (reason := stage.lacks())]
     if not context.target.here:
         found.append(f"this machine is not {context.target.title}: latency is not measured here")
     if disk is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,9 @@ class Timed:
 class Result:
     """What was measured of one contender; of the first one also components, at the first batch size, and lengths.
 
-    `sweep` judges its batch sizes, where there are three or more; `usage` is what it takes beside time.
+    `sweep` judges its batch sizes, where there are three or more; `usage` is what it takes beside time. `cold_start_s`
+    is the median of so many `starts`: from the start of a fresh process to its first answer. `difference` is the
+    largest relative L2 difference of an output to the first contender's.
     """
 
     label: str
@@ -50,6 +53,9 @@ class Result:
     components: tuple[ComponentRecord, ...] = ()
     lengths: tuple[LengthRecord, ...] = ()
     sweep: Sweep | None = None
+    cold_start_s: float | None = None
+    starts: int = 0
+    difference: float | None = None
 
     def document(self) -> dict[str, Any]:
         """As `--json` prints it."""
@@ -62,6 +68,8 @@ class Result:
             "components": [each.model_dump(mode="json") for each in self.components],
             "lengths": [{"length": each.length, "p50": each.optimized} for each in self.lengths],
             "sweep": None if self.sweep is None else asdict(self.sweep),
+            "cold_start": {"seconds": self.cold_start_s, "starts": self.starts},
+            "difference": self.difference,
         }
 
 
@@ -133,8 +141,13 @@ def result_of(
     latency = tuple(_timed(row) for row in rows)
     swept = sweep({each.batch: each.timing for each in latency}, max_p99_ms) if len(latency) >= FEWEST else None
     by_length = done.report.tables["lengths"] if first else []
+    metrics = done.report.metrics
+    seconds = metrics["starts_seconds"].get(key, [])
     return Result(
         sweep=swept,
+        cold_start_s=statistics.median(seconds) if seconds else None,
+        starts=len(seconds),
+        difference=None if first else metrics["differences"].get(key),
         label=contender.label,
         backend=contender.backend,
         numerics=contender.model.numerics,

@@ -30,6 +30,7 @@ class Wanted(TypedDict, total=False):
     where texts are cut, `skip_bad` how many unusable samples may be left out. `ranges` is the report of an earlier
     quantize stage, in place of calibration. `auto` also makes milder forms, layer by layer, of what is faster and
     misses the limit; a promise does so where nothing keeps it. After `time_limit` (`20m`) the best so far is taken.
+    `backend` names the one that will serve (`all`: also files of torch's own, which take minutes more to make).
     `smallest` takes the smallest of all inside the limit in place of the fastest.
     `factory` makes a state
     dict's module; `inputs` are specs as in `image=float32:batch,3,224,224`. `settings` are `stage.option=value`.

@@ -11,6 +11,9 @@ _FORMATS: dict[str, tuple[Format, ...]] = {
     "torch": ("torch",),
     "onnxruntime": ("onnx",),
     "openvino": ("onnx",),
+    "torch_compile": ("torch",),
+    "aotinductor": ("aotinductor",),
+    "torchscript": ("torchscript",),
 }
 
 BACKENDS: Table[Backend] = Table("backend", {name: f"mlpack.backends.{name}:BACKEND" for name in _FORMATS})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from mlpack.backends.torch import to_numpy, to_tensor
+from mlpack.backends.torch_runner import to_numpy, to_tensor
 from mlpack.core.model import TensorSpec
 from mlpack.errors import ModelError, StageFailed
 

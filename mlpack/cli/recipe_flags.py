@@ -120,8 +120,10 @@ class RecipeFlags:
         typer.Option(metavar="FILE", help="Static int8 with the ranges of an earlier run: its reports/quantize.json."),
     ] = None
     backend: Annotated[
-        str | None, typer.Option(metavar="NAME", help="onnxruntime or openvino. Default: the faster one.")
-    ] = None
+        str | None,
+        typer.Option(metavar="NAME|all", help="onnxruntime or openvino (default: the faster one); aotinductor or "
+                     "torchscript, files of torch's own; all: every one of these, which takes minutes more."),
+    ] = None  # fmt: skip
     threads: Annotated[int | None, typer.Option(min=1, help="Threads. Default: the CPUs this process may use.")] = None
     seed: Annotated[int, typer.Option(min=0, help="Seed of all that is drawn.")] = 0
     name: Annotated[

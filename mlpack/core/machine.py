@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import platform
 import shutil
 import subprocess
@@ -54,6 +55,16 @@ def cpu_microarchitecture() -> str:
 def isa() -> tuple[str, ...]:
     """The decisive instruction sets of this CPU."""
     return tuple(name for name in DECISIVE_ISA if name in cpu_features())
+
+
+NO_CPP_COMPILER = "there is no C++ compiler, which compiling for a CPU needs", "apt-get install g++"
+"""Message and hint where one is needed."""
+
+
+def cpp_compiler() -> str | None:
+    """The path of the C++ compiler: what the variable CXX names, else g++ (macOS: clang++). None: it is not there."""
+    usual = "clang++" if platform.system() == "Darwin" else "g++"
+    return shutil.which(os.environ.get("CXX") or usual)
 
 
 @functools.cache

@@ -76,6 +76,9 @@ class Recipe(Frozen):
     data: DataSpec = DataSpec()
     target: str = "cpu"
     steps: tuple[Step, ...]
+    beside: tuple[tuple[Step, ...], ...] = Field(
+        default=(), description="other lists of steps, whose candidates compete with those of `steps`"
+    )
     accuracy: Step
     latency: Step
     golden: Step

@@ -166,6 +166,10 @@ class Stage(Frozen):
         del target
         return None
 
+    def lacks(self) -> str | None:
+        """What this machine lacks that a run would need, or None; libraries are asked for by `libraries`."""
+        return None
+
     def propose(self, model: Model, target: Target) -> tuple[Stage, ...]:
         """The concrete stages to try in place of this one, given the model it would get."""
         del model, target

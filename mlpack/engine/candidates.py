@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from mlpack.core.wording import count
 from mlpack.engine.run import run
 from mlpack.engine.validate import check_takes, options_of, stage_of
 from mlpack.engine.workers import Place, Task, work_off
-from mlpack.errors import MlpackError, StageFailed, UsageError
+from mlpack.errors import MissingLibrary, MlpackError, StageFailed, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Future
 
     from mlpack.core.model import Model, Quantization
@@ -64,14 +65,14 @@ def _told(made: Quantization) -> list[str]:
 
 
 def candidates(
-    steps: tuple[Step, ...],
+    lists: Sequence[tuple[Step, ...]],
     model: Model,
     context: Context,
     deadline: Deadline,
     workers: Workers,
     wanted: Callable[[Candidate], bool],
 ) -> list[Candidate]:
-    """All candidates of these steps from this model, in the order in which they are proposed.
+    """All candidates of these lists of steps from this model, in the order in which they are proposed.
 
     A stage that fails on one of several ways makes a lost candidate; a stage that fails on the only way there
     is raises. Once the deadline is over no more are made than the first that is wanted, where there is none yet.
@@ -81,7 +82,7 @@ def candidates(
     """
     tree = _Tree(context)
     work_off(
-        tree.ways((), Candidate(model), steps),
+        chain.from_iterable(tree.ways((at,), Candidate(model), steps) for at, steps in enumerate(lists)),
         tree.grow,
         lambda: deadline.over() and any(wanted(each) for each in tree.found.values()),
         workers,
@@ -143,7 +144,7 @@ class _Tree:
         candidate, rest = self._open.pop(place)
         try:
             done = ran.result()
-        except StageFailed as error:
+        except (StageFailed, MissingLibrary) as error:
             self.found[place] = _failed(candidate, task.stage, error)
             return
         yield from self.ways(place, _after(candidate, done), rest)

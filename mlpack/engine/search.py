@@ -14,6 +14,7 @@ from mlpack.engine.fewer_threads import with_fewer_threads
 from mlpack.engine.judge import Found, Judge, safe
 from mlpack.engine.relent import milder_forms
 from mlpack.engine.screening import DOUBT, pace, ranking, screened
+from mlpack.engine.validate import lists_for
 from mlpack.engine.workers import Place, Task, work_off
 from mlpack.errors import GateFailed
 from mlpack.measure.limits import smallest_limit
@@ -45,7 +46,8 @@ def search(recipe: Recipe, limit: Limit | None, context: Context, deadline: Dead
     """
     assert context.baseline is not None
     judge = Judge(recipe, limit, context)
-    tried = candidates(recipe.steps, context.baseline, context, deadline, workers, partial(_wanted, recipe))
+    lists = lists_for(recipe, context.target, context.baseline)
+    tried = candidates(lists, context.baseline, context, deadline, workers, partial(_wanted, recipe))
     tried = _judged(tried, judge, deadline, workers)
     lossy = [at for at, each in enumerate(tried) if judge.lossy(each)] if judge.relents(tried) else []
     tried = screened(tried, recipe, context, also=lossy)

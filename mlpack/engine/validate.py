@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
 
-from mlpack.core.model import Format
+from mlpack.core.model import Format, Model
 from mlpack.core.recipe import Recipe, Step
 from mlpack.core.stage import Stage
 from mlpack.core.target import Target
@@ -62,17 +62,16 @@ def _fields_at(kind: type[BaseModel], place: tuple[int | str, ...]) -> list[str]
 
 
 def check(recipe: Recipe, target: Target) -> list[Stage]:
-    """All stages of a recipe, once spelling, formats along the list and the target's abilities hold.
+    """The stages of a recipe's steps, once spelling, formats along each list and the target's abilities hold.
+
+    Lists beside the steps are for some targets only: on the others they are left out.
 
     Raises:
         RecipeError: a step is unknown, takes a format that the step before it does not give, or has options of which
             some would be ignored.
         UnsupportedNumerics: the target lacks what a step asks for.
     """
-    stages = [options_of(step) for step in recipe.steps]
-    if not any(stage.chooses_backend for stage in stages):
-        choosing = [name for name in STAGES.names() if STAGES[name].chooses_backend]
-        raise RecipeError("no step says which backend runs the model", f"end the steps with {' or '.join(choosing)}")
+    stages, *_ = [_chained(steps) for steps in (recipe.steps, *recipe.beside)]
     for stage in (*stages, options_of(recipe.accuracy), options_of(recipe.latency)):
         clash = stage.clash()
         if clash:
@@ -80,12 +79,31 @@ def check(recipe: Recipe, target: Target) -> list[Stage]:
         reason = stage.refusal(target)
         if reason:
             raise UnsupportedNumerics(f"{stage.name}: {reason}", f"mlpack targets {target.name}")
+    return stages
+
+
+def _chained(steps: tuple[Step, ...]) -> list[Stage]:
+    """The stages of a list of steps, each of which takes what the one before gives."""
+    stages = [options_of(step) for step in steps]
+    if not any(stage.chooses_backend for stage in stages):
+        choosing = [name for name in STAGES.names() if STAGES[name].chooses_backend]
+        raise RecipeError("no step says which backend runs the model", f"end the steps with {' or '.join(choosing)}")
     given: Format | None = None
     for stage in stages:
         if given is not None:
             check_takes(stage, given)
         given = stage.gives or given
     return stages
+
+
+def lists_for(recipe: Recipe, target: Target, baseline: Model) -> list[tuple[Step, ...]]:
+    """The recipe's steps, and of the lists beside them those that this target and this model are for."""
+    return [recipe.steps, *(steps for steps in recipe.beside if _fits(steps, target, baseline))]
+
+
+def _fits(steps: tuple[Step, ...], target: Target, baseline: Model) -> bool:
+    stages = [options_of(step) for step in steps]
+    return baseline.format in stages[0].accepts and not any(stage.refusal(target) for stage in stages)
 
 
 def check_takes(stage: Stage, given: Format) -> None:

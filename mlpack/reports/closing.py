@@ -202,6 +202,7 @@ def _next(this: Artifact, path: Path) -> Iterator[str]:
     if this.target.get("kind") == "cuda" and not this.target.get("here"):
         yield f"sh {_near(path)}/build-engine.sh    (on {this.target['name']}, in that folder)"
     yield f"mlpack bench {name}{flag}"
-    yield f"mlpack package {name} --runtime triton{force}{flag}"
+    if this.model.format == "onnx":
+        yield f"mlpack package {name} --runtime triton{force}{flag}"
     yield f"mlpack tag {name} prod{force}{flag}"
     yield f"mlpack gate {this.name} --against {this.name}@prod{flag}    (in CI, from the next version on)"

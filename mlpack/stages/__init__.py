@@ -12,6 +12,8 @@ STAGES: Table[type[Stage]] = Table(
         "export": "mlpack.stages.export:Export",
         "simplify": "mlpack.stages.simplify:Simplify",
         "quantize": "mlpack.stages.quantize:Quantize",
+        "compile_ahead": "mlpack.stages.compile_ahead:CompileAhead",
+        "trace_module": "mlpack.stages.trace_module:TraceModule",
         "compile": "mlpack.stages.compile:Compile",
         "check_accuracy": "mlpack.stages.check_accuracy:CheckAccuracy",
         "golden": "mlpack.stages.golden:Golden",

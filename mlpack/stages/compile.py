@@ -28,8 +28,8 @@ class Compile(Stage):
     """
 
     name: ClassVar[str] = "compile"
-    accepts: ClassVar[tuple[Format, ...]] = ("onnx",)
-    libraries: ClassVar[tuple[str, ...]] = ("onnxruntime", "openvino")
+    accepts: ClassVar[tuple[Format, ...]] = ("onnx", "aotinductor", "torchscript")
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "onnxruntime", "openvino")
     code: ClassVar[tuple[str, ...]] = ("mlpack.stages.samples",)
     keyed_by_threads: ClassVar[bool] = True
     chooses_backend: ClassVar[bool] = True
@@ -61,6 +61,11 @@ class Compile(Stage):
             UsageError: the backend that was asked for cannot run it.
         """
         names = runs(model.format) if self.backend == "auto" else (self.backend,)
+        if self.backend != "auto" and self.backend not in runs(model.format):
+            raise UsageError(
+                f"{self.backend} does not run {model.format} models",
+                f"one of {', '.join(runs(model.format))}, or leave the backend out",
+            )
         refusals = {}
         proposed = []
         for name in names:

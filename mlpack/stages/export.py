@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from mlpack.core.backend_options import BackendOptions
 from mlpack.core.model import Model, TensorSpec
 from mlpack.core.report import Report
 from mlpack.core.stage import Outcome, Stage
-from mlpack.errors import ModelError, StageFailed
+from mlpack.errors import ModelError
 from mlpack.stages.torch_imports import imports_of
 
 if TYPE_CHECKING:
@@ -45,8 +44,8 @@ class Export(Stage):
     gives: ClassVar[Format | None] = "onnx"
     libraries: ClassVar[tuple[str, ...]] = ("torch", "onnx", "onnxscript", "onnxruntime")
     code: ClassVar[tuple[str, ...]] = (
-        "mlpack.stages.samples", "mlpack.stages.export_recurrent", "mlpack.backends.torch",
-        "mlpack.backends.torch_loader", "mlpack.backends.torch_modes",
+        "mlpack.stages.samples", "mlpack.stages.same_answers", "mlpack.stages.export_recurrent",
+        "mlpack.backends.torch", "mlpack.backends.torch_loader", "mlpack.backends.torch_modes",
     )  # fmt: skip
     keyed_by_target: ClassVar[bool] = False
 
@@ -76,7 +75,7 @@ class Export(Stage):
                 "the model computes in bfloat16, which runtimes do not take as it is",
                 "export it from model.float(): --bf16 narrows it again where that gains",
             )
-        from mlpack.stages import samples
+        from mlpack.stages import same_answers, samples
 
         example, kind = samples.rows(model, job, "calibration", _VERIFIED_ROWS)
         job.say("exporting to ONNX")
@@ -94,7 +93,11 @@ class Export(Stage):
         )
         _save(proto, exported.entry_path)
         job.say("verifying the ONNX file against the original")
-        worst = _verify(model, exported, example, job, self.tolerance)
+        hint = (
+            "the exporter mistranslates an operation of this model; try --set export.opset=18, or simplify the "
+            "forward() around that output"
+        )
+        worst = same_answers.differences(model, exported, "onnxruntime", example, job, (self.tolerance, hint))
         return Outcome(
             model=exported,
             report=Report(metrics={"nodes": len(proto.graph.node), "verified_on": kind, "differences": worst}),
@@ -106,7 +109,8 @@ def _export(model: Model, example: dict[str, np.ndarray], opset: int, out: Path)
     import onnx
     import torch
 
-    from mlpack.backends.torch import load_exported, load_module, to_tensor
+    from mlpack.backends.torch import load_exported, load_module
+    from mlpack.backends.torch_runner import to_tensor
     from mlpack.stages.export_recurrent import whole_recurrent_layers
 
     arguments = tuple(to_tensor(example[spec.name]) for spec in model.inputs)
@@ -243,32 +247,3 @@ def _specs(values: Any, originals: tuple[TensorSpec, ...]) -> tuple[TensorSpec, 
                     written.dim_value = dim
         specs.append(TensorSpec(name=value.name, dtype=dtype, dims=tuple(dims)))
     return tuple(specs)
-
-
-def _verify(
-    original: Model, exported: Model, example: dict[str, np.ndarray], job: Job, tolerance: float
-) -> dict[str, float]:
-    from mlpack.stages.samples import difference
-
-    count = len(next(iter(example.values()))) if example else 1
-    sizes = [1, count] if original.dynamic_batch and count > 1 else [count]
-    options = BackendOptions(threads=job.threads)
-    worst: dict[str, float] = {}
-    with (
-        job.backend("torch").open(original, job.target, options) as reference,
-        job.backend("onnxruntime").open(exported, job.target, options) as candidate,
-    ):
-        for size in sizes:
-            rows = {name: array[:size] for name, array in example.items()}
-            expected, got = reference(rows), candidate(rows)
-            for name, array in expected.items():
-                largest, relative = difference(array, got[name])
-                worst[name] = max(worst.get(name, 0.0), relative)
-                if not relative <= tolerance:
-                    raise StageFailed(
-                        f"the exported file differs from the original in output {name!r} at batch {size}: "
-                        f"relative difference {relative:.2g}, largest {largest:.2g} (allowed {tolerance:g})",
-                        "the exporter mistranslates an operation of this model; try --set export.opset=18, or "
-                        "simplify the forward() around that output",
-                    )
-    return worst

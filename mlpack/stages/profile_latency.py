@@ -13,6 +13,7 @@ from mlpack.core.arrays import save_arrays
 from mlpack.core.model import Model
 from mlpack.core.report import Report
 from mlpack.core.stage import Outcome, Stage
+from mlpack.stages.cold_start import Starts, cold_starts
 from mlpack.stages.components import by_module
 from mlpack.stages.turns import Turns
 
@@ -47,13 +48,14 @@ class ProfileLatency(Stage):
     """
 
     name: ClassVar[str] = "profile_latency"
-    accepts: ClassVar[tuple[Format, ...]] = ("torch", "onnx", "openvino", "tensorrt")
+    accepts: ClassVar[tuple[Format, ...]] = ("torch", "onnx", "openvino", "tensorrt", "aotinductor", "torchscript")
     timing: ClassVar[bool] = True
     code: ClassVar[tuple[str, ...]] = (
         "mlpack.measure.launches",
         "mlpack.measure.clock",
         "mlpack.measure.telemetry",
         "mlpack.stages.turns",
+        "mlpack.stages.cold_start",
         "mlpack.stages.components",
         "mlpack.stages.lengths",
     )
@@ -65,6 +67,9 @@ class ProfileLatency(Stage):
     precision: float = Field(default=0.05, gt=0, description="relative half-width of an interval that is narrow enough")
     time_limit: float = Field(default=30, gt=0, description="seconds after which no further launches begin")
     seconds: float = Field(default=0.4, gt=0, description="time spent on one batch size in one launch")
+    starts: int = Field(
+        default=0, ge=0, description="cold starts of each contender, alone; what cannot be started is left out"
+    )
     components: bool = Field(default=True, description="split one request into its components")
 
     def reads(self) -> tuple[Part, ...]:
@@ -87,8 +92,11 @@ class ProfileLatency(Stage):
         different = lengths.samples_by_length(model, job) if self.components else {}
         if different:
             lengths.save(job.out / _LENGTHS, different)
+        contenders = {OPTIMIZED: model, **job.rivals}
+        with timing_lock():
+            starts = cold_starts(contenders, job.out / _ROWS, job, self.starts, batches[0]) if self.starts else Starts()
         turns = Turns(
-            contenders={OPTIMIZED: model, **job.rivals},
+            contenders={label: each for label, each in contenders.items() if label not in starts.refused},
             batches=batches,
             seconds=self.seconds,
             rows=job.out / _ROWS,
@@ -121,6 +129,9 @@ class ProfileLatency(Stage):
             "clocks_moved": turns.clocks_moved,
             "slowed": sorted(turns.slowed),
             "telemetry": turns.telemetry,
+            "starts_seconds": starts.seconds,
+            "differences": starts.differences,
+            "refused": starts.refused,
             "device_ms": {label: each["device_ms"] for label, each in turns.parts.items()},
             "half_width": _half_width(latency),
             "rows": kind,

@@ -23,6 +23,8 @@ _HARMLESS = ("torch", "torchaudio", "torchvision", "transformers", "timm")
 
 def imports_of(model: Model | None) -> tuple[str, ...]:
     """What a stage imports that runs this model; nothing where it is no torch model."""
+    if model is not None and model.format in {"aotinductor", "torchscript"}:
+        return _TORCH
     if model is None or model.format != "torch":
         return ()
     loader = Loader.read(model.path)
