@@ -99,10 +99,13 @@ def of_model(spec: SourceSpec, backend: str | None, context: Context) -> tuple[l
         return [eager], []
     context = replace(context, baseline=source)
     found, left_out = [eager] if backend == EVERY else [], []
-    for name in (*runs("onnx"), *_of_torch(source)):
-        if name == backend or (backend == EVERY and name != eager.backend):
+    for made, stage in _made_of(source).items():
+        names = [name for name in runs(made) if name == backend or (backend == EVERY and name != eager.backend)]
+        for name in names:
             try:
-                more, reasons = _on_backends(_made_for(name, eager, context), name, context)
+                # The stage runs once: for a second backend its result is kept.
+                model = source if stage is None else run(stage, source, context).model
+                more, reasons = _on_backends(replace(eager, model=model), name, context)
             except (StageFailed, MissingLibrary, UsageError) as error:
                 if backend != EVERY:
                     raise
@@ -112,28 +115,20 @@ def of_model(spec: SourceSpec, backend: str | None, context: Context) -> tuple[l
     return (found, left_out) if found else _on_backends(eager, backend, context)
 
 
-def _of_torch(source: Model) -> tuple[str, ...]:
-    """The backends that run a torch model, or what is made of it by torch itself."""
-    from mlpack.backends import runs
-
-    return () if source.format != "torch" else (*runs("torch"), *runs("aotinductor"), *runs("torchscript"))
-
-
-def _made_for(backend: str, eager: Contender, context: Context) -> Contender:
-    """The model in the format that this backend runs."""
-    from mlpack.backends import runs
-    from mlpack.engine.run import run
+def _made_of(source: Model) -> dict[Format, Stage | None]:
+    """The formats that a model can be run in, each with the stage that makes it; None: it is in that format."""
     from mlpack.stages.compile_ahead import CompileAhead
     from mlpack.stages.export import Export
     from mlpack.stages.trace_module import TraceModule
 
-    stages: dict[Format, Stage] = {
+    if source.format != "torch":
+        return {source.format: None}
+    return {
         "onnx": Export(),
+        "torch": None,
         "aotinductor": CompileAhead(numerics="fp32"),
         "torchscript": TraceModule(numerics="fp32"),
     }
-    stage = next((stage for made, stage in stages.items() if backend in runs(made)), None)
-    return eager if stage is None else replace(eager, model=run(stage, eager.model, context).model)
 
 
 def _short(given: str) -> str:

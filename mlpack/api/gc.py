@@ -16,7 +16,7 @@ def gc(
     mode: Literal["remove", "list"] = "remove",
     younger_than_s: float = 3600,
 ) -> tuple[Leftover, ...]:
-    """Temporaries of dead processes, kept ranges, and cached stages that no artifact of this store refers to.
+    """Temporaries of dead processes, kept ranges, compiled code, and cached stages that no artifact here refers to.
 
     What was finished within the last `younger_than_s` seconds stay: a run may be using them. What a run that
     missed its limit has kept counts as unreferenced: it would have to be done again.

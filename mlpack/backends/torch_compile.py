@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sysconfig
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ import torch
 from mlpack.backends.torch_loader import load_module
 from mlpack.backends.torch_runner import TensorRunner, one_line, threads
 from mlpack.core.machine import NO_CPP_COMPILER, cpp_compiler
-from mlpack.core.settings import load_settings
+from mlpack.core.settings import COMPILED, load_settings
 from mlpack.errors import MissingHardware, MissingLibrary, StageFailed
 
 if TYPE_CHECKING:
@@ -43,9 +44,8 @@ class TorchCompile:
             return "torch sees no CUDA device"
         if options.precision != "float32":
             return "it compiles the module as it is, in its own precision"
-        if options.device == "cpu" and cpp_compiler() is None:
-            return NO_CPP_COMPILER[0]
-        return None
+        lacking = _lacking(options)
+        return None if lacking is None else lacking[0]
 
     @contextmanager
     def open(self, model: Model, target: Target, options: BackendOptions) -> Iterator[Runner]:
@@ -59,11 +59,11 @@ class TorchCompile:
             ModelError: the user's code raises, or the weights do not fit.
             StageFailed: the compiler refuses the module.
         """
-        if options.device == "cpu" and cpp_compiler() is None:
-            raise MissingLibrary(*NO_CPP_COMPILER)
+        if (lacking := _lacking(options)) is not None:
+            raise MissingLibrary(*lacking)
         if reason := self.refusal(model, target, options):
             raise MissingHardware(f"torch.compile cannot run this: {reason}", "try --backend torch")
-        os.environ.setdefault(_KEPT, str(load_settings(Path.cwd()).cache / "inductor"))
+        os.environ.setdefault(_KEPT, str(load_settings(Path.cwd()).cache / COMPILED))
         module = load_module(model).to(torch.device(options.device))
         with threads(options):
             # The number of threads stands in the code: as an option it is in the key that the code is kept under.
@@ -78,6 +78,17 @@ class TorchCompile:
         """Nothing: compiled kernels have no names that the profiler sees, and what lies between them would mislead."""
         del model, target, options, inputs
         return ()
+
+
+def _lacking(options: BackendOptions) -> tuple[str, str] | None:
+    """What compiling for the CPU needs and this machine lacks, and what to do about it."""
+    if options.device != "cpu":
+        return None
+    if cpp_compiler() is None:
+        return NO_CPP_COMPILER
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        return "Python's headers are not there (Python.h), which its kernels include", "apt-get install python3-dev"
+    return None
 
 
 def _refused(error: Exception, shapes: str) -> StageFailed:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mlpack.backends.torch_runner import TensorRunner, one_line, profiled, threads
+from mlpack.backends.torch_runner import TensorRunner, profiled, threads
 from mlpack.errors import MissingHardware, StageFailed
 
 if TYPE_CHECKING:
@@ -65,8 +65,10 @@ class TorchScript:
 
 
 def _refused(error: Exception, shapes: str) -> StageFailed:
+    # Before it stands where in the archive, over many lines.
+    *_, reason = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return StageFailed(
-        f"this TorchScript archive fails on {shapes}: {one_line(error)}",
+        f"this TorchScript archive fails on {shapes}: {reason}",
         "make it again with this version of torch: mlpack optimize MODEL --backend torchscript",
     )
 

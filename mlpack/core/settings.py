@@ -17,6 +17,8 @@ _PATHS = ("store", "cache")
 _REFERENCES = ("model", "factory", "data", "metric", "tokenizer", "preprocess", "target")
 _MAY_BE_BARE = {"model", "data", "tokenizer", "preprocess"}
 _LAST_RESORT_STORE = "artifacts"
+COMPILED = "compiled"
+"""The folder of the cache in which backends that compile as they open a model keep the code."""
 
 
 def user_cache() -> Path:

@@ -107,6 +107,7 @@ def start(
 
     # A backend that keeps what it has compiled finds nothing there.
     os.environ["MLPACK_CACHE"] = tempfile.mkdtemp()
+    os.environ.pop("TORCHINDUCTOR_CACHE_DIR", None)
     opened = Model.model_validate(model)
     assert opened.backend is not None
     inputs = dict(np.load(rows))

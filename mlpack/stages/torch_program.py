@@ -49,7 +49,9 @@ class Program:
         """The dims that are names, as torch.export takes them; dims of one name share one symbol."""
         names = dict.fromkeys(dim for spec in self._model.inputs for dim in spec.dims if isinstance(dim, str))
         largest = self._model.largest
-        dims = {name: torch.export.Dim(_symbol(at), min=1, max=largest.get(name)) for at, name in enumerate(names)}
+        dims = {
+            name: torch.export.Dim(_symbol(name, at), min=1, max=largest.get(name)) for at, name in enumerate(names)
+        }
         return tuple(
             {axis: dims[dim] for axis, dim in enumerate(spec.dims) if isinstance(dim, str)} or None
             for spec in self._model.inputs
@@ -67,7 +69,8 @@ class Program:
                 "entry": entry,
                 "format": model_format,
                 "backend": None,
-                "numerics": self._numerics,
+                # A module that computes in bf16 itself stays what it is.
+                "numerics": "bf16" if cast else self._model.numerics,
                 "numerics_share": round(changed, 4),
                 "quantization": cast,
             }
@@ -116,7 +119,7 @@ class _Multiplies(TorchDispatchMode):  # type: ignore[misc] # likewise
 
 
 @contextlib.contextmanager
-def refusing(what: str, hint: str) -> Iterator[None]:
+def refusing(verb: str) -> Iterator[None]:
     """A block in which torch traces or compiles: what it raises is that it refuses this model.
 
     Raises:
@@ -125,7 +128,11 @@ def refusing(what: str, hint: str) -> Iterator[None]:
     try:
         yield
     except (*REFUSALS, AttributeError, NotImplementedError) as error:
-        raise StageFailed(f"{what}: {type(error).__name__}: {one_line(error)}", hint) from error
+        raise StageFailed(
+            f"torch cannot {verb} this model: {type(error).__name__}: {one_line(error)}",
+            "control flow that depends on values has to become tensor operations (torch.where, torch.cond); "
+            "--backend onnxruntime exports in another way",
+        ) from error
 
 
 def _argument(array: np.ndarray, count: int | None) -> torch.Tensor:
@@ -134,6 +141,6 @@ def _argument(array: np.ndarray, count: int | None) -> torch.Tensor:
     return to_tensor(array if count is None else np.resize(array, (count, *array.shape[1:])))
 
 
-def _symbol(at: int) -> str:
-    """A name for a symbol: those of dims may be no names in Python."""
-    return f"dim{at}"
+def _symbol(name: str, at: int) -> str:
+    """The dim's name where it is one in Python, which torch's symbols have to be."""
+    return name if name.isidentifier() else f"dim{at}"

@@ -14,6 +14,7 @@ from mlpack.core.filesystem import (
     temporary_name,
     write_atomic,
 )
+from mlpack.core.settings import COMPILED
 from mlpack.core.words import Frozen
 from mlpack.errors import UsageError
 from mlpack.store.find import all_versions
@@ -34,7 +35,7 @@ class Leftover(Frozen):
     """Something that may go: a dead process's temporary, or cached work that no artifact refers to."""
 
     path: str
-    kind: Literal["temporary", "stage", "ranges"]
+    kind: Literal["temporary", "stage", "ranges", "compiled"]
     size_bytes: int
 
 
@@ -62,7 +63,7 @@ def remove_version(stored: Stored, *, tagged: Literal["refuse", "remove"] = "ref
 
 
 def leftovers(store: Path, cache: Path, *, younger_than_s: float) -> list[Leftover]:
-    """What may go: temporaries of dead processes, cached ranges, and cached stages that no artifact refers to.
+    """What may go: temporaries of dead processes, cached ranges, compiled code, and stages that no artifact refers to.
 
     What was touched within the last `younger_than_s` seconds stays: a run may be using it.
     """
@@ -86,6 +87,9 @@ def leftovers(store: Path, cache: Path, *, younger_than_s: float) -> list[Leftov
         for entry in sorted((cache / "ranges").glob("*"))
         if max((each.stat().st_mtime for each in entry.iterdir()), default=0) < newest
     ]
+    compiled = cache / COMPILED
+    if compiled.is_dir() and max(each.stat().st_mtime for each in (compiled, *compiled.rglob("*"))) < newest:
+        found.append(Leftover(path=str(compiled), kind="compiled", size_bytes=size_on_disk(compiled)))
     return found
 
 

@@ -10,6 +10,7 @@ import pytest
 from tiny_artifacts import make
 
 import mlpack
+from mlpack.core.machine import cpp_compiler
 from mlpack.errors import DataError, MissingHardware, ModelError, UsageError
 
 TINY = Path(__file__).parents[2] / "sample_models" / "tiny-mlp"
@@ -56,12 +57,29 @@ def test_against_is_the_other_way_round_of_the_rivals_speed(store):
 @pytest.mark.slow
 def test_a_model_is_eager_torch_and_its_export_on_all_others(place):
     done = mlpack.bench(f"{TINY}/model.py:model", backend="all", data=TINY / "eval.npz", batches=[1], **QUICK)
-    assert [(each.label, each.backend) for each in done.contenders] == [
-        ("model.py:model", "torch"), ("model.py:model", "onnxruntime"), ("model.py:model", "openvino"),
-    ]  # fmt: skip
+    backends = ["torch", "onnxruntime", "openvino", "torch_compile", "aotinductor", "torchscript"]
+    if cpp_compiler() is None:
+        backends = [name for name in backends if name not in {"torch_compile", "aotinductor"}]
+    assert [(each.label, each.backend) for each in done.contenders] == [("model.py:model", name) for name in backends]
+    assert done.contenders[0].difference is None
+    for each in done.contenders:
+        assert each.cold_start_s > 0
+        assert each.starts >= 1
+        assert each is done.contenders[0] or each.difference < 1e-4
     assert {each.numerics for each in done.contenders} == {"fp32"}
     assert done.rows == "real"
     assert done.contenders[0].components
+
+
+def test_what_a_backend_refuses_is_left_out_and_told(place):
+    zoo = Path(__file__).parents[1] / "stages" / "zoo.py"
+    done = mlpack.bench(f"{zoo}:branching", inputs=["x=float32:batch,4"], backend="all", batches=[1], **QUICK)
+    assert [each.backend for each in done.contenders] == ["torch"]
+    told = {line.partition(":branching on ")[2].partition(":")[0]: line for line in done.left_out}
+    assert set(told) == {"onnxruntime", "openvino", "torch_compile", "aotinductor", "torchscript"}
+    assert "depend" in told["onnxruntime"]
+    assert "differs from the original" in told["torchscript"]
+    assert not any("\n" in line for line in done.left_out)
 
 
 @pytest.mark.slow

@@ -121,16 +121,21 @@ def test_gc_lists_first_and_then_removes(cli, store, place):
     ranges = place / "cache" / "ranges" / "abc"
     ranges.mkdir(parents=True)
     (ranges / "all.json").write_text("[]")
+    compiled = place / "cache" / "compiled"
+    (compiled / "ab").mkdir(parents=True)
+    (compiled / "ab" / "kernel.cpp").write_text("")
     assert cli("gc", "--json").document["entries"] == []
     listed = cli("gc", "--dry-run", "--older-than", "0", "--json").document
     assert [(each["path"], each["kind"]) for each in listed["entries"]] == [
         (str(entry), "stage"),
         (str(ranges), "ranges"),
+        (str(compiled), "compiled"),
     ]
     assert entry.is_dir()
     assert cli("gc", "--older-than", "0", "--json").document["removed"] is True
     assert not entry.exists()
     assert not ranges.exists()
+    assert not compiled.exists()
 
 
 def test_a_store_of_another_place_is_named_by_flag_or_variable(cli, store, place, monkeypatch):

@@ -20,6 +20,7 @@ LONG = {}
 HEAVY = ("torch", "onnx", "onnxruntime", "openvino", "scipy", "transformers", "onnxsim", "onnxscript", "fastapi")
 # Modules whose whole purpose is one library: they are loaded by name when that library is wanted.
 NEED_A_LIBRARY = {
+    "mlpack.backends.aotinductor": "torch",
     "mlpack.backends.onnxruntime": "onnxruntime",
     "mlpack.backends.openvino": "openvino",
     "mlpack.backends.torch": "torch",
@@ -27,7 +28,10 @@ NEED_A_LIBRARY = {
     "mlpack.backends.torch_loader": "torch",
     "mlpack.backends.torch_modes": "torch",
     "mlpack.backends.torch_modules": "torch",
+    "mlpack.backends.torch_compile": "torch",
     "mlpack.backends.torch_probe": "torch",
+    "mlpack.backends.torch_runner": "torch",
+    "mlpack.backends.torchscript": "torch",
     "mlpack.quantization.bias": "onnx",
     "mlpack.quantization.calibrate": "onnx",
     "mlpack.quantization.coverage": "onnx",
@@ -44,6 +48,7 @@ NEED_A_LIBRARY = {
     "mlpack.quantization.switched": "onnx",
     "mlpack.stages.export_recurrent": "torch",
     "mlpack.stages.quantize_int8": "onnx",
+    "mlpack.stages.torch_program": "torch",
 }
 # These are copied into packages: they run beside a server's libraries, without mlpack.
 COPIED = "mlpack.runtimes.templates."

@@ -36,6 +36,8 @@ ALLOWED = {
     ("mlpack/core/installation.py", "torch"): "the distribution whose CUDA build doctor asks about",
     ("mlpack/core/model.py", "torch"): "a format of model files",
     ("mlpack/core/model.py", "openvino"): "a format of model files",
+    ("mlpack/core/model.py", "aotinductor"): "a format of model files",
+    ("mlpack/core/model.py", "torchscript"): "a format of model files",
     **{
         ("mlpack/core/loader.py", kind): "loader.json's own record of what a file was recognised as"
         for kind in (

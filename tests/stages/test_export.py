@@ -176,10 +176,9 @@ def test_a_tampered_file_is_found_out(bench, kept):
     onnx.save(proto, job.out / "model.onnx")
     tampered = exported.model_copy(update={"path": job.out})
     rows = rows_for("mlp", 6)
-    allowed = (1e-3, "a hint")
-    assert set(differences(original, exported, "onnxruntime", rows, job, allowed)) == {"output"}
+    assert set(differences(original, exported, "onnxruntime", rows, job, 1e-3)) == {"output"}
     with pytest.raises(StageFailed, match=r"output 'output' at batch 1: .* largest 0.25 ") as caught:
-        differences(original, tampered, "onnxruntime", rows, job, allowed)
+        differences(original, tampered, "onnxruntime", rows, job, 1e-3)
     assert caught.value.exit_code == 4
 
 

@@ -9,6 +9,7 @@ from doors import answers, relative, rows_for
 from mlpack.backends import BACKENDS
 from mlpack.core.backend_options import BackendOptions
 from mlpack.core.machine import cpp_compiler
+from mlpack.core.settings import COMPILED
 from mlpack.core.targets import this_machine
 from mlpack.errors import MissingHardware, StageFailed
 
@@ -29,8 +30,8 @@ def test_it_answers_as_the_module_does_and_keeps_what_it_compiled(kept, tmp_path
         for count in (1, 2, 7):
             rows = rows_for("mlp", count, seed=count)
             assert relative(answers(model, rows, "torch")["output"], runner(rows)["output"]) < 1e-5
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "inductor")
-    assert list((tmp_path / "inductor").rglob("*.cpp"))
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / COMPILED)
+    assert list((tmp_path / COMPILED).rglob("*.cpp"))
 
 
 @needs_compiler
