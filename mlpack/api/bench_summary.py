@@ -30,8 +30,9 @@ def bench_summary(done: Benched) -> Iterator[Part]:
     yield Grid(columns, [row for each in done.contenders for row in _latency(each)], right=columns[2:])
     if any(row.timing.p99 is None for each in done.contenders for row in each.latency):
         yield "P99 –: too few calls to carry it; --seconds raises their number"
-    yield ""
-    yield from _starts(done)
+    if first.cold_start_s is not None:
+        yield ""
+        yield from _starts(done)
     if others and not done.against:
         speeds = ("model", "runs as", "batch", "speed", "95% interval")
         yield ""

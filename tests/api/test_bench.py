@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -71,13 +72,16 @@ def test_a_model_is_eager_torch_and_its_export_on_all_others(place):
     assert done.contenders[0].components
 
 
-def test_what_a_backend_refuses_is_left_out_and_told(place):
+@pytest.mark.slow
+def test_what_a_backend_refuses_is_left_out_and_told(place, monkeypatch):
+    monkeypatch.setenv("CXX", shutil.which("false"))
     zoo = Path(__file__).parents[1] / "stages" / "zoo.py"
     done = mlpack.bench(f"{zoo}:branching", inputs=["x=float32:batch,4"], backend="all", batches=[1], **QUICK)
     assert [each.backend for each in done.contenders] == ["torch"]
     told = {line.partition(":branching on ")[2].partition(":")[0]: line for line in done.left_out}
     assert set(told) == {"onnxruntime", "openvino", "torch_compile", "aotinductor", "torchscript"}
     assert "depend" in told["onnxruntime"]
+    assert "torch.compile refuses this model on x [1, 4]" in told["torch_compile"]
     assert "differs from the original" in told["torchscript"]
     assert not any("\n" in line for line in done.left_out)
 

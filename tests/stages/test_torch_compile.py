@@ -1,4 +1,4 @@
-"""torch.compile runs the user's module: what it compiled is kept in mlpack's cache, and graph breaks are told."""
+"""torch.compile runs the user's module: what it compiled is kept in mlpack's cache, graph breaks are gone around."""
 
 import os
 
@@ -11,7 +11,7 @@ from mlpack.core.backend_options import BackendOptions
 from mlpack.core.machine import cpp_compiler
 from mlpack.core.settings import COMPILED
 from mlpack.core.targets import this_machine
-from mlpack.errors import MissingHardware, StageFailed
+from mlpack.errors import MissingHardware
 
 HERE = this_machine()
 BACKEND = BACKENDS["torch_compile"]
@@ -34,16 +34,15 @@ def test_it_answers_as_the_module_does_and_keeps_what_it_compiled(kept, tmp_path
     assert list((tmp_path / COMPILED).rglob("*.cpp"))
 
 
+@pytest.mark.slow
 @needs_compiler
-def test_a_graph_break_is_a_failed_stage(kept, tmp_path, monkeypatch):
+def test_a_graph_break_is_gone_around(kept, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    with (
-        BACKEND.open(kept.factory("branching"), HERE, BackendOptions(threads=1)) as runner,
-        pytest.raises(StageFailed, match=r"torch.compile refuses this model on x \[2, 4\]") as caught,
-    ):
-        runner({"x": np.ones((2, 4), np.float32)})
-    assert "\n" not in caught.value.message
-    assert "--backend torch" in caught.value.hint
+    model = kept.factory("branching")
+    with BACKEND.open(model, HERE, BackendOptions(threads=1)) as runner:
+        for sign in (1, -1):
+            rows = {"x": np.full((2, 4), sign, np.float32)}
+            assert relative(answers(model, rows, "torch")["output"], runner(rows)["output"]) < 1e-5
 
 
 def test_what_it_cannot_run_is_refused(kept):
