@@ -70,7 +70,7 @@ def _starts(done: Benched) -> Iterator[Part]:
         (*_named(each, 0), number(each.cold_start_s or 0.0, 3), *([_difference(each)] if others else []))
         for each in done.contenders
     ]
-    yield "cold start: a fresh process, alone, to its first answer; nothing compiled earlier is there"
+    yield "cold start: from a fresh process, nothing compiled yet, to its first answer"
     yield Grid(columns, rows, right=columns[2:])
 
 
