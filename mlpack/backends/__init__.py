@@ -14,6 +14,7 @@ _FORMATS: dict[str, tuple[Format, ...]] = {
     "torch_compile": ("torch",),
     "aotinductor": ("aotinductor",),
     "torchscript": ("torchscript",),
+    "tensorrt": ("tensorrt",),
 }
 
 BACKENDS: Table[Backend] = Table("backend", {name: f"mlpack.backends.{name}:BACKEND" for name in _FORMATS})

@@ -14,6 +14,7 @@ STAGES: Table[type[Stage]] = Table(
         "quantize": "mlpack.stages.quantize:Quantize",
         "compile_ahead": "mlpack.stages.compile_ahead:CompileAhead",
         "trace_module": "mlpack.stages.trace_module:TraceModule",
+        "build_engine": "mlpack.stages.build_engine:BuildEngine",
         "compile": "mlpack.stages.compile:Compile",
         "check_accuracy": "mlpack.stages.check_accuracy:CheckAccuracy",
         "golden": "mlpack.stages.golden:Golden",

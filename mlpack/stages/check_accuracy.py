@@ -38,7 +38,7 @@ class CheckAccuracy(Stage):
     """
 
     name: ClassVar[str] = "check_accuracy"
-    accepts: ClassVar[tuple[Format, ...]] = ("torch", "onnx", "openvino", "aotinductor", "torchscript")
+    accepts: ClassVar[tuple[Format, ...]] = ("torch", "onnx", "openvino", "tensorrt", "aotinductor", "torchscript")
     libraries: ClassVar[tuple[str, ...]] = ("torch", "onnxruntime", "openvino")
     code: ClassVar[tuple[str, ...]] = (
         "mlpack.stages.samples", "mlpack.measure.metrics", "mlpack.measure.scores", "mlpack.measure.user_metric",

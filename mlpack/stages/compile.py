@@ -28,7 +28,7 @@ class Compile(Stage):
     """
 
     name: ClassVar[str] = "compile"
-    accepts: ClassVar[tuple[Format, ...]] = ("onnx", "aotinductor", "torchscript")
+    accepts: ClassVar[tuple[Format, ...]] = ("onnx", "aotinductor", "torchscript", "tensorrt")
     libraries: ClassVar[tuple[str, ...]] = ("torch", "onnxruntime", "openvino")
     code: ClassVar[tuple[str, ...]] = ("mlpack.stages.samples",)
     keyed_by_threads: ClassVar[bool] = True

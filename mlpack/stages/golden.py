@@ -36,7 +36,7 @@ class Golden(Stage):
     """
 
     name: ClassVar[str] = "golden"
-    accepts: ClassVar[tuple[Format, ...]] = ("onnx", "torch", "openvino", "aotinductor", "torchscript")
+    accepts: ClassVar[tuple[Format, ...]] = ("onnx", "torch", "openvino", "tensorrt", "aotinductor", "torchscript")
     libraries: ClassVar[tuple[str, ...]] = ("torch", "onnxruntime", "openvino")
     code: ClassVar[tuple[str, ...]] = ("mlpack.stages.samples",)
     keyed_by_threads: ClassVar[bool] = True

@@ -23,6 +23,7 @@ NEED_A_LIBRARY = {
     "mlpack.backends.aotinductor": "torch",
     "mlpack.backends.onnxruntime": "onnxruntime",
     "mlpack.backends.openvino": "openvino",
+    "mlpack.backends.tensorrt": "torch",
     "mlpack.backends.torch": "torch",
     "mlpack.backends.torch_hf": "torch",
     "mlpack.backends.torch_loader": "torch",
