@@ -11,6 +11,7 @@ from typing import Literal
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from mlpack.backends.tensorrt_library import KINDS, lacking, version_of
 from mlpack.core import installation, machine
 from mlpack.core.settings import load_settings
 from mlpack.core.threads import usable_threads
@@ -117,6 +118,7 @@ def _machine() -> list[Check]:
         Check(area="machine", name="threads", status="ok", found=f"{usable_threads()} usable"),
         Check(area="machine", name="NVIDIA", status="ok", found=said),
         _compiler(),
+        _engines(),
         Check(area="machine", name="torch build", status="warning" if is_odd else "ok", found=build, hint=hint),
     ]
 
@@ -128,6 +130,19 @@ def _compiler() -> Check:
         told = f"none: --backend aotinductor and torch_compile are left out ({why})"
         return Check(area="machine", name="C++ compiler", status="warning", found=told, hint=hint)
     return Check(area="machine", name="C++ compiler", status="ok", found=found)
+
+
+def _engines() -> Check:
+    usable = [f"{kind.title} {version_of(name)}" for name, kind in KINDS.items() if lacking(name) is None]
+    if usable:
+        where = "" if machine.nvidia_devices() else "; engines are built here, and run on a card"
+        return Check(area="machine", name="TensorRT", status="ok", found=", ".join(usable) + where)
+    # What is there in another version is told; that there is none is no fault of a machine without a card.
+    errors = {name: lacking(name) for name in KINDS}
+    wrong = next((error for name, error in errors.items() if error and version_of(name)), None)
+    if wrong is not None:
+        return Check(area="machine", name="TensorRT", status="warning", found=wrong.message, hint=wrong.hint)
+    return Check(area="machine", name="TensorRT", status="ok", found="none: no engines are built here")
 
 
 def _disk() -> list[Check]:

@@ -64,7 +64,9 @@ def recipe_of(
         Step(stage="quantize", options=quantize, optional=True),
         Step(stage="compile", options={"backend": backend} if backend in runs("onnx") else {}),
     )
-    if backend is not None and backend not in {*runs("onnx"), EVERY}:
+    if backend in runs("tensorrt"):
+        steps = (*steps[:-1], Step(stage="build_engine"), Step(stage="compile", options={"backend": backend}))
+    elif backend is not None and backend not in {*runs("onnx"), EVERY}:
         steps = _by_torch(backend, numerics)
     return Recipe(
         name=name,
@@ -104,7 +106,7 @@ def _by_torch(backend: str, numerics: Numerics | None) -> tuple[Step, ...]:
         )
     if made is None:
         by_torch = chain.from_iterable(runs(each) for each in _MADE_BY_TORCH)
-        raise unknown("backend", backend, (*runs("onnx"), *by_torch, EVERY))
+        raise unknown("backend", backend, (*runs("onnx"), *runs("tensorrt"), *by_torch, EVERY))
     if numerics not in {None, "bf16"}:
         raise UsageError(
             f"{backend} is given fp32 and bf16 models, not {numerics}", f"leave --{numerics} or --backend {backend} out"

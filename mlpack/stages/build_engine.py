@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from mlpack.backends.tensorrt_library import KINDS, Name, lacking, version_of
 from mlpack.backends.tensorrt_plan import Hardware, Weights
@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from mlpack.core.target import Target
 
 _OLDEST = (7, 5)
+
+
+def _ascending(sizes: tuple[int, int, int]) -> tuple[int, int, int]:
+    if not 1 <= sizes[0] <= sizes[1] <= sizes[2]:
+        raise ValueError("smallest, usual and largest are wanted, as in [1, 8, 32]")
+    return sizes
+
+
+Sizes = Annotated[tuple[int, int, int], AfterValidator(_ascending)]
 
 
 class BuildEngine(Stage):
@@ -39,8 +48,11 @@ class BuildEngine(Stage):
     library: Literal["auto", "tensorrt", "tensorrt_rtx"] = Field(
         default="auto", description="the builder; auto: TensorRT for a card that is here, else TensorRT-RTX"
     )
-    batches: tuple[int, int, int] = Field(
+    batches: Sizes = Field(
         default=(1, 8, 32), description="smallest, usual and largest batch; the engine is tuned for the usual one"
+    )
+    dims: dict[str, Sizes] = Field(
+        default_factory=dict, description="the same for other free dims by name; else from 1 to the model's largest"
     )
     hardware: Hardware = Field(
         default="target", description="cards it runs on: the target's kind, its compute capability, all from Ampere on"
@@ -52,13 +64,6 @@ class BuildEngine(Stage):
     version_compatible: bool = Field(default=False, description="also for later runtimes of TensorRT 11")
     tf32: bool = Field(default=False, description="let float32 be multiplied in TF32, with 10 bits of mantissa")
     workspace_mib: int | None = Field(default=None, ge=1, description="most device memory for one layer, in MiB")
-
-    @field_validator("batches")
-    @classmethod
-    def _ascending(cls, batches: tuple[int, int, int]) -> tuple[int, int, int]:
-        if not 1 <= batches[0] <= batches[1] <= batches[2]:
-            raise ValueError("batches are smallest, usual and largest, as in [1, 8, 32]")
-        return batches
 
     def keyed(self) -> dict[str, Any]:
         """With the versions of the builders that there are."""

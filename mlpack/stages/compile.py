@@ -54,6 +54,12 @@ class Compile(Stage):
         """Rows to open the model on."""
         return ("calibration",)
 
+    def refusal(self, target: Target) -> str | None:
+        """An engine is opened on the card itself, and nowhere else."""
+        if self.backend in runs("tensorrt") and not target.here:
+            return f"an engine runs on the card that it is for, and {target.title} is not here"
+        return None
+
     def propose(self, model: Model, target: Target) -> tuple[Stage, ...]:
         """One stage for each backend that can run this model on this machine.
 
@@ -95,7 +101,10 @@ class Compile(Stage):
             precision = "bfloat16" if model.numerics == "bf16" else "float32"
         literal = target.kind == "cuda" and not target.here and model.numerics == "int8"
         found = BackendOptions(
-            most_threads=self.most_threads, precision=precision, graph_optimizations="off" if literal else "all"
+            most_threads=self.most_threads,
+            precision=precision,
+            graph_optimizations="off" if literal else "all",
+            device="cuda" if model.format == "tensorrt" else "cpu",
         )
         return found if threads is None else found.with_threads(threads)
 

@@ -137,32 +137,25 @@ def _keeps_numerics(types: Types, model: Model, library: Library) -> None:
 
 
 def _profile(spec: TensorSpec, model: Model, stage: BuildEngine) -> Profile:
-    """From the smallest to the largest shape. The first dim is the batch, where it is free.
+    """The smallest, the usual and the largest shape. The first dim is the batch, where it is free.
 
     Raises:
         ModelError: nobody knows how large a free dim can be.
     """
-
-    def sized(batch: int, *, smallest: bool) -> tuple[int, ...]:
-        found = []
-        for place, dim in enumerate(spec.dims):
-            if isinstance(dim, int):
-                found.append(dim)
-            elif place == 0:
-                found.append(batch)
-            elif dim in model.largest:
-                found.append(1 if smallest else model.largest[dim])
-            else:
-                raise ModelError(
-                    f"input {spec} has a free dim {dim!r} of which no largest size is known",
-                    f"give it a size: --input {spec.name}={spec.dtype}:"
-                    + ",".join("128" if each == dim else str(each) for each in spec.dims),
-                )
-        return tuple(found)
-
-    smallest, usual, largest = stage.batches
-    return Profile(
-        smallest=sized(smallest, smallest=True),
-        usual=sized(usual, smallest=False),
-        largest=sized(largest, smallest=False),
-    )
+    spans: list[tuple[int, int, int]] = []
+    for place, dim in enumerate(spec.dims):
+        if isinstance(dim, int):
+            spans.append((dim, dim, dim))
+        elif dim in stage.dims:
+            spans.append(stage.dims[dim])
+        elif place == 0:
+            spans.append(stage.batches)
+        elif dim in model.largest:
+            spans.append((1, model.largest[dim], model.largest[dim]))
+        else:
+            raise ModelError(
+                f"input {spec} has a free dim {dim!r} of which no largest size is known",
+                f"say its smallest, usual and largest: --set 'build_engine.dims={{{dim}: [1, 32, 128]}}'",
+            )
+    smallest, usual, largest = (tuple(span[at] for span in spans) for at in range(3))
+    return Profile(smallest=smallest, usual=usual, largest=largest)

@@ -107,7 +107,9 @@ def test_the_profile_spans_the_batches_and_every_free_dim(bench, graphs):
     assert (span.smallest, span.usual, span.largest) == ((1, 1), (8, 12), (32, 12))
     with pytest.raises(ModelError, match="free dim 'length' of which no largest size") as caught:
         engine(bench, free)
-    assert caught.value.hint == "give it a size: --input x=float32:batch,128"
+    assert caught.value.hint.endswith("--set 'build_engine.dims={length: [1, 32, 128]}'")
+    told = BuildEngine(library="tensorrt_rtx", dims={"length": (2, 3, 4)})
+    assert build_of(engine(bench, free, told)).profile["x"].usual == (8, 3)
     with pytest.raises(ValidationError, match="smallest, usual and largest"):
         BuildEngine(batches=(8, 1, 32))
 
