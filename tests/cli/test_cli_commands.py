@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import runpy
 from pathlib import Path
 
+import pytest
+
+TINY = Path(__file__).parents[2] / "sample_models" / "tiny-mlp"
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -178,6 +182,25 @@ def pretend_installed(monkeypatch, folder, name, version):
     record.mkdir()
     (record / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     monkeypatch.syspath_prepend(str(folder))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx_bindings") is None, reason="no wheel for this platform")
+def test_doctor_tells_which_builder_of_engines_there_is(cli, place, monkeypatch):
+    def told():
+        return next(each for each in cli("doctor", "--json").document["checks"] if each["name"] == "TensorRT")
+
+    assert told()["status"] == "ok"
+    assert told()["found"].startswith("TensorRT-RTX 1.")
+    pretend_installed(monkeypatch, place, "tensorrt_rtx_cu13_bindings", "1.2.0")
+    assert (told()["status"], told()["hint"]) == ("warning", "pip install 'mlpack-toolchain[tensorrt-rtx]'")
+
+
+def test_an_engine_is_asked_for_where_its_card_is(cli, place):
+    asked = {"cpu": "builds for NVIDIA cards", "a100": "the card that it is for", "v100": "needs compute capability"}
+    for target, said in asked.items():
+        done = cli("optimize", str(TINY / "model.py:model"), "--backend", "tensorrt", "--target", target, "--json")
+        assert (done.code, done.document["error"]["kind"]) == (2, "UnsupportedNumerics")
+        assert said in done.document["error"]["message"]
 
 
 def test_doctor_and_start_up_tell_of_the_other_project_of_our_name(cli, place, monkeypatch):
