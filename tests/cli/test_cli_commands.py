@@ -198,7 +198,9 @@ def test_doctor_tells_which_builder_of_engines_there_is(cli, place, monkeypatch)
 def test_an_engine_is_asked_for_where_its_card_is(cli, place):
     asked = {"cpu": "builds for NVIDIA cards", "a100": "the card that it is for", "v100": "needs compute capability"}
     for target, said in asked.items():
-        done = cli("optimize", str(TINY / "model.py:model"), "--backend", "tensorrt", "--target", target, "--json")
+        done = cli(
+            "optimize", str(TINY / "model.py:model"), "--fp16", "--backend", "tensorrt", "--target", target, "--json"
+        )
         assert (done.code, done.document["error"]["kind"]) == (2, "UnsupportedNumerics")
         assert said in done.document["error"]["message"]
 
