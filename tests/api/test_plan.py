@@ -53,7 +53,7 @@ def done(tmp_path_factory):
         file.write_text(yaml.safe_dump(content))
         recipe = read_recipe(file, {}, {})
         prepared = prepare(recipe, folder / "cache", Silent())
-        made = candidates(recipe.steps, prepared.baseline, prepared.context, Deadline(None), Here(), lambda _: True)
+        made = candidates((recipe.steps,), prepared.baseline, prepared.context, Deadline(None), Here(), lambda _: True)
         recipe, _ = settled(recipe, None, prepared)
         scoring = recipe.accuracy.model_copy(update={"options": {**recipe.accuracy.options, "part": "choosing"}})
         for each in (prepared.baseline, *(each.model for each in made if scored)):
