@@ -49,6 +49,10 @@ def _facts(target: Target) -> Iterator[tuple[str, str]]:
     yield "here", "yes" if target.here else "no"
     if target.compute_capability:
         yield "compute capability", target.compute_capability
+    if target.sms:
+        yield "SMs", str(target.sms)
+    if target.cores:
+        yield "cores", f"{target.cores} a socket, at most"
     if target.isa:
         yield "instruction sets", " ".join(target.isa)
     yield "numerics", " ".join(target.numerics)
@@ -57,9 +61,15 @@ def _facts(target: Target) -> Iterator[tuple[str, str]]:
         yield "memory", f"{number(target.memory_gb)} GB"
     if target.bandwidth_gb_s:
         yield "bandwidth", f"{number(target.bandwidth_gb_s, 5)} GB/s"
+    if target.cache_mib:
+        yield "last cache", f"{number(target.cache_mib)} MiB"
     for numerics, rate in target.peak.items():
         unit = "TOP/s" if numerics.startswith("int") else "TFLOP/s"
-        yield f"peak {numerics}", f"{number(rate, 5)} {unit}, dense"
+        sparse = target.sparse_peak.get(numerics)
+        also = f", {number(sparse, 5)} with 2:4 sparsity" if sparse else ""
+        yield f"peak {numerics}", f"{number(rate, 5)} {unit}, dense{also}"
+    if target.mig:
+        yield "MIG profiles", " ".join(target.mig)
     if target.note:
         yield "note", target.note
     yield "source", f"{target.source} ({target.date})"

@@ -36,6 +36,8 @@ def read_target(path: Path, known: Mapping[str, Target]) -> Target:
             wrong = unknown("target", str(extended), known)
             raise UsageError(f"{path}: extends: {wrong.message}", wrong.hint)
         base = {**known[extended].model_dump(mode="json"), **base, "here": False}
+        if "peak" in given:
+            base["sparse_peak"] = {}
     try:
         target = Target.model_validate({**base, **given})
     except ValidationError as error:

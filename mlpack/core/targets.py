@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 NVIDIA_RULES = "tensorrt-s8s8"
+_SPARSE_SINCE = 8.0
+_TENSOR_CORES = ("tf32", "fp16", "bf16", "int8", "fp8", "fp4")
 
 
 def targets() -> tuple[Target, ...]:
@@ -96,4 +98,7 @@ def _cpu(row: dict[str, Any]) -> Target:
 def _nvidia(row: dict[str, Any]) -> Target:
     described = {key: value for key, value in row.items() if key != "match"}
     is_here = any(re.fullmatch(row["match"], device.name) for device in machine.nvidia_devices())
-    return Target(kind="cuda", here=is_here, rules=NVIDIA_RULES, **described)
+    sparse = {}
+    if float(row["compute_capability"]) >= _SPARSE_SINCE:
+        sparse = {each: 2 * rate for each, rate in row["peak"].items() if each in _TENSOR_CORES}
+    return Target(kind="cuda", here=is_here, rules=NVIDIA_RULES, sparse_peak=sparse, **described)

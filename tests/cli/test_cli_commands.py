@@ -162,6 +162,10 @@ def test_targets_shows_all_and_one(cli):
     assert names[0] == "cpu"
     assert "a100" in names
     assert "624 TOP/s, dense" in cli("targets", "a100").err
+    whole = cli("targets", "a100").err
+    assert "1248 with 2:4 sparsity" in whole
+    assert "1g.5gb" in whole
+    assert cli("targets", "a100", "--json").document["targets"][0]["sms"] == 108
     wrong = cli("targets", "rtx409")
     assert wrong.code == 2
     assert "hint: did you mean 'rtx4090'?" in wrong.err

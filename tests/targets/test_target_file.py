@@ -78,3 +78,9 @@ def test_the_command_line_shows_it_and_plans_for_it(cli, place):
     (target,) = json.loads(shown.out)["targets"]
     assert (target["name"], target["memory_gb"]) == ("edge", 8)
     assert cli("targets", "nowhere.yaml").code == 2
+
+
+def test_new_rates_drop_the_sparse_ones_of_the_target_that_they_differ_from(tmp_path):
+    slower = load_target(str(described(tmp_path, "extends: a100\npeak: {fp16: 100}\nsms: 42\nmig: [1g.5gb]\n")))
+    assert (slower.peak, slower.sparse_peak, slower.sms, slower.mig) == ({"fp16": 100}, {}, 42, ("1g.5gb",))
+    assert load_target(str(described(tmp_path, "extends: a100", "same.yaml"))).sparse_peak["int8"] == 1248

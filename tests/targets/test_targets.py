@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from urllib.parse import urlsplit
 
@@ -97,3 +98,27 @@ def test_an_nvidia_row_is_here_only_where_the_driver_shows_that_device():
     shown = {device.name for device in machine.nvidia_devices()}
     if not shown:
         assert not any(target.here for target in NVIDIA)
+
+
+@pytest.mark.parametrize("target", NVIDIA, ids=lambda target: target.name)
+def test_a_card_has_its_sms_and_sparse_rates_twice_the_dense_of_its_tensor_cores(target):
+    assert target.sms > 0
+    assert target.cache_mib > 0
+    assert bool(target.sparse_peak) == (float(target.compute_capability) >= 8)
+    for numerics, rate in target.sparse_peak.items():
+        assert numerics != "fp32"
+        assert rate == 2 * target.peak[numerics]
+
+
+@pytest.mark.parametrize("target", [each for each in NVIDIA if each.mig], ids=lambda target: target.name)
+def test_mig_profiles_fit_the_card(target):
+    parts = [re.fullmatch(r"([1-7])g\.(\d+)gb", profile) for profile in target.mig]
+    assert all(parts)
+    assert parts[-1][1] == "7"
+    assert all(int(part[2]) <= target.memory_gb for part in parts)
+    assert float(target.compute_capability) in {8.0, 9.0, 10.0}
+
+
+@pytest.mark.parametrize("target", NAMED_CPUS, ids=lambda target: target.name)
+def test_a_named_cpu_says_how_many_cores_a_socket_has(target):
+    assert (target.cores is None) == (target.name == "avx2")
