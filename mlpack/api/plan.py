@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from mlpack.api.decision import Decision, decision_of, scored
 from mlpack.api.flags import NO_LIMIT
+from mlpack.api.floor import floor_of
 from mlpack.api.optimize import settled
 from mlpack.api.wanted import recipe_for
 from mlpack.core.notebook import progress_in_notebooks
@@ -20,6 +21,7 @@ from mlpack.core.summary import Told
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from mlpack.api.floor import Floor
     from mlpack.api.prepare import Prepared
     from mlpack.api.wanted import Wanted
     from mlpack.core.model import Model
@@ -41,7 +43,7 @@ class Plan(Told):
     """What a run would do.
 
     `steps` make candidates, `measuring` says how they are judged; `disk_bytes` and `memory_bytes` are rough upper
-    estimates, None where the model's size is not known yet.
+    estimates, None where the model's size is not known yet; `floor` is None where no ONNX graph is there yet.
     """
 
     model: str
@@ -54,6 +56,7 @@ class Plan(Told):
     decision: Decision
     disk_bytes: int | None
     memory_bytes: int | None
+    floor: Floor | None
 
     def summary(self) -> Iterator[Part]:
         """The stages, what they would cost, whether the data can decide."""
@@ -74,6 +77,7 @@ class Plan(Told):
             "lacks": list(self.lacks),
             "decision": {**vars(self.decision), "enough": self.decision.enough},
             "estimates": {"disk_bytes": self.disk_bytes, "memory_bytes": self.memory_bytes},
+            "floor": None if self.floor is None else vars(self.floor),
         }
 
 
@@ -90,6 +94,7 @@ def plan(
     Raises:
         UsageError, ModelError, DataError: what was handed in cannot be used.
         UnsupportedNumerics: the target lacks what a step asks for.
+        UsageError: the target's memory does not hold a batch that would be timed.
     """
     known = load_settings(Path.cwd())
     recipe = recipe_for(known, model, wanted)
@@ -141,6 +146,7 @@ def plan_recipe(recipe: Recipe, cache: Path, reporter: Reporter, *, fresh: bool 
         decision=decision_of(recipe, limit, opened, prepared, planner, leaves),
         disk_bytes=disk,
         memory_bytes=memory,
+        floor=floor_of([source, *(leaf.model for leaf in leaves)], options_of(recipe.latency), context),
     )
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mlpack.api.decision import Decision
+    from mlpack.api.floor import Floor
     from mlpack.api.plan import Plan
     from mlpack.core.summary import Part
     from mlpack.engine.plan import Planned
@@ -56,11 +57,20 @@ def _facts(found: Plan) -> Iterator[str]:
         yield "disk and memory: not known before the model is loaded"
     elif runs:
         yield f"at most about {size(found.disk_bytes)} on the disk, {size(found.memory_bytes)} of memory"
+    if found.floor is not None:
+        yield from _floor(found.floor)
     yield from _decision(found.decision)
     if not found.lacks:
         yield "this machine lacks nothing that it needs"
     for each in found.lacks:
         yield f"lacking: {each}"
+
+
+def _floor(floor: Floor) -> Iterator[str]:
+    yield f"{number(floor.operations / 1e6)} million operations a sample, {number(floor.weights / 1e6)} million weights"
+    for batch, by_numerics in floor.floor_ms.items():
+        told = ", ".join(f"{numerics} {number(ms, 2)}" for numerics, ms in by_numerics.items())
+        yield f"  floor at batch {batch}, in ms (no run is faster): {told}"
 
 
 def _decision(this: Decision) -> Iterator[str]:

@@ -109,11 +109,14 @@ def with_source(opened: Opened, recipe: Recipe, source: Done) -> Prepared:
 
     Raises:
         DataError: the data does not fit the model.
+        UsageError: the model's opset is newer than what the target's runtime reads.
     """
+    from mlpack.api.floor import check_opset
     from mlpack.api.pipeline_draft import finished
     from mlpack.datasets import check_fits
 
     context, data, given = opened.context, opened.data, recipe.data.evaluation
+    check_opset(source.model, context.target)
     if data is not None:
         check_fits(data, source.model.inputs)
     elif recipe.data.calibration is not None and not recipe.data.calibration.startswith("random:"):

@@ -57,6 +57,13 @@ def _facts(target: Target) -> Iterator[tuple[str, str]]:
         yield "instruction sets", " ".join(target.isa)
     yield "numerics", " ".join(target.numerics)
     yield "Q/DQ rules", target.rules
+    yield from _rates(target)
+    if target.note:
+        yield "note", target.note
+    yield "source", f"{target.source} ({target.date})"
+
+
+def _rates(target: Target) -> Iterator[tuple[str, str]]:
     if target.memory_gb:
         yield "memory", f"{number(target.memory_gb)} GB"
     if target.bandwidth_gb_s:
@@ -70,6 +77,3 @@ def _facts(target: Target) -> Iterator[tuple[str, str]]:
         yield f"peak {numerics}", f"{number(rate, 5)} {unit}, dense{also}"
     if target.mig:
         yield "MIG profiles", " ".join(target.mig)
-    if target.note:
-        yield "note", target.note
-    yield "source", f"{target.source} ({target.date})"

@@ -33,6 +33,7 @@ NEED_A_LIBRARY = {
     "mlpack.backends.torch_probe": "torch",
     "mlpack.backends.torch_runner": "torch",
     "mlpack.backends.torchscript": "torch",
+    "mlpack.measure.graph_cost": "onnx",
     "mlpack.quantization.bias": "onnx",
     "mlpack.quantization.calibrate": "onnx",
     "mlpack.quantization.coverage": "onnx",
