@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from mlpack.core.model import Model
-    from mlpack.core.target import Target
     from mlpack.core.stage import Stage
+    from mlpack.core.target import Target
     from mlpack.engine.context import Context
 
 
