@@ -12,6 +12,12 @@ from mlpack.core.versions import in_image, newest_opset
 from mlpack.runtimes import triton
 
 
+def data(folder):
+    drawn = np.random.default_rng(0).normal(size=(400, 4)).astype(np.float32)
+    np.savez(folder / "eval.npz", x=drawn, labels=drawn.argmax(1))
+    return "--data", str(folder / "eval.npz")
+
+
 def graph(path, opset):
     weights = onnx.numpy_helper.from_array(np.eye(4, dtype=np.float32), "w")
     inside = helper.make_graph(
@@ -49,7 +55,7 @@ def test_the_server_image_has_the_runtime_that_its_packages_name():
 @pytest.mark.parametrize(("target", "opset", "reads"), [("cpu", 27, "onnxruntime"), ("a100", 26, "tensorrt 11")])
 def test_an_opset_that_the_target_cannot_read_is_refused_before_anything_runs(cli, tmp_path, target, opset, reads):
     path = graph(tmp_path / "new.onnx", opset)
-    done = cli("optimize", str(path), "--target", target, "--int8", "--json")
+    done = cli("optimize", str(path), "--target", target, "--int8", *data(tmp_path), "--json")
     assert done.code == 2
     assert f"has opset {opset}; {reads}" in done.document["error"]["message"]
     assert "opset" in done.document["error"]["hint"]
@@ -57,15 +63,16 @@ def test_an_opset_that_the_target_cannot_read_is_refused_before_anything_runs(cl
 
 def test_plan_tells_the_floor_once_the_graph_is_there_and_refuses_a_batch_beyond_the_memory(cli, tmp_path):
     path = graph(tmp_path / "model.onnx", 20)
+    words = (str(path), "--int8", *data(tmp_path))
     # Loading it is what an earlier `optimize` did.
-    cli("optimize", str(path), "--target", "a100", "--int8", "--json")
-    told = cli("plan", str(path), "--target", "a100", "--int8", "--json").document
+    cli("optimize", *words, "--target", "a100", "--json")
+    told = cli("plan", *words, "--target", "a100", "--json").document
     assert told["floor"]["operations"] == 2 * 4 * 4
     assert set(told["floor"]["floor_ms"]["8"]) == {"fp32", "tf32", "fp16", "bf16", "int8"}
-    assert "no run is faster" in cli("plan", str(path), "--target", "a100", "--int8").err
+    assert "no run is faster" in cli("plan", *words, "--target", "a100").err
     small = tmp_path / "tiny.yaml"
     small.write_text("extends: a100\nmemory_gb: 0.0000002\n")
-    refused = cli("plan", str(path), "--target", str(small), "--int8", "--json")
+    refused = cli("plan", *words, "--target", str(small), "--json")
     assert refused.code == 2
     assert "batch 8 does not fit tiny: beside the weights" in refused.document["error"]["message"]
     assert refused.document["error"]["hint"] == "--set profile_latency.batches=1,8"
