@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-# F(6x6, 3x3) multiplies 64 times where the plain way does 324 times (Lavin and Gray, arXiv 1509.09308): no library
-# goes further.
+# F(6x6, 3x3) multiplies 64 times where the plain way does 324 times (Lavin and Gray, arXiv 1509.09308); larger tiles
+# lose too many digits in float32 to be used.
 WINOGRAD = 324 / 64
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _CONVOLUTIONS = {"Conv", "ConvInteger", "QLinearConv"}

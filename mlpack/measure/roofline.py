@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 # No CPU of the catalogue's families is sold with a faster clock.
 _FASTEST_HZ = 6.2e9
 BITS = {"fp32": 32, "tf32": 32, "fp16": 16, "bf16": 16, "int8": 8, "fp8": 8, "int4": 4, "fp4": 4}
-# Operations a cycle and core, two for a multiplication with its addition: vector units times lanes, as the vendors'
-# optimization manuals print them for the widest core that has the instructions.
+# Operations a cycle and core, two for a multiplication with its addition: lanes of a register times the most vector
+# units that a core with these instructions has (two on x86, four of 128 bits on ARM, one tile unit of 16 x 64 bytes
+# that takes 16 cycles).
 _CYCLE: dict[str, dict[str, float]] = {
     "avx2": {"fp32": 32, "int8": 128},
     "avx512f": {"fp32": 64, "int8": 256},
