@@ -159,7 +159,9 @@ def _constant(data: Scan) -> Iterator[str]:
         if len(low) > 1 and low.min() == data.high[name].max():
             yield f"input {name!r} is {low[0]:g} everywhere: {_UNMEASURED}"
         elif len(low) > 1 and name in data.columns:
-            same = np.flatnonzero(data.columns[name][0] == data.columns[name][1])
+            least, most = data.columns[name]
+            # Always 1 is an intercept, or where a mask of sequences begins: meant so.
+            same = np.flatnonzero((least == most) & (least != 1))
             if len(same):
                 shown = ", ".join(map(str, same[:_SHOWN])) + (", …" if len(same) > _SHOWN else "")
                 total = data.columns[name].shape[1]

@@ -64,6 +64,8 @@ def test_columns_of_a_table_that_never_vary(told):
     table[:, [1, 3]] = 0.5
     (note,) = told(x=table, labels=np.arange(400) % 3)
     assert note.startswith("2 of 4 columns of input 'x' never change (1, 3)")
+    table[:, [1, 3]] = 1
+    assert told(x=table, labels=np.arange(400) % 3) == (), "an intercept, or where a mask begins"
     images = np.repeat(rows(400)[:, :, None], 5, axis=2)
     images[:, 0] = 0
     assert told(x=images, labels=np.arange(400) % 3) == (), "corners of images are often black"
