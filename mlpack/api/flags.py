@@ -48,12 +48,14 @@ def recipe_of(
         UsageError: int8 with neither data nor random calibration, or a backend that no artifact is made for.
     """
     blind = data.evaluation is None and data.calibration is None
-    if numerics == "int8" and blind:
+    if numerics in {"int8", "fp8"} and blind:
         raise UsageError(
-            "int8 needs data to find ranges on and to be judged by",
+            f"{numerics} needs data to find ranges on and to be judged by",
             "give labelled data with --data FILE.npz, or try the mechanics with --calibration random:64",
         )
-    quantize: dict[str, Any] = {"numerics": numerics or ("bf16" if blind else "auto")}
+    quantize: dict[str, Any] = {"numerics": numerics or "auto"}
+    if blind and numerics is None:
+        quantize["method"] = "cast"
     if calibration_method is not None:
         quantize["calibration_method"] = calibration_method
     if ranges is not None:

@@ -38,6 +38,7 @@ _PROFILED_RUNS = 5
 # What the library adds to the name of a result that it computes in blocks of channels (its layout NCHWc).
 _BLOCKED = "_nchwc"
 _NO_BF16 = "its CPU kernels have no bfloat16"
+_NO_FP8 = "its CPU kernels have no fp8; a target that has it is simulated: --target h100"
 _NO_PRECISION = "it executes a graph in the graph's own types, never in bfloat16 instead"
 
 
@@ -83,10 +84,12 @@ class OnnxRuntime:
     formats: tuple[Format, ...] = ("onnx",)
 
     def refusal(self, model: Model, target: Target, options: BackendOptions) -> str | None:
-        """Bfloat16 has no CPU kernels here; a device that is absent is never replaced by another."""
+        """Bfloat16 and fp8 have no CPU kernels here; a device that is absent is never replaced by another."""
         del target
         if options.device == "cpu" and model.numerics == "bf16":
             return _NO_BF16
+        if options.device == "cpu" and model.numerics == "fp8" and options.graph_optimizations != "off":
+            return _NO_FP8
         if options.precision != "float32":
             return _NO_PRECISION
         if _PROVIDERS[options.device] not in ort.get_available_providers():

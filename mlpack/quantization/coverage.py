@@ -22,6 +22,7 @@ _RECURRENT = {"LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"}
 _GEMM = {"Gemm", "QGemm"}
 # From here on a float32 stands for infinity: what a mask adds to scores is the type's lowest number.
 INFINITE = 1e38
+_ZERO_POINT = 2
 _HALF = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
 Shapes = tuple[list[list[int]], list[list[int]]]
 
@@ -108,12 +109,17 @@ def _macs(operator: str, shapes: Shapes) -> float:
 
 
 def _numerics(node: onnx.NodeProto, types: Mapping[str, int], producers: Mapping[str, onnx.NodeProto]) -> str:
-    """int8 for integer kernels and where every operand was just dequantized, else what the weights are kept in."""
+    """int8 for integer kernels; what every operand was just dequantized from; else what the weights are kept in."""
     if node.op_type in _INTEGER:
         return "int8"
     operands = [producers.get(name) for name in node.input[:2]]
-    if all(producer is not None and producer.op_type == "DequantizeLinear" for producer in operands):
-        return "int8"
+    points = [
+        types.get(producer.input[2], TensorProto.UINT8) if len(producer.input) > _ZERO_POINT else TensorProto.UINT8
+        for producer in operands
+        if producer is not None and producer.op_type == "DequantizeLinear"
+    ]
+    if len(points) == len(operands):
+        return "fp8" if TensorProto.FLOAT8E4M3FN in points else "int8"
     sources = set(node.input[:2]) | {
         producer.input[0] for producer in operands if producer is not None and producer.op_type == "Cast"
     }

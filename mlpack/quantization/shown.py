@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
+from mlpack.quantization.float8 import has_e4m3
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -39,7 +41,8 @@ def showing(
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.log_severity_level = 4
-    if literal:
+    # ONNX Runtime makes integer kernels of E4M3 too, and then refuses the graph that it made.
+    if literal or has_e4m3(graph):
         settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     settings.enable_cpu_mem_arena = arena

@@ -128,7 +128,12 @@ def _portable(library: Library, config: Any, stage: BuildEngine, job: Job) -> No
 
 def _keeps_numerics(types: Types, model: Model, library: Library) -> None:
     """The types of the parsed network are the promise: an engine in others would only be called fp16 or int8."""
-    kept = {"fp16": types.compute.get("HALF", 0), "bf16": types.compute.get("BF16", 0), "int8": types.quantized}
+    kept = {
+        "fp16": types.compute.get("HALF", 0),
+        "bf16": types.compute.get("BF16", 0),
+        "int8": types.quantized if types.tensors.get("INT8") else 0,
+        "fp8": types.quantized if types.tensors.get("FP8") else 0,
+    }
     if kept.get(model.numerics) == 0:
         raise StageFailed(
             f"{library.title} would compute nothing of this {model.numerics} graph in {model.numerics}",

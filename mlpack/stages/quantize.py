@@ -1,4 +1,4 @@
-"""quantize: fp16, bf16 or int8 numerics written into the ONNX graph, by the rules of the target."""
+"""quantize: fp16, bf16, int8 or fp8 numerics written into the ONNX graph, by the rules of the target."""
 
 from __future__ import annotations
 
@@ -27,16 +27,18 @@ CalibrationMethod = Literal["minmax", "moving_average", "percentile", "entropy",
 
 # fp16 gains nothing on CPUs (measured), bf16 graphs for NVIDIA targets are not made yet.
 _GAINS = {"cpu": ("bf16", "int8"), "cuda": ("fp16", "int8")}
+_CASTS = ("fp16", "bf16")
 _RECURRENT = {"LSTM", "GRU", "RNN"}
 _CONVOLUTION = {"Conv", "ConvTranspose"}
 _PRODUCT = {"MatMul", "Gemm"}
 _STATIC_ONLY = (
     "calibration_method", "percentile", "ranges", "smooth", "equalize", "rounding", "bias_correction",
 )  # fmt: skip
+_INTEGERS_ONLY = ("rounding", "bias_correction")
 
 
 class Quantize(Stage):
-    """Change the numerics of the graph: a cast for fp16 and bf16, Q/DQ or integer kernels for int8.
+    """Change the numerics of the graph: a cast for fp16 and bf16, Q/DQ or integer kernels for int8, Q/DQ for fp8.
 
     `method: auto` and `operators: auto` propose every flavour that can fit the graph; which one a model gets is
     decided by what is measured on it. A run that changes no node is an error.
@@ -57,7 +59,7 @@ class Quantize(Stage):
     )
     method: Method = Field(default="auto", description="int8: ranges per batch (dynamic) or calibrated (static)")
     operators: Operators = Field(
-        default="auto", description="static int8: every operator with integer kernels, or only those with weights"
+        default="auto", description="static: every operator with integer kernels, or only those with weights"
     )
     per_channel: bool = Field(default=True, description="one weight scale for each output channel")
     calibration_method: CalibrationMethod = Field(default="minmax", description="how static ranges are found")
@@ -98,7 +100,10 @@ class Quantize(Stage):
         """What only static int8 has, beside what is none; and what ranges that are given leave no use for."""
         set_apart = [name for name in _STATIC_ONLY if getattr(self, name) != type(self).model_fields[name].default]
         other = self.method if self.method in {"dynamic", "cast"} else self.numerics
-        if set_apart and other not in {"auto", "static", "int8"}:
+        integers = [name for name in set_apart if name in _INTEGERS_ONLY]
+        if self.numerics == "fp8" and (integers or self.method in {"dynamic", "cast"}):
+            return f"{integers[0] if integers else f'method: {self.method}'} is not for fp8"
+        if set_apart and other not in {"auto", "static", "int8", "fp8"}:
             these = f"{' and '.join(set_apart)} {'are' if set_apart[1:] else 'is'}"
             return f"{these} for static int8 alone, and this is {other}"
         found = [name for name in set_apart if name in {"calibration_method", "percentile"}]
@@ -112,8 +117,8 @@ class Quantize(Stage):
         """The target's own list of numerics decides."""
         if self.numerics not in {"auto", *target.numerics}:
             return f"{target.title} has no {self.numerics} (it has {', '.join(target.numerics)})"
-        if self.numerics in {"int4", "fp8"}:
-            return f"this version of mlpack makes no {self.numerics} graphs"
+        if self.numerics == "int4":
+            return "this version of mlpack makes no int4 graphs"
         if self.numerics == "bf16" and target.kind == "cuda":
             return "bf16 graphs for NVIDIA targets are not built by this version"
         if self.numerics == "int8" and self.method == "dynamic" and target.rules == "tensorrt-s8s8":
@@ -123,17 +128,19 @@ class Quantize(Stage):
     def propose(self, model: Model, target: Target) -> tuple[Stage, ...]:
         """Every concrete flavour that can fit this graph and target; measuring decides among them."""
         if self.numerics == "auto":
-            gains = _GAINS[target.kind]
-            each = [self.model_copy(update={"numerics": name}) for name in gains if name in target.numerics]
+            gains = [name for name in _GAINS[target.kind] if name in target.numerics]
+            if self.method == "cast":
+                gains = [name for name in gains if name in _CASTS]
+            each = [self.model_copy(update={"numerics": name}) for name in gains]
             return tuple(proposed for stage in each for proposed in stage.propose(model, target))
-        if self.numerics != "int8":
+        if self.numerics in _CASTS:
             return (self._without_static("cast"),)
         from mlpack.quantization.coverage import operator_counts
 
         present = set(operator_counts(model.entry_path))
         proposed: list[Quantize] = []
         dynamic = self.method == "dynamic" or (self.method == "auto" and self.ranges is None)
-        if dynamic and target.kind == "cpu" and present & (_PRODUCT | _RECURRENT):
+        if dynamic and self.numerics == "int8" and target.kind == "cpu" and present & (_PRODUCT | _RECURRENT):
             proposed.append(self._without_static("dynamic"))
         if self.method in {"auto", "static"}:
             wanted: tuple[Operators, ...] = self._ranged() if self.operators == "auto" else (self.operators,)
@@ -201,6 +208,10 @@ class Quantize(Stage):
             from mlpack.stages.quantize_int8 import static
 
             found = static(model, job, self)
+            if self.numerics == "fp8":
+                from mlpack.quantization.float8 import to_e4m3
+
+                to_e4m3(job.out / model.entry)
         else:
             raise UsageError(
                 "this graph has no operator that int8 kernels exist for",

@@ -38,6 +38,7 @@ NEED_A_LIBRARY = {
     "mlpack.quantization.calibrate": "onnx",
     "mlpack.quantization.coverage": "onnx",
     "mlpack.quantization.equalize": "onnx",
+    "mlpack.quantization.float8": "onnx",
     "mlpack.quantization.layer_errors": "onnx",
     "mlpack.quantization.placement": "onnx",
     "mlpack.quantization.qdq_graph": "onnx",

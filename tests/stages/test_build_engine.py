@@ -76,6 +76,18 @@ def test_a_convolutional_net_is_built_for_cards_that_are_not_here(bench, graphs,
     assert build.layers.get("QUANTIZE", 0) == (build.tensors.get("INT8", 0) if numerics == "int8" else 0)
 
 
+@pytest.mark.parametrize("name", ["residual", "transformer"])
+@pytest.mark.parametrize("target", ["l4", "rtx5090"])
+def test_fp8_is_built_for_the_cards_that_have_it(bench, kept, name, target):
+    card = load_target(target)
+    parts = {"calibration": bench.data(**rows_for(name, 32))}
+    stage = Quantize(numerics="fp8", method="static", operators="weighted", samples=16)
+    build = build_of(engine(bench, stage.run(kept.ready(name), bench.job(target=card, parts=parts)).model, target=card))
+    assert build.tensors["FP8"] == build.layers["QUANTIZE"]
+    assert build.quantized >= 4
+    assert "INT8" not in build.tensors
+
+
 def test_a_graph_of_fp16_is_one_of_halves(bench, graphs):
     build = build_of(engine(bench, graphs["residual", "fp16"]))
     assert build.layers["CAST"] == 2, "inputs and outputs keep their own types"

@@ -14,7 +14,10 @@ from mlpack.core.dataset import Batch
 from mlpack.core.model import Model, TensorSpec
 from mlpack.core.targets import load_target
 from mlpack.errors import MlpackError, StageFailed, UsageError
+from mlpack.stages.compile import Compile
 from mlpack.stages.quantize import Quantize
+
+L4 = load_target("l4")
 
 
 class Graph:
@@ -142,6 +145,43 @@ def test_static_int8_answers_nearly_the_same(kept, static, target):
     assert outcome.model.numerics_share == 1.0
     assert outcome.model.quantization.rules == target.rules
     assert outcome.model.quantization.method == "static"
+
+
+@pytest.mark.parametrize("operators", ["weighted", "all"])
+@pytest.mark.parametrize("name", ["conv_net", "transformer"])
+def test_fp8_is_the_same_graph_in_e4m3_and_is_simulated(bench, kept, name, operators):
+    """Its steps are smaller than those of int8 near zero, and larger at the ends."""
+    rows = rows_for(name, 64)
+    ready = kept.ready(name)
+    done = run(bench, ready, L4, rows, numerics="fp8", method="static", operators=operators)
+    graph = Graph(done.model)
+    points = {graph.weights[node.input[2]].data_type for node in graph.pairs}
+    assert points == {TensorProto.FLOAT8E4M3FN}
+    assert graph.pairs
+    assert done.model.numerics == "fp8"
+    assert done.model.numerics_share > (0.99 if operators == "all" or name == "conv_net" else 0.5)
+    found = done.report.tables["calibration_ranges"]
+    assert found
+    assert all(row["low"] == -row["high"] == -448 * row["step"] for row in found)
+    backend = BACKENDS["onnxruntime"]
+    assert "no fp8" in backend.refusal(done.model, L4, BackendOptions())
+    chosen = Compile().options(done.model, L4, None)
+    assert chosen.graph_optimizations == "off"
+    assert backend.refusal(done.model, L4, chosen) is None
+    fresh = rows_for(name, 16, seed=5)
+    expected, got = answers(ready, fresh), answers(done.model, fresh, graph_optimizations="off")
+    for output, values in expected.items():
+        assert 0 < relative(values, got[output]) < 0.15
+
+
+def test_fp8_has_what_calibration_has_and_nothing_of_integers():
+    fp8 = {"numerics": "fp8"}
+    for fine in ({}, {"ranges": "r.json"}, {"calibration_method": "mse"}, {"smooth": 0.5}, {"equalize": True}):
+        assert Quantize(**fp8, **fine).clash() is None
+    assert "bias_correction is not for fp8" in Quantize(**fp8, bias_correction=True).clash()
+    assert "method: dynamic is not for fp8" in Quantize(**fp8, method="dynamic").clash()
+    assert "finds none" in Quantize(**fp8, ranges="r.json", calibration_method="mse").clash()
+    assert Quantize(**fp8).refusal(L4) is None
 
 
 def test_surviving_nodes_keep_their_module_paths(kept, static):
@@ -417,6 +457,7 @@ def test_proposals_fit_graph_and_target(kept):
     assert {one[0] for one in flavours(kept.ready("mlp"), VNNI, numerics="auto")} == {"bf16", "int8"}
     assert {one[0] for one in flavours(kept.ready("mlp"), AVX2, numerics="auto")} == {"int8"}
     assert {one[0] for one in flavours(kept.ready("mlp"), A100, numerics="auto")} == {"fp16", "int8"}
+    assert flavours(kept.ready("mlp"), A100, numerics="auto", method="cast") == [("fp16", "cast", "auto")]
 
 
 def test_refusals_before_anything_runs():
