@@ -62,6 +62,7 @@ benchmarks: venv
 	$(BIN)/python benchmarks/quantization_options.py
 	$(BIN)/python benchmarks/error_rates.py
 	$(BIN)/python benchmarks/repeatability.py
+	$(BIN)/python benchmarks/identical.py
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

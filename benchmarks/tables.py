@@ -36,7 +36,7 @@ def rendered() -> dict[Path, str]:
     for name, draw in _OF_README:
         texts[readme] = between(texts[readme], name, shown(name, draw))
     texts[recipe_list] = between(texts[recipe_list], "recipes", shown("recipes", recipes))
-    for name, draw in (("error_rates", error_rates), ("repeatability", repeatability)):
+    for name, draw in (("error_rates", error_rates), ("repeatability", repeatability), ("identical", identical)):
         texts[measure] = between(texts[measure], name, shown(name, draw))
     content = record.read("speed")
     if content is not None:
@@ -220,7 +220,7 @@ def error_rates(content: Result) -> str:
 
 
 def repeatability(content: Result) -> str:
-    """How far repeated speed-ups lie apart, and how often a model was called different from itself."""
+    """How far repeated speed-ups lie apart, and the medians that they are ratios of."""
     rows = [
         [
             each["model"],
@@ -229,16 +229,25 @@ def repeatability(content: Result) -> str:
             f"{min(row['speedups']):.2f} to {max(row['speedups']):.2f}",
             f"{row['spread']:.1%}",
             f"{content['spread_limits'][str(row['batch'])]:.0%}",
+            " / ".join(f"{value:.1%}" for value in row.get("p50_spread", {}).values()) or "–",
             f"{each['steady']} of {each['runs']}",
         ]
         for each in content["speeds"]
         for row in each["batches"]
     ]
-    head = ["model", "batch", "median speed-up", "range", "largest distance from the median", "aim", "steady runs"]
-    same = content["identical"]
+    head = [
+        "model", "batch", "median speed-up", "range", "largest distance from the median", "aim",
+        "that of P50, original / optimized", "steady runs",
+    ]  # fmt: skip
+    return table(head, rows)
+
+
+def identical(content: Result) -> str:
+    """How often a model was called different from itself."""
+    ratios = content["speedups"]
     return (
-        f"{table(head, rows)}\n\nOf {same['pairs']} comparisons of a model with itself "
-        f"{same['called_different']:.0%} called the two different (an interval of 95% may do so in 5%)."
+        f"Of {content['pairs']} comparisons of a model with itself {content['called_different']:.0%} called the two "
+        f"different (an interval of 95% may do so in 5%); speed-ups {min(ratios):.3f} to {max(ratios):.3f} ×."
     )
 
 
