@@ -7,7 +7,7 @@ DEMO := .demo
 # What fails is shown when it fails; a test that hangs ends after a quarter of an hour.
 PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --instafail --timeout 900
 
-.PHONY: help venv demo test test-fast lint benchmarks benchmark-int8 clean
+.PHONY: help venv demo test test-fast lint benchmarks benchmark-int8 benchmark-backends clean
 
 help:
 	@echo "make demo        optimize a real sentence classifier to int8 and show what came of it"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-fast   the same without the slow tests"
 	@echo "make lint        style, types and import direction only"
 	@echo "make benchmark-int8  int8 beside that of others, on every sample model"
+	@echo "make benchmark-backends  what is chosen beside every backend by hand"
 	@echo "make benchmarks  the measurements in benchmarks/, one after the other (a quiet machine, please)"
 
 venv: $(STAMP)
@@ -51,6 +52,9 @@ test-fast: lint
 # NNCF=PYTHON and OLIVE=PYTHON name the interpreters of environments that have these.
 benchmark-int8: venv
 	$(BIN)/python benchmarks/int8.py $(if $(NNCF),--nncf $(NNCF)) $(if $(OLIVE),--olive $(OLIVE))
+
+benchmark-backends: venv
+	$(BIN)/python benchmarks/backends.py $(if $(NNCF),--nncf $(NNCF)) $(if $(OLIVE),--olive $(OLIVE))
 
 benchmarks: venv
 	$(BIN)/python benchmarks/startup.py

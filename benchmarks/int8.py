@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 MODELS = (
     "tiny-mlp", "digits-resnet", "digits-pairs", "digit-lines", "words-gru", "emoji-efficientnet", "reviews-minilm",
 )  # fmt: skip
-TRANSFORMERS = {"reviews-minilm"}
+TRANSFORMERS = {"reviews-minilm", "bert-base"}
 STATIC = "mlpack static, openvino"
 LIMIT = "1%"
 SAMPLES = 256

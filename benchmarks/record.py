@@ -32,6 +32,8 @@ _OTHERWISE = {
     "emoji-efficientnet": (
         "{0}/model.py:model", "--data", "{0}/images", "--preprocess", "{0}/preprocess.yaml",
     ),
+    "resnet-18": ("benchmarks/models/resnet18.py:model", "--data", "benchmarks/models/resnet18.py:data"),
+    "bert-base": ("benchmarks/models/bert_base.py:model", "--data", "benchmarks/models/bert_base.py:data"),
     "words-gru": (
         "{0}/model.py:model", "--data", "{0}/words.csv", "--tokenizer", "{0}/tokenizer", "--columns", "cluster=concept",
     ),
@@ -82,7 +84,7 @@ def is_timing(record: dict[str, Any]) -> bool:
 
 
 def sample(name: str) -> list[str]:
-    """The words that name a sample model and its data."""
+    """The words that name a sample model, or one of benchmarks/models, and its data."""
     words = _OTHERWISE.get(name, ("{0}/model.py:model", "--data", "{0}/eval.npz"))
     return [word.format(f"sample_models/{name}") for word in words]
 

@@ -15,6 +15,8 @@ import record
 Result = dict[str, Any]
 NONE_YET = "No result yet."
 _TELLING_MB = 50
+# An interval over launches that hardly agree says no more than this.
+_BEYOND = 1_000
 _TELLING_DB = 0.1
 
 
@@ -353,10 +355,35 @@ def _made_in(told: Result) -> str:
 
 
 def _times(told: Result | None) -> str:
-    if told is None:
+    if told is None or told["times"] is None:
         return "–"
     low, high = told["ci95"] or (None, None)
-    return f"{told['times']:.2f} ×" + ("" if low is None else f" [{low:.2f}, {high:.2f}]")
+    return f"{told['times']:.2f} ×" + ("" if low is None else f" [{low:.2f}, {_bounded(high)}]")
+
+
+def _bounded(high: float) -> str:
+    return f"{high:.2f}" if high <= _BEYOND else f">{_BEYOND:,}"
+
+
+def backends(content: Result) -> str:
+    """A row for each model and contender: its time, its error, and how many times as fast mlpack's choice is."""
+    rows = []
+    for each in content["models"]:
+        for name, told in each["contenders"].items():
+            speeds = [told["speed"][batch] for batch in ("1", "8")]
+            rows.append([
+                each["model"] if name == "mlpack" else "",
+                f"**mlpack**: {each['runs_as']}" if name == "mlpack" else name,
+                *(f"{speed['p50_ms']:.3g}" for speed in speeds), f"{told['error']:.1e}",
+                *(_times(speed["mlpack_times"]) for speed in speeds),
+            ])  # fmt: skip
+    head = ["model", "run by", "ms, batch 1", "ms, batch 8", "error", "mlpack is, batch 1", "mlpack is, batch 8"]
+    absent = [f"- {each['model']}: {_cell(reason)}" for each in content["models"] for reason in each["left_out"]]
+    return (
+        f"{table(head, rows)}\n\nMedians of one run in turns, mlpack's choice times as fast [95%]. Error: relative L2 "
+        "distance of the first output from PyTorch eager's. mlpack goes by a limit on accuracy (1%, none for "
+        "random weights), not by this distance. Left out:\n\n" + "\n".join(dict.fromkeys(absent))
+    )
 
 
 def quantization_options(content: Result) -> str:
@@ -449,6 +476,7 @@ _OF_README = (
     ("calibration", calibration),
     ("quantization_options", quantization_options),
     ("int8", int8),
+    ("backends", backends),
 )
 
 
