@@ -67,6 +67,7 @@ benchmarks: venv
 	$(BIN)/python benchmarks/error_rates.py
 	$(BIN)/python benchmarks/repeatability.py
 	$(BIN)/python benchmarks/identical.py
+	$(BIN)/python benchmarks/call_overhead.py
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -386,6 +386,19 @@ def backends(content: Result) -> str:
     )
 
 
+def call_overhead(content: Result) -> str:
+    """What a call takes by backend and batch size, and what it takes more than the library's own."""
+    rows = [
+        [
+            row["backend"], str(row["batch"]), f"{row['mlpack_us']:.1f} µs", f"{row['library_us']:.1f} µs",
+            f"{row['mlpack_us'] - row['library_us']:+.1f} µs",
+        ]
+        for row in content["rows"]
+    ]  # fmt: skip
+    head = ["backend", "batch", "mlpack's session", "the library's", "more"]
+    return f"{table(head, rows)}\n\nOn {content['model']}, at most {content['most_us']:.0f} µs more are asked for."
+
+
 def quantization_options(content: Result) -> str:
     """A row per model, operators and method; a column per option, in bold where it is better than none."""
     cells: dict[tuple[str, ...], dict[str, str]] = {}
@@ -476,6 +489,7 @@ _OF_README = (
     ("calibration", calibration),
     ("quantization_options", quantization_options),
     ("int8", int8),
+    ("call_overhead", call_overhead),
     ("backends", backends),
 )
 
