@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mlpack.api.usage import usage_grid
 from mlpack.core.summary import Grid
-from mlpack.core.wording import count, interval, number, speed, times_interval
+from mlpack.core.wording import count, milliseconds_interval, number, speed, times_interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,7 +96,7 @@ def _latency(result: Result) -> Iterator[tuple[str, ...]]:
     for index, each in enumerate(result.latency):
         timing = each.timing
         p99 = "–" if timing.p99 is None else number(timing.p99, 3)
-        measured = (number(timing.p50, 3), interval(timing.p50_ci95), p99)
+        measured = (number(timing.p50, 3), milliseconds_interval(timing.p50_ci95), p99)
         yield (*_named(result, index), str(each.batch), *measured)
 
 

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _LEAST, _MOST = 0.01, 1000.0
+_LEAST_MS, _MOST_MS = 1e-5, 1e6
 _UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
 
@@ -29,6 +30,17 @@ def number(value: float | None, digits: int = 4) -> str:
 def interval(bounds: Sequence[float] | None, digits: int = 3) -> str:
     """`[low, high]`; nothing for None."""
     return "" if bounds is None else f"[{', '.join(number(bound, digits) for bound in bounds)}]"
+
+
+def milliseconds_interval(bounds: Sequence[float] | None) -> str:
+    """`[0.124, 0.131]`; what no call takes, where launches do not agree, is `<1e-05` or `>1e+06`; nothing for None."""
+    return "" if bounds is None else f"[{', '.join(map(_milliseconds, bounds))}]"
+
+
+def _milliseconds(bound: float) -> str:
+    if bound < _LEAST_MS:
+        return f"<{_LEAST_MS:g}"
+    return f">{_MOST_MS:g}" if bound > _MOST_MS else number(bound, 3)
 
 
 def times(factor: float) -> str:
