@@ -119,6 +119,8 @@ class Quantize(Stage):
             return f"{target.title} has no {self.numerics} (it has {', '.join(target.numerics)})"
         if self.numerics == "int4":
             return "this version of mlpack makes no int4 graphs"
+        if self.numerics == "fp8" and target.kind != "cuda":
+            return "fp8 pairs are placed by the rules of NVIDIA targets, and this is none"
         if self.numerics == "bf16" and target.kind == "cuda":
             return "bf16 graphs for NVIDIA targets are not built by this version"
         if self.numerics == "int8" and self.method == "dynamic" and target.rules == "tensorrt-s8s8":

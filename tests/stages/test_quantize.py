@@ -462,6 +462,8 @@ def test_proposals_fit_graph_and_target(kept):
 
 def test_refusals_before_anything_runs():
     assert "has no fp8" in Quantize(numerics="fp8").refusal(A100)
+    assert "rules of NVIDIA" in Quantize(numerics="fp8").refusal(VNNI.model_copy(update={"numerics": ("fp32", "fp8")}))
+    assert Quantize(numerics="fp8").refusal(L4) is None
     assert "dynamic int8" in Quantize(numerics="int8", method="dynamic").refusal(A100)
     assert "dynamic int8" in Quantize(numerics="int8", method="dynamic").refusal(load_target("t4"))
     assert "has no bf16" in Quantize(numerics="bf16").refusal(AVX2)
