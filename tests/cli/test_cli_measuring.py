@@ -77,10 +77,13 @@ def test_a_sweep_names_the_knee_and_the_best_batch(cli, tiny):
     assert done.code == 0
     (contender,) = done.document["contenders"]
     assert [each["batch"] for each in contender["latency"]] == [1, 2, 4, 8, 16, 32, 64]
-    assert str(contender["sweep"]["knee"]) in contender["sweep"]["throughput"]
-    carried = [str(each["batch"]) for each in contender["latency"] if each["p99"] is not None]
+    rate = contender["sweep"]["throughput"]
+    assert str(contender["sweep"]["knee"]) in rate
+    carried = [each for each in contender["latency"] if each["p99"] is not None]
     assert carried, "thousands of calls carry a P99"
-    assert str(contender["sweep"]["best"]) == max(carried, key=contender["sweep"]["throughput"].get)
+    # Over two launches, an interval may reach beyond a limit that every call was far below.
+    within = [str(each["batch"]) for each in carried if each["p99_ci95"][1] <= 1000]
+    assert contender["sweep"]["best"] == max(map(int, within), key=lambda batch: rate[str(batch)], default=None)
     told = cli(*words).err
     assert "samples/s" in told
     assert "knee" in told
