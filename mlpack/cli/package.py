@@ -26,6 +26,8 @@ def command(
     ] = 2.0,
     instances: Annotated[int, typer.Option("--instances", help="Copies of the model that run side by side.")] = 1,
     *,
+    k8s: Annotated[bool, typer.Option("--k8s", help="Add plain Kubernetes manifests, in k8s/.")] = False,
+    build: Annotated[bool, typer.Option("--build", help="Build the image too: docker, podman or buildah.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Also package a candidate.")] = False,
     store: Annotated[Path | None, typer.Option("--store", help="The store, ./artifacts without it.")] = None,
 ) -> None:
@@ -46,6 +48,8 @@ def command(
         max_batch=max_batch,
         queue_delay_ms=queue_delay_ms,
         instances=instances,
+        k8s=k8s,
+        build=build,
         force=force,
         store=store,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pydantic import Field
 
@@ -21,6 +21,7 @@ class PackageOptions(Frozen):
     max_batch: int = Field(default=8, ge=1, description="largest batch that the server may form")
     queue_delay_ms: float = Field(default=2.0, ge=0, description="longest wait for batch mates")
     instances: int = Field(default=1, ge=1, description="copies of the model that run side by side")
+    manifests: Literal["none", "kubernetes"] = Field(default="none", description="what to add for an orchestrator")
 
 
 class Runtime(Protocol):
