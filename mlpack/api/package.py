@@ -89,17 +89,13 @@ def package(
         MissingLibrary: an image is asked for, and no container engine works here; nothing is written.
         StageFailed: the engine cannot build the image; the package is there.
     """
-    options = _options(max_batch, queue_delay_ms, instances).model_copy(
+    options = options_from(max_batch, queue_delay_ms, instances).model_copy(
         update={"manifests": "kubernetes" if k8s else "none"}
     )
     server = RUNTIMES[runtime]
     stored = find_artifact(ref, store)
     artifact = stored.artifact
-    if artifact.status == "candidate" and not force:
-        raise UsageError(
-            f"{artifact.name}@{artifact.version} is a candidate: its accuracy is {artifact.accuracy.verdict}",
-            f"mlpack package {artifact.name}@{artifact.version} --runtime {runtime} --force",
-        )
+    check_packable(stored, runtime, force=force)
     place = Path(out or f"{artifact.name}-{artifact.version}-{runtime}").expanduser().absolute()
     if place.exists() or place.is_symlink():
         raise UsageError(f"{place} is there already", f"remove it, or choose another folder: --out {place}-2")
@@ -110,7 +106,7 @@ def package(
     folder = temporary_sibling(place)
     try:
         with refused_by_machine(place):
-            files = {name: _write(folder / name, content, stored) for name, content in layout.items()}
+            files = {name: write_file(folder / name, content, stored) for name, content in layout.items()}
             record = {
                 "schema": SCHEMA,
                 "runtime": runtime,
@@ -149,6 +145,20 @@ def _text(record: dict[str, object]) -> str:
     return json.dumps(record, indent=2) + "\n"
 
 
+def check_packable(stored: Stored, runtime: str, *, force: bool) -> None:
+    """Whether its accuracy is proven, or it is forced.
+
+    Raises:
+        UsageError: it is a candidate.
+    """
+    artifact = stored.artifact
+    if artifact.status == "candidate" and not force:
+        raise UsageError(
+            f"{artifact.name}@{artifact.version} is a candidate: its accuracy is {artifact.accuracy.verdict}",
+            f"mlpack package {artifact.name}@{artifact.version} --runtime {runtime} --force",
+        )
+
+
 def _make_parent(place: Path) -> None:
     try:
         with refused_by_machine(place):
@@ -159,7 +169,12 @@ def _make_parent(place: Path) -> None:
         ) from error
 
 
-def _options(max_batch: int, queue_delay_ms: float, instances: int) -> PackageOptions:
+def options_from(max_batch: int, queue_delay_ms: float, instances: int) -> PackageOptions:
+    """The options that were asked for.
+
+    Raises:
+        UsageError: a number is too small or none.
+    """
     for flag, value, least in (
         ("--max-batch", max_batch, 1), ("--queue-delay-ms", queue_delay_ms, 0), ("--instances", instances, 1),
     ):  # fmt: skip
@@ -169,8 +184,12 @@ def _options(max_batch: int, queue_delay_ms: float, instances: int) -> PackageOp
     return PackageOptions(max_batch=max_batch, queue_delay_ms=queue_delay_ms, instances=instances)
 
 
-def _write(path: Path, content: str | bytes | Path, stored: Stored) -> str:
-    """Write one file of the package; its sha256."""
+def write_file(path: Path, content: str | bytes | Path, stored: Stored) -> str:
+    """Write one file of a package; its sha256.
+
+    Raises:
+        Tampered: a file of the artifact is not the one that was published.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(content, Path):
         return _copy(content, path, stored)

@@ -24,11 +24,47 @@ class PackageOptions(Frozen):
     manifests: Literal["none", "kubernetes"] = Field(default="none", description="what to add for an orchestrator")
 
 
+class Repository(Protocol):
+    """A folder of models that a running server watches, each with its versions and one configuration for all of them.
+
+    `folder` is where a package has it, `config` the name of a model's configuration in it.
+    """
+
+    folder: str
+    config: str
+
+    def differences(self, old: str, new: str) -> tuple[str, ...]:
+        """What clients would see change if a version under the new configuration were served under the old one.
+
+        Raises:
+            MissingLibrary: what reads such a file is not installed.
+            UsageError: the old one cannot be read.
+        """
+        ...
+
+    def kept(self, old: str, new: str) -> tuple[str, ...]:
+        """Settings besides that in which the two differ, and the old one stays."""
+        ...
+
+    def active(self, config: str) -> tuple[int, ...]:
+        """The versions that are served."""
+        ...
+
+    def activated(self, config: str, version: int) -> str:
+        """The configuration with this version alone served, and nothing else changed."""
+        ...
+
+    def load(self, name: str) -> tuple[str, ...]:
+        """Commands that make a server which does not watch its folder look at this model again."""
+        ...
+
+
 class Runtime(Protocol):
     """One file per runtime, its templates, and one line in the table."""
 
     name: str
     title: str
+    repository: Repository | None
 
     def layout(self, stored: Stored, options: PackageOptions) -> Mapping[str, str | bytes | Path]:
         """The package: content, or the file to copy, by relative path. Pure: writes nothing.

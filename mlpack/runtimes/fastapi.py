@@ -51,6 +51,7 @@ class FastApi:
 
     name = "fastapi"
     title = "FastAPI server"
+    repository = None
 
     def layout(self, stored: Stored, options: PackageOptions) -> Mapping[str, str | bytes | Path]:
         """The package by relative path. Pure: writes nothing.

@@ -25,6 +25,7 @@ from mlpack.runtimes.package_files import (
 )
 from mlpack.runtimes.raw_side import raw_side
 from mlpack.runtimes.requirements import bill_of_materials, needed_by
+from mlpack.runtimes.triton_repository import TritonRepository
 from mlpack.runtimes.triton_raw import ensemble_name, raw_models
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from mlpack.core.artifact import Artifact, Stored
     from mlpack.core.model import TensorSpec
-    from mlpack.core.runtime import PackageOptions, Runtime
+    from mlpack.core.runtime import PackageOptions, Repository, Runtime
     from mlpack.runtimes.package_files import Batching
     from mlpack.runtimes.raw_side import RawSide
 
@@ -55,6 +56,7 @@ class Triton:
 
     name = "triton"
     title = "Triton Inference Server"
+    repository: Repository | None = TritonRepository()
 
     def layout(self, stored: Stored, options: PackageOptions) -> Mapping[str, str | bytes | Path]:
         """The package by relative path. Pure: writes nothing.
