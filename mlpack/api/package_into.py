@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from mlpack.core.artifact import Stored
-    from mlpack.core.runtime import PackageOptions, Repository
+    from mlpack.core.runtime import Repository
     from mlpack.core.summary import Part
 
 RECORD = "mlpack-version.json"
@@ -101,15 +101,14 @@ def package_into(
     check_packable(stored, runtime, force=force)
     repository = Path(into).expanduser().absolute()
     files = _of_the_model(dict(server.layout(stored, options)), stored, server.repository)
-    try:
-        make_folder(repository)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UsageError(f"{repository} is a file, or lies in one", "choose another folder: --into DIR") from error
+    make_folder(repository)
     sweep(repository.parent)
     return _placed(stored, runtime, server.repository, repository, files, activate=activate)
 
 
-def _of_the_model(layout: Mapping[str, str | bytes | Path], stored: Stored, door: Repository) -> dict[str, str | bytes | Path]:
+def _of_the_model(
+    layout: Mapping[str, str | bytes | Path], stored: Stored, door: Repository
+) -> dict[str, str | bytes | Path]:
     """The model's files in a package's repository, by their path in the model's folder."""
     name = stored.artifact.name
     found = {
@@ -120,8 +119,8 @@ def _of_the_model(layout: Mapping[str, str | bytes | Path], stored: Stored, door
     others = sorted({path.parts[0] for path in found} - {name})
     if others:
         raise UsageError(
-            f"{name}@{stored.artifact.version} is served together with {', '.join(others)}, whose versions would have to "
-            "change at the same moment",
+            f"{name}@{stored.artifact.version} is served together with {', '.join(others)}, whose versions would "
+            "have to change at the same moment",
             f"mlpack package {name}@{stored.artifact.version} --runtime triton: a repository of its own",
         )
     return {path.relative_to(name).as_posix(): content for path, content in found.items()}
@@ -147,7 +146,7 @@ def _placed(
         old = (model / door.config).read_text(encoding="utf-8")
         if different := door.differences(old, new):
             raise UsageError(
-                f"{model} has one configuration for all versions, and {artifact.name}@{artifact.version} does not fit it: "
+                f"{model} has one configuration for all versions, and {artifact.name}@{artifact.version} fits it not: "
                 + "; ".join(different),
                 f"another repository, or another name: mlpack optimize … --name {artifact.name}-2",
             )
@@ -191,13 +190,22 @@ def _add(
     try:
         with refused_by_machine(place):
             sums = {relative: write_file(folder / relative, content, stored) for relative, content in files.items()}
-            told = {"name": artifact.name, "version": artifact.version, "artifact_digest": artifact.digest, "files": sums}
+            told = {
+                "name": artifact.name,
+                "version": artifact.version,
+                "artifact_digest": artifact.digest,
+                "files": sums,
+            }
             (folder / record).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
             os.rename(folder if whole else folder / str(artifact.version), place)  # noqa: PTH104 - fails on a full folder
             sync(place.parent)
     finally:
         remove(folder)
     return True
+
+
+def _versions(versions: tuple[int, ...]) -> str:
+    return ", ".join(map(str, versions)) or "as its own policy says"
 
 
 def _check_the_same(record: Path, stored: Stored) -> None:

@@ -1,4 +1,4 @@
-"""Container engines: one file per program. This table is the only place that lists them; the first that works is taken."""
+"""Container engines: one file per program. This table is the only place that lists them, the likeliest first."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from mlpack.core.artifact import Stored
     from mlpack.core.model import TensorSpec
-    from mlpack.core.runtime import PackageOptions, Runtime
+    from mlpack.core.runtime import PackageOptions, Repository, Runtime
     from mlpack.runtimes.package_files import Batching
     from mlpack.runtimes.raw_side import RawSide
 
@@ -51,7 +51,7 @@ class FastApi:
 
     name = "fastapi"
     title = "FastAPI server"
-    repository = None
+    repository: Repository | None = None
 
     def layout(self, stored: Stored, options: PackageOptions) -> Mapping[str, str | bytes | Path]:
         """The package by relative path. Pure: writes nothing.

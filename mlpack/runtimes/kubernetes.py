@@ -48,7 +48,7 @@ class Pod(Frozen):
 
 
 def manifests(stored: Stored, options: PackageOptions, shared_by: Batching, pod: Pod) -> dict[str, str]:
-    """The manifests by relative path, `k8s/KIND.yaml`, where they are asked for; comments say where a number is from."""
+    """The manifests by relative path, where they are asked for; comments in them say where a number is from."""
     if options.manifests == "none":
         return {}
     artifact = stored.artifact

@@ -25,8 +25,8 @@ from mlpack.runtimes.package_files import (
 )
 from mlpack.runtimes.raw_side import raw_side
 from mlpack.runtimes.requirements import bill_of_materials, needed_by
-from mlpack.runtimes.triton_repository import TritonRepository
 from mlpack.runtimes.triton_raw import ensemble_name, raw_models
+from mlpack.runtimes.triton_repository import TritonRepository
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -85,8 +85,9 @@ def _parsed(text: str) -> Any:
 
 def _differences(old: Any, new: Any) -> Iterator[str]:
     for name in _FIELDS:
-        if getattr(old, name) != getattr(new, name):
-            yield f"{name} is {getattr(old, name) or 'empty'} there and {getattr(new, name) or 'empty'} here"
+        values = [getattr(config, name) for config in (old, new)]
+        if values[0] != values[1]:
+            yield f"{name} is {values[0]!r} there and {values[1]!r} here"
     for side, title in _TITLES.items():
         there, here = ({each.name: each for each in getattr(config, side)} for config in (old, new))
         if list(there) != list(here):

@@ -20,7 +20,6 @@ INCLUDED = "ca-certificates,python-is-python3,python3-pip"
 CONTAINERS = """
 [containers]
 netns = "host"
-cgroups = "disabled"
 default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
 volumes = [{volumes}]
 [engine]
@@ -42,7 +41,7 @@ def engines(tmp_path_factory):
     volumes = f'"{AUTHORITIES}:{AUTHORITIES}:ro", "{folder}/pip.conf:/etc/pip.conf:ro"'
     (folder / "containers.conf").write_text(CONTAINERS.format(volumes=volumes))
     (folder / "storage.conf").write_text(
-        f'[storage]\ndriver = "vfs"\ngraphroot = "{folder}/images"\nrunroot = "{folder}/run"\n'
+        f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/images"\nrunroot = "{folder}/run"\n'
     )
     environment = {
         "CONTAINERS_CONF": str(folder / "containers.conf"),

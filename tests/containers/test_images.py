@@ -32,7 +32,7 @@ def here(place, monkeypatch, engines):
 def container(reference: str, *words: str):
     """A container as compose.yaml starts it; the address of its server, and its name."""
     port, name = free_port(), f"mlpack-test-{free_port()}"
-    hardened = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
+    hardened = ["--read-only", "--tmpfs=/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
     started = subprocess.run(
         ["podman", "run", "--detach", "--no-healthcheck", "--name", name, *hardened, "--env", f"PORT={port}",
          "--env", "HOST=127.0.0.1", *words, reference],

@@ -16,7 +16,6 @@ from mlpack.core.runtime import PackageOptions
 from mlpack.runtimes import RUNTIMES
 from mlpack.runtimes.kubernetes import dns_label
 
-
 ASKED = PackageOptions(manifests="kubernetes")
 KUBERNETES = "1.37"
 A100 = {"target": {"name": "a100", "kind": "cuda"}, "model__numerics": "int8", "accuracy__simulated": True,

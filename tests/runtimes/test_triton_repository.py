@@ -1,8 +1,6 @@
-"""`--into` a Triton model repository: added beside what is there, served only when asked, refused where it cannot be."""
+"""`--into` a Triton model repository: added beside what is there, served when asked, refused where it cannot be."""
 
 from __future__ import annotations
-
-import os
 
 import pytest
 from google.protobuf import text_format
@@ -54,16 +52,14 @@ def test_versions_lie_side_by_side_and_copying_is_no_cutover(into, place, cli):
     assert before.items() <= after.items(), "nothing that was there is touched"
     new = {path.partition("/")[2] for path in after.keys() - before.keys()}
     assert new == {"2/model.onnx", "2/model.onnx.data", "2/mlpack-version.json"}
-    assert second.document["next"] == [
-        f"mlpack package tiny-mlp@2 --runtime triton --into {repository} --activate"
-    ]
+    assert second.document["next"] == [f"mlpack package tiny-mlp@2 --runtime triton --into {repository} --activate"]
     told = cli("package", "tiny-mlp@2", "--runtime", "triton", "--into", "models", "--activate").err
     assert "tiny-mlp: 1 → 2" in told
     assert served(repository) == [2]
     back = cli("package", "tiny-mlp@1", "--runtime", "triton", "--into", "models", "--activate")
     assert "tiny-mlp: 2 → 1 (rollback)" in back.err
     assert served(repository) == [1]
-    assert not [name for name in os.listdir(place) if ".tmp-" in name]
+    assert not [path for path in place.iterdir() if ".tmp-" in path.name]
 
 
 def test_what_somebody_set_by_hand_stays(into, place):
@@ -71,7 +67,9 @@ def test_what_somebody_set_by_hand_stays(into, place):
     make(place / "artifacts", version=2)
     into("tiny-mlp@1")
     config = place / "models" / "tiny-mlp" / "config.pbtxt"
-    mine = config.read_text().replace("max_queue_delay_microseconds: 2000", "max_queue_delay_microseconds: 77  # mine }")
+    mine = config.read_text().replace(
+        "max_queue_delay_microseconds: 2000", "max_queue_delay_microseconds: 77  # mine }"
+    )
     config.write_text(mine)
     done = into("tiny-mlp@2", "--activate", "--instances", "2")
     assert done.code == 0, done.err
@@ -82,7 +80,7 @@ def test_what_somebody_set_by_hand_stays(into, place):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (OPENVINO, "backend is onnxruntime there and python here"),
+        (OPENVINO, "backend is 'onnxruntime' there and 'python' here"),
         ({"batch": 3}, "max_batch_size is 8 there and 0 here"),
         ({"model__backend_options": {"threads": 1, "graph_optimizations": "off"}}, "executed with other options"),
     ],
@@ -123,7 +121,7 @@ def test_refusals(into, cli, place):
     other = cli("package", "tiny-mlp", "--runtime", "fastapi", "--into", "models", "--json")
     assert (other.code, "from its own folder" in other.document["error"]["message"]) == (2, True)
     (place / "models").write_text("mine")
-    assert into("tiny-mlp").code == 2
+    assert into("tiny-mlp").code == 3
     (place / "models").unlink()
     (stored.path / "model" / "model.onnx.data").write_bytes(b"other")
     assert into("tiny-mlp").code == 5
