@@ -167,7 +167,7 @@ def _placed(
         active_before=before,
         active=active,
         kept=kept,
-        next=door.load(artifact.name)
+        next=door.look_again(artifact.name)
         if artifact.version in active
         else (f"mlpack package {artifact.name}@{artifact.version} --runtime {runtime} --into {repository} --activate",),
     )

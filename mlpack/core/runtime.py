@@ -54,7 +54,7 @@ class Repository(Protocol):
         """The configuration with this version alone served, and nothing else changed."""
         ...
 
-    def load(self, name: str) -> tuple[str, ...]:
+    def look_again(self, name: str) -> tuple[str, ...]:
         """Commands that make a server which does not watch its folder look at this model again."""
         ...
 

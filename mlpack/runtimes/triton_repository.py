@@ -64,7 +64,7 @@ class TritonRepository:
             )
         return text
 
-    def load(self, name: str) -> tuple[str, ...]:
+    def look_again(self, name: str) -> tuple[str, ...]:
         """For --model-control-mode=explicit; with poll the server looks by itself."""
         return (shlex.join(["curl", "-fsX", "POST", f"http://127.0.0.1:8000/v2/repository/models/{name}/load"]),)
 
