@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlpack.api.lookup import artifact as find_artifact
-from mlpack.core.filesystem import refused_by_machine, remove, sweep, sync, temporary_sibling
+from mlpack.containers import engine_here
+from mlpack.containers.engine import Image
+from mlpack.core.filesystem import refused_by_machine, remove, sweep, sync, temporary_sibling, write_atomic
 from mlpack.core.runtime import PackageOptions
 from mlpack.core.summary import Commands, Told
 from mlpack.core.words import Frozen
 from mlpack.errors import Tampered, UsageError
 from mlpack.runtimes import RUNTIMES
+from mlpack.runtimes.package_files import image_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,12 +40,15 @@ class Packaged(Frozen, Told):
     artifact_digest: str
     files: dict[str, str]
     size_bytes: int
+    image: Image | None = None
     next: tuple[str, ...]
 
     def summary(self) -> Iterator[Part]:
         """Where it lies and how to start it."""
         yield f"packaged {self.name}@{self.version} for {self.runtime}: {self.path}"
         yield f"  {len(self.files)} files, {self.size_bytes / 1e6:.1f} MB; how to start it: its README.md"
+        if self.image:
+            yield f"  image {self.image.reference}, {self.image.digest}, built by {self.image.engine}"
         yield "next:"
         yield Commands(self.next)
 
@@ -55,6 +61,8 @@ def package(
     max_batch: int = 8,
     queue_delay_ms: float = 2.0,
     instances: int = 1,
+    k8s: bool = False,
+    build: bool = False,
     force: bool = False,
     store: str | Path | None = None,
 ) -> Packaged:
@@ -68,6 +76,8 @@ def package(
         max_batch: the largest batch that the server may form.
         queue_delay_ms: the longest wait for batch mates, in ms.
         instances: copies of the model that run side by side.
+        k8s: add plain Kubernetes manifests, in `k8s/`.
+        build: build the image too, with docker, podman or buildah, and record its digest in `mlpack-package.json`.
         force: also package a candidate, whose accuracy is not proven.
         store: the store; None: what the settings say.
 
@@ -76,26 +86,27 @@ def package(
             an artifact that this runtime cannot serve as it was judged.
         Tampered: a file of the artifact is not the one that was published; nothing is written.
         MachineError: the disk is full or the place cannot be written.
+        MissingLibrary: an image is asked for, and no container engine works here; nothing is written.
+        StageFailed: the engine cannot build the image; the package is there.
     """
-    options = _options(max_batch, queue_delay_ms, instances)
+    options = options_from(max_batch, queue_delay_ms, instances).model_copy(
+        update={"manifests": "kubernetes" if k8s else "none"}
+    )
     server = RUNTIMES[runtime]
     stored = find_artifact(ref, store)
     artifact = stored.artifact
-    if artifact.status == "candidate" and not force:
-        raise UsageError(
-            f"{artifact.name}@{artifact.version} is a candidate: its accuracy is {artifact.accuracy.verdict}",
-            f"mlpack package {artifact.name}@{artifact.version} --runtime {runtime} --force",
-        )
+    check_packable(stored, runtime, force=force)
     place = Path(out or f"{artifact.name}-{artifact.version}-{runtime}").expanduser().absolute()
     if place.exists() or place.is_symlink():
         raise UsageError(f"{place} is there already", f"remove it, or choose another folder: --out {place}-2")
+    engine = engine_here() if build else None
     layout = server.layout(stored, options)
     _make_parent(place)
     sweep(place.parent)
     folder = temporary_sibling(place)
     try:
         with refused_by_machine(place):
-            files = {name: _write(folder / name, content, stored) for name, content in layout.items()}
+            files = {name: write_file(folder / name, content, stored) for name, content in layout.items()}
             record = {
                 "schema": SCHEMA,
                 "runtime": runtime,
@@ -104,13 +115,16 @@ def package(
                 "artifact_digest": artifact.digest,
                 "files": dict(sorted(files.items())),
             }
-            (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            (folder / RECORD).write_text(_text(record), encoding="utf-8")
             # A folder that somebody made in the meantime is not replaced: rename refuses a folder with files.
             folder.rename(place)
             sync(place.parent)
     except BaseException:
         remove(folder)
         raise
+    image = engine.build(place, image_name(artifact)) if engine else None
+    if image:
+        write_atomic(place / RECORD, _text({**record, "image": image.model_dump(mode="json")}))
     return Packaged(
         path=place,
         runtime=runtime,
@@ -119,11 +133,30 @@ def package(
         artifact_digest=artifact.digest,
         files=dict(sorted(files.items())),
         size_bytes=sum((place / relative).stat().st_size for relative in files),
+        image=image,
         next=(
             shlex.join(["docker", "compose", "--project-directory", str(place), "up", "--build", "-d"]),
             shlex.join(["python", str(place / "client.py")]),
         ),
     )
+
+
+def _text(record: dict[str, object]) -> str:
+    return json.dumps(record, indent=2) + "\n"
+
+
+def check_packable(stored: Stored, runtime: str, *, force: bool) -> None:
+    """Whether its accuracy is proven, or it is forced.
+
+    Raises:
+        UsageError: it is a candidate.
+    """
+    artifact = stored.artifact
+    if artifact.status == "candidate" and not force:
+        raise UsageError(
+            f"{artifact.name}@{artifact.version} is a candidate: its accuracy is {artifact.accuracy.verdict}",
+            f"mlpack package {artifact.name}@{artifact.version} --runtime {runtime} --force",
+        )
 
 
 def _make_parent(place: Path) -> None:
@@ -136,7 +169,12 @@ def _make_parent(place: Path) -> None:
         ) from error
 
 
-def _options(max_batch: int, queue_delay_ms: float, instances: int) -> PackageOptions:
+def options_from(max_batch: int, queue_delay_ms: float, instances: int) -> PackageOptions:
+    """The options that were asked for.
+
+    Raises:
+        UsageError: a number is too small or none.
+    """
     for flag, value, least in (
         ("--max-batch", max_batch, 1), ("--queue-delay-ms", queue_delay_ms, 0), ("--instances", instances, 1),
     ):  # fmt: skip
@@ -146,8 +184,12 @@ def _options(max_batch: int, queue_delay_ms: float, instances: int) -> PackageOp
     return PackageOptions(max_batch=max_batch, queue_delay_ms=queue_delay_ms, instances=instances)
 
 
-def _write(path: Path, content: str | bytes | Path, stored: Stored) -> str:
-    """Write one file of the package; its sha256."""
+def write_file(path: Path, content: str | bytes | Path, stored: Stored) -> str:
+    """Write one file of a package; its sha256.
+
+    Raises:
+        Tampered: a file of the artifact is not the one that was published.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(content, Path):
         return _copy(content, path, stored)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pydantic import Field
 
@@ -21,6 +21,42 @@ class PackageOptions(Frozen):
     max_batch: int = Field(default=8, ge=1, description="largest batch that the server may form")
     queue_delay_ms: float = Field(default=2.0, ge=0, description="longest wait for batch mates")
     instances: int = Field(default=1, ge=1, description="copies of the model that run side by side")
+    manifests: Literal["none", "kubernetes"] = Field(default="none", description="what to add for an orchestrator")
+
+
+class Repository(Protocol):
+    """A folder of models that a running server watches, each with its versions and one configuration for all of them.
+
+    `folder` is where a package has it, `config` the name of a model's configuration in it.
+    """
+
+    folder: str
+    config: str
+
+    def differences(self, old: str, new: str) -> tuple[str, ...]:
+        """What clients would see change if a version under the new configuration were served under the old one.
+
+        Raises:
+            MissingLibrary: what reads such a file is not installed.
+            UsageError: the old one cannot be read.
+        """
+        ...
+
+    def kept(self, old: str, new: str) -> tuple[str, ...]:
+        """Settings besides that in which the two differ, and the old one stays."""
+        ...
+
+    def active(self, config: str) -> tuple[int, ...]:
+        """The versions that are served."""
+        ...
+
+    def activated(self, config: str, version: int) -> str:
+        """The configuration with this version alone served, and nothing else changed."""
+        ...
+
+    def look_again(self, name: str) -> tuple[str, ...]:
+        """Commands that make a server which does not watch its folder look at this model again."""
+        ...
 
 
 class Runtime(Protocol):
@@ -28,6 +64,7 @@ class Runtime(Protocol):
 
     name: str
     title: str
+    repository: Repository | None
 
     def layout(self, stored: Stored, options: PackageOptions) -> Mapping[str, str | bytes | Path]:
         """The package: content, or the file to copy, by relative path. Pure: writes nothing.

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from mlpack.errors import UsageError
+from mlpack.runtimes.kubernetes import Pod, Port, manifests
 from mlpack.runtimes.package_files import (
     TEMPLATES,
     batching,
@@ -22,6 +23,7 @@ from mlpack.runtimes.package_files import (
     shared_files,
 )
 from mlpack.runtimes.raw_side import pipeline_files, raw_side
+from mlpack.runtimes.requirements import bill_of_materials, needed_by
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
     from mlpack.core.artifact import Stored
     from mlpack.core.model import TensorSpec
-    from mlpack.core.runtime import PackageOptions, Runtime
+    from mlpack.core.runtime import PackageOptions, Repository, Runtime
     from mlpack.runtimes.package_files import Batching
     from mlpack.runtimes.raw_side import RawSide
 
@@ -41,6 +43,7 @@ _MOST_BODY_BYTES = 256 * 1024 * 1024
 # One raw sample's field: a long text as JSON escapes it, a large photograph in base64; and of one request's all.
 _RAW_BYTES = {"text": 256 * 1024, "image": 24 * 1024 * 1024}
 _MOST_RAW_BYTES = 64 * 1024 * 1024
+_POD = Pod(ports=(Port(name="http", number=8000),), user=10001)
 
 
 class FastApi:
@@ -48,6 +51,7 @@ class FastApi:
 
     name = "fastapi"
     title = "FastAPI server"
+    repository: Repository | None = None
 
     def layout(self, stored: Stored, options: PackageOptions) -> Mapping[str, str | bytes | Path]:
         """The package by relative path. Pure: writes nothing.
@@ -70,9 +74,11 @@ class FastApi:
         backend = artifact.model.backend
         needed = (backend, "numpy", "fastapi", "prometheus_client", "uvicorn", *(raw.libraries if raw else ()))
         pins = pinned(artifact, needed)
+        needed_in_turn = needed_by(pins)
         values = {
             **facts(stored, shared_by),
             "pins": pins,
+            "needed": needed_in_turn,
             "backend_version": pins[backend],
             "max_body_bytes": limit,
             "curl": has_sample_request(stored),
@@ -89,9 +95,11 @@ class FastApi:
             **shared_files(stored, raw),
             "model.json": _description(stored, options, shared_by, limit, raw),
             "requirements.txt": render("fastapi/requirements.txt.j2", **values),
+            "sbom.cdx.json": bill_of_materials(artifact, {**pins, **needed_in_turn}),
             "Dockerfile": render("fastapi/Dockerfile.j2", **values),
             "compose.yaml": render("compose.yaml.j2", **values),
             "README.md": render("fastapi/README.md.j2", **values),
+            **manifests(stored, options, shared_by, _POD),
         }
 
 

@@ -275,8 +275,13 @@ def facts(stored: Stored, shared_by: Batching) -> dict[str, Any]:
         "inputs": [f"`{spec}`" for spec in record.inputs],
         "outputs": [f"`{spec}`" for spec in record.outputs],
         "service": artifact.name,
-        "image": f"{artifact.name.lower()}:{artifact.version}",
+        "image": image_name(artifact),
     }
+
+
+def image_name(artifact: Artifact) -> str:
+    """What the image of a package is called, with its tag."""
+    return f"{artifact.name.lower()}:{artifact.version}"
 
 
 def batching_note(shared_by: Batching) -> str:
