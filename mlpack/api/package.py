@@ -120,6 +120,7 @@ def package(
         files=dict(sorted(files.items())),
         size_bytes=sum((place / relative).stat().st_size for relative in files),
         next=(
+            shlex.join(["mlpack", "check", str(place)]),
             shlex.join(["docker", "compose", "--project-directory", str(place), "up", "--build", "-d"]),
             shlex.join(["python", str(place / "client.py")]),
         ),

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from mlpack.errors import UsageError
+from mlpack.runtimes.fastapi_server import serve
 from mlpack.runtimes.package_files import (
     TEMPLATES,
     batching,
@@ -25,11 +26,12 @@ from mlpack.runtimes.raw_side import pipeline_files, raw_side
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from mlpack.core.artifact import Stored
     from mlpack.core.model import TensorSpec
-    from mlpack.core.runtime import PackageOptions, Runtime
+    from mlpack.core.runtime import PackageOptions, Running, Runtime, ServeOptions
     from mlpack.runtimes.package_files import Batching
     from mlpack.runtimes.raw_side import RawSide
 
@@ -86,13 +88,17 @@ class FastApi:
             **{f"model/{relative}": path for relative, path in model_files(stored).items()},
             **{f"server/{path.name}": path for path in sorted(server.glob("*.py"))},
             **(pipeline_files(stored, "server/pipeline", "pipeline") if raw else {}),
-            **shared_files(stored, raw),
+            **shared_files(stored, shared_by, raw),
             "model.json": _description(stored, options, shared_by, limit, raw),
             "requirements.txt": render("fastapi/requirements.txt.j2", **values),
             "Dockerfile": render("fastapi/Dockerfile.j2", **values),
             "compose.yaml": render("compose.yaml.j2", **values),
             "README.md": render("fastapi/README.md.j2", **values),
         }
+
+    def serve(self, folder: Path, options: ServeOptions, log: Path) -> AbstractContextManager[Running]:
+        """The package's own server, by the Python that runs mlpack or by `options.python`."""
+        return serve(folder, options, log)
 
 
 def _description(stored: Stored, options: PackageOptions, shared_by: Batching, limit: int, raw: RawSide | None) -> str:
