@@ -135,6 +135,7 @@ def package(
         size_bytes=sum((place / relative).stat().st_size for relative in files),
         image=image,
         next=(
+            shlex.join(["mlpack", "check", str(place)]),
             shlex.join(["docker", "compose", "--project-directory", str(place), "up", "--build", "-d"]),
             shlex.join(["python", str(place / "client.py")]),
         ),

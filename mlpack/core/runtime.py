@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -10,7 +11,9 @@ from pydantic import Field
 from mlpack.core.words import Frozen
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
     from mlpack.core.artifact import Stored
 
@@ -59,6 +62,28 @@ class Repository(Protocol):
         ...
 
 
+class ServeOptions(Frozen):
+    """What a package's server is started with on this machine."""
+
+    port: int | None = Field(default=None, ge=1, le=65535, description="where HTTP is spoken; None: a free port")
+    python: Path | None = Field(default=None, description="interpreter of an environment with what it needs")
+    server: Path | None = Field(default=None, description="the server's own program, where it is not Python")
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that got ready to answer: its addresses by protocol (`http`, `grpc`), all on this machine only.
+
+    `start_s` went by until then. `notes` say in what it is not the server that the package is for.
+    """
+
+    urls: Mapping[str, str]
+    start_s: float
+    log: Path
+    process: subprocess.Popen[bytes]
+    notes: tuple[str, ...] = ()
+
+
 class Runtime(Protocol):
     """One file per runtime, its templates, and one line in the table."""
 
@@ -71,5 +96,16 @@ class Runtime(Protocol):
 
         Raises:
             UsageError: this runtime cannot serve this artifact; the hint says which can.
+        """
+        ...
+
+    def serve(self, folder: Path, options: ServeOptions, log: Path) -> AbstractContextManager[Running]:
+        """The real server of the package in this folder, ended with all that it started; it writes into `log` only.
+
+        Raises:
+            UsageError: an option that this server has no use for, or that names nothing that runs.
+            MissingLibrary, MissingHardware: this machine lacks what it needs.
+            MachineError: its port is taken.
+            StageFailed: it ended before it was ready, or did not get ready; the log's path is told.
         """
         ...

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from mlpack.errors import UsageError
+from mlpack.runtimes.fastapi_server import serve
 from mlpack.runtimes.kubernetes import Pod, Port, manifests
 from mlpack.runtimes.package_files import (
     TEMPLATES,
@@ -27,11 +28,12 @@ from mlpack.runtimes.requirements import bill_of_materials, needed_by
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from mlpack.core.artifact import Stored
     from mlpack.core.model import TensorSpec
-    from mlpack.core.runtime import PackageOptions, Repository, Runtime
+    from mlpack.core.runtime import PackageOptions, Repository, Running, Runtime, ServeOptions
     from mlpack.runtimes.package_files import Batching
     from mlpack.runtimes.raw_side import RawSide
 
@@ -92,7 +94,7 @@ class FastApi:
             **{f"model/{relative}": path for relative, path in model_files(stored).items()},
             **{f"server/{path.name}": path for path in sorted(server.glob("*.py"))},
             **(pipeline_files(stored, "server/pipeline", "pipeline") if raw else {}),
-            **shared_files(stored, raw),
+            **shared_files(stored, shared_by, raw),
             "model.json": _description(stored, options, shared_by, limit, raw),
             "requirements.txt": render("fastapi/requirements.txt.j2", **values),
             "sbom.cdx.json": bill_of_materials(artifact, {**pins, **needed_in_turn}),
@@ -101,6 +103,10 @@ class FastApi:
             "README.md": render("fastapi/README.md.j2", **values),
             **manifests(stored, options, shared_by, _POD),
         }
+
+    def serve(self, folder: Path, options: ServeOptions, log: Path) -> AbstractContextManager[Running]:
+        """The package's own server, by the Python that runs mlpack or by `options.python`."""
+        return serve(folder, options, log)
 
 
 def _description(stored: Stored, options: PackageOptions, shared_by: Batching, limit: int, raw: RawSide | None) -> str:

@@ -139,7 +139,7 @@ def golden_inputs(stored: Stored) -> dict[str, np.ndarray]:
 
 
 def shared_files(
-    stored: Stored, raw: RawSide | None = None, raw_name: str | None = None
+    stored: Stored, shared_by: Batching, raw: RawSide | None = None, raw_name: str | None = None
 ) -> dict[str, str | bytes | Path]:
     """Golden samples, their tolerances, the first one as a request, and the client that replays them.
 
@@ -161,6 +161,8 @@ def shared_files(
         "model": artifact.name,
         "version": str(artifact.version),
         "rows_per_request": rows_per_request(stored),
+        # Where batch mates change nothing, larger requests have to give the same answers.
+        "most_rows": shared_by.max_rows if shared_by.mode == "merged" else rows_per_request(stored),
         "tolerance": {spec.name: tolerance[spec.name] for spec in artifact.model.outputs},
     }
     if raw is not None and raw.samples:

@@ -27,14 +27,16 @@ from mlpack.runtimes.raw_side import raw_side
 from mlpack.runtimes.requirements import bill_of_materials, needed_by
 from mlpack.runtimes.triton_raw import ensemble_name, raw_models
 from mlpack.runtimes.triton_repository import TritonRepository
+from mlpack.runtimes.triton_server import serve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from mlpack.core.artifact import Artifact, Stored
     from mlpack.core.model import TensorSpec
-    from mlpack.core.runtime import PackageOptions, Repository, Runtime
+    from mlpack.core.runtime import PackageOptions, Repository, Running, Runtime, ServeOptions
     from mlpack.runtimes.package_files import Batching
     from mlpack.runtimes.raw_side import RawSide
 
@@ -103,13 +105,17 @@ class Triton:
         return {
             **files,
             f"{repository}/config.pbtxt": config(stored, options),
-            **shared_files(stored, raw, ensemble_name(artifact.name)),
+            **shared_files(stored, shared_by, raw, ensemble_name(artifact.name)),
             "sbom.cdx.json": bill_of_materials(artifact, {**pins, **needed_in_turn}),
             "Dockerfile": render("triton/Dockerfile.j2", **values),
             "compose.yaml": render("compose.yaml.j2", **values),
             "README.md": render("triton/README.md.j2", **values),
             **manifests(stored, options, shared_by, _pod(artifact, shared_memory=bool(pins))),
         }
+
+    def serve(self, folder: Path, options: ServeOptions, log: Path) -> AbstractContextManager[Running]:
+        """The `tritonserver` that is here, on the package's model repository."""
+        return serve(folder, options, log)
 
 
 def config(stored: Stored, options: PackageOptions) -> str:
