@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlpack.api import check_container
 from mlpack.api.check_replay import replays
 from mlpack.api.checked import Checked
 from mlpack.api.lookup import cache_folder
@@ -35,6 +36,7 @@ def check(
     *,
     python: str | Path | None = None,
     server: str | Path | None = None,
+    container: bool = False,
     reporter: Reporter | None = None,
 ) -> Checked:
     """Start a package's server on this machine, send it the golden samples, hold its answers to the recorded ones.
@@ -49,6 +51,7 @@ def check(
         python: interpreter of an environment that has what the package needs. Default: for a server in Python the
             one that runs mlpack, for Triton's models the `python3` on the PATH.
         server: the `tritonserver` to start. Default: `MLPACK_TRITONSERVER`, the environment of `python`, the PATH.
+        container: start it in the package's own image, which is built where it is not there yet.
         reporter: is told what is being done.
 
     Raises:
@@ -76,7 +79,14 @@ def check(
     golden = Golden(folder / "golden")
     log = new_log(cache_folder() / "logs" / "servers", record["runtime"])
     told.say("starting the server")
-    with RUNTIMES[record["runtime"]].serve(folder, serve_options(python, server), log) as running:
+    runtime = RUNTIMES[record["runtime"]]
+    if container and (python is not None or server is not None):
+        raise UsageError("an image brings its Python and its server along", "leave --python and --server out")
+    with (
+        check_container.serve(folder, record, runtime, log)
+        if container
+        else runtime.serve(folder, serve_options(python, server), log)
+    ) as running:
         door = _door(running, golden)
         found = []
         for replay in replays(golden, door, running):

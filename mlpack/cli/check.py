@@ -18,6 +18,8 @@ def command(
     package: Annotated[Path, typer.Argument(metavar="PACKAGE", help="The folder that `mlpack package` made.")],
     python: Python = None,
     server: Server = None,
+    *,
+    container: Annotated[bool, typer.Option("--container", help="In its image: docker or podman.")] = False,
 ) -> None:
     """Start a package's server, replay the golden samples over the wire, compare, measure, stop it.
 
@@ -26,6 +28,6 @@ def command(
     from mlpack.api.check import check, refuse_different
 
     with screen.progress() as reporter:
-        done = check(package, python=python, server=server, reporter=reporter)
+        done = check(package, python=python, server=server, container=container, reporter=reporter)
     screen.result(done.document(), done)
     refuse_different(done)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from mlpack.containers.engine import Engine
+from typing import TYPE_CHECKING, Literal
+
 from mlpack.core.table import Table
 from mlpack.errors import MissingLibrary
 
+if TYPE_CHECKING:
+    from mlpack.containers.engine import Engine
 ENGINES: Table[Engine] = Table(
     "container engine",
     {
@@ -16,16 +19,17 @@ ENGINES: Table[Engine] = Table(
 )
 
 
-def engine_here() -> Engine:
-    """The first engine that works on this machine.
+def engine_here(purpose: Literal["build", "run"] = "build") -> Engine:
+    """The first engine that works on this machine and does what is wanted.
 
     Raises:
         MissingLibrary: there is none; the message says what each of them answered.
     """
     refusals = []
     for name in ENGINES.names():
-        refusal = ENGINES[name].refusal()
+        engine = ENGINES[name]
+        refusal = "runs nothing" if purpose == "run" and engine.run_words is None else engine.refusal()
         if refusal is None:
-            return ENGINES[name]
+            return engine
         refusals.append(f"{name} {refusal}")
-    raise MissingLibrary(f"no container engine works here: {'; '.join(refusals)}", "apt-get install buildah")
+    raise MissingLibrary(f"no container engine works here: {'; '.join(refusals)}", "apt-get install podman")

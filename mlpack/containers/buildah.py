@@ -8,4 +8,5 @@ ENGINE = Engine(
     # OCI's own format has no health check.
     build_words=("build", "--format", "docker"),
     digest_words=("inspect", "--type", "image", "--format", "{{.FromImageID}}"),
+    run_words=None,
 )

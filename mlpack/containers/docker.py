@@ -8,4 +8,5 @@ ENGINE = Engine(
     probe=("version", "--format", "{{.Server.Version}}"),
     build_words=("build",),
     digest_words=("image", "inspect", "--format", "{{.Id}}"),
+    run_words=("run",),
 )

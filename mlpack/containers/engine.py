@@ -1,4 +1,4 @@
-"""Engine: a program that builds images, called by its command line."""
+"""Engine: a program that builds images, and mostly runs them, called by its command line."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from mlpack.core.words import Frozen
 from mlpack.errors import StageFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 _SHOWN_LINES = 3
+# As compose.yaml and the Kubernetes manifests do.
+_HARDENED = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")  # noqa: S108
 
 
 class Image(Frozen):
@@ -26,12 +29,16 @@ class Image(Frozen):
 
 @dataclass(frozen=True)
 class Engine:
-    """How one program is asked. `probe` exits 0 where it works; `build` gets `--tag REFERENCE FOLDER` behind it."""
+    """How one program is asked. `probe` exits 0 where it works; `build_words` get `--tag REFERENCE FOLDER` behind them.
+
+    `run_words` are None where it cannot run what it has built.
+    """
 
     name: str
     probe: tuple[str, ...]
     build_words: tuple[str, ...]
     digest_words: tuple[str, ...]
+    run_words: tuple[str, ...] | None
 
     def refusal(self) -> str | None:
         """Why it cannot be used here, or None where it can."""
@@ -52,11 +59,25 @@ class Engine:
                 f"{self.name} cannot build {folder}: {_reason(done)}",
                 f"{self.name} {' '.join(self.build_words)} --tag {reference} {folder}",
             )
+        digest = self.digest(reference)
+        if digest is None:
+            raise StageFailed(f"{self.name} built {reference} and does not find it", f"{self.name} images")
+        return Image(engine=self.name, reference=reference, digest=digest)
+
+    def digest(self, reference: str) -> str | None:
+        """The sha256 of an image's configuration; None: there is no such image."""
         told = _run(self.name, *self.digest_words, reference)
-        if told.returncode:
-            raise StageFailed(f"{self.name} built {reference} and does not find it: {_reason(told)}")
-        digest = told.stdout.strip().removeprefix("sha256:")
-        return Image(engine=self.name, reference=reference, digest=f"sha256:{digest}")
+        return None if told.returncode else f"sha256:{told.stdout.strip().removeprefix('sha256:')}"
+
+    def command(self, reference: str, name: str, ports: Mapping[int, int]) -> tuple[str, ...]:
+        """What runs an image in the foreground, hardened; `ports` are its own by those of this machine's loopback."""
+        assert self.run_words is not None
+        published = [word for here, there in ports.items() for word in ("--publish", f"127.0.0.1:{here}:{there}")]
+        return (self.name, *self.run_words, "--rm", "--name", name, *_HARDENED, *published, reference)
+
+    def remove(self, name: str) -> None:
+        """Take away a container, whatever it does; nothing of this name is fine."""
+        _run(self.name, "rm", "--force", name)
 
 
 def _run(*words: str) -> subprocess.CompletedProcess[str]:

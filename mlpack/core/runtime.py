@@ -89,6 +89,8 @@ class Runtime(Protocol):
 
     name: str
     title: str
+    ports: Mapping[str, int]
+    """Where its image listens, by protocol."""
     repository: Repository | None
 
     def layout(self, stored: Stored, options: PackageOptions) -> Mapping[str, str | bytes | Path]:

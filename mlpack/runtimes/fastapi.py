@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from mlpack.errors import UsageError
@@ -53,6 +54,7 @@ class FastApi:
 
     name = "fastapi"
     title = "FastAPI server"
+    ports: Mapping[str, int] = MappingProxyType({"http": 8000})
     repository: Repository | None = None
 
     def layout(self, stored: Stored, options: PackageOptions) -> Mapping[str, str | bytes | Path]:

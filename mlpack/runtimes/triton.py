@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,6 +59,7 @@ class Triton:
 
     name = "triton"
     title = "Triton Inference Server"
+    ports: Mapping[str, int] = MappingProxyType({"http": 8000, "grpc": 8001})
     repository: Repository | None = TritonRepository()
 
     def layout(self, stored: Stored, options: PackageOptions) -> Mapping[str, str | bytes | Path]:

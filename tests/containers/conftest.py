@@ -19,13 +19,14 @@ AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 INCLUDED = "ca-certificates,python-is-python3,python3-pip"
 CONTAINERS = """
 [containers]
-netns = "host"
 default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
 volumes = [{volumes}]
 [engine]
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 runtime = "runc"
+[network]
+network_backend = "netavark"
 """
 
 

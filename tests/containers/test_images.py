@@ -10,12 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
-from serving import START_SECONDS, Running, free_port, run_client
+from serving import Running, alter_outputs, run_client
 from tiny_artifacts import make, samples
 
 import mlpack
+from mlpack.api import check_container
 from mlpack.containers import ENGINES, engine_here
 from mlpack.errors import MissingLibrary, StageFailed
+from mlpack.runtimes import RUNTIMES
 from mlpack.store.verify import verify
 
 SLOW = 12
@@ -28,30 +30,8 @@ def here(place, monkeypatch, engines):
     return place
 
 
-@contextlib.contextmanager
-def container(reference: str, *words: str):
-    """A container as compose.yaml starts it; the address of its server, and its name."""
-    port, name = free_port(), f"mlpack-test-{free_port()}"
-    hardened = ["--read-only", "--tmpfs=/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
-    started = subprocess.run(
-        ["podman", "run", "--detach", "--no-healthcheck", "--name", name, *hardened, "--env", f"PORT={port}",
-         "--env", "HOST=127.0.0.1", *words, reference],
-        check=False, capture_output=True, text=True, timeout=START_SECONDS,
-    )  # fmt: skip
-    assert started.returncode == 0, started.stderr
-    try:
-        running = Running(None, Path(), f"http://127.0.0.1:{port}")
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError):
-                if running.ask("/v2/health/ready")[0] == 200:
-                    break
-            time.sleep(0.1)
-        else:
-            raise AssertionError(subprocess.run(["podman", "logs", name], capture_output=True, check=False))
-        yield running, name
-    finally:
-        subprocess.run(["podman", "rm", "--force", "--time", "0", name], check=True, capture_output=True)
+def podman(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run(["podman", *words], capture_output=True, text=True, check=False, timeout=300)
 
 
 @pytest.mark.slow
@@ -63,16 +43,19 @@ def test_an_image_serves_hardened_and_loses_nothing_at_its_end(here, cli):
     assert (image["engine"], image["reference"]) == ("podman", "tiny-slow:1")
     assert json.loads((folder / "mlpack-package.json").read_text())["image"] == image
     verify(folder)
-    shown = json.loads(
-        subprocess.run(["podman", "image", "inspect", "tiny-slow:1"], capture_output=True, check=True).stdout
-    )
-    assert f"sha256:{shown[0]['Id']}" == image["digest"]
-    assert shown[0]["Labels"]["io.mlpack.artifact.digest"] == done.document["artifact_digest"]
-    assert shown[0]["Healthcheck"], "the health check is kept"
-    with container(image["reference"]) as (server, name):
+    (shown,) = json.loads(podman("image", "inspect", "tiny-slow:1").stdout)
+    assert f"sha256:{shown['Id']}" == image["digest"]
+    assert shown["Labels"]["io.mlpack.artifact.digest"] == done.document["artifact_digest"]
+    assert shown["Healthcheck"], "the health check is kept"
+    record = json.loads((folder / "mlpack-package.json").read_text())
+    with check_container.serve(folder, record, RUNTIMES["fastapi"], here / "log") as running:
+        server, name = (
+            Running(None, folder, running.urls["http"]),
+            podman("ps", "--format", "{{.Names}}").stdout.strip(),
+        )
         assert run_client(folder, server.url).returncode == 0
         inside = [
-            subprocess.run(["podman", "exec", name, *words], capture_output=True, text=True, check=False)
+            podman("exec", name, *words)
             for words in (("id", "-u"), ("touch", "/app/x"), ("python", "-c", "import torch"))
         ]
         assert inside[0].stdout.strip() == "10001"
@@ -91,15 +74,28 @@ def test_an_image_serves_hardened_and_loses_nothing_at_its_end(here, cli):
             each.start()
         # All of them are in: the queue and the model hold what has not been answered.
         time.sleep(1)
-        subprocess.run(["podman", "stop", "--time", "60", name], check=True, capture_output=True, timeout=120)
+        running.process.terminate()
         for each in asking:
             each.join()
         # Those that came before the signal are answered; a refusal would say 503.
         assert answered.count(200) == len(answered) == SLOW
-        state = subprocess.run(
-            ["podman", "inspect", "--format", "{{.State.ExitCode}}", name], capture_output=True, text=True, check=True
-        )
-        assert state.stdout.strip() in {"0", "143"}
+        assert running.process.wait(60) in {0, 143}
+    assert podman("ps", "--all", "--format", "{{.Names}}").stdout == "", "nothing is left"
+
+
+@pytest.mark.slow
+def test_check_proves_a_package_in_its_image(here, cli):
+    make(here / "artifacts")
+    folder = mlpack.package("tiny-mlp", runtime="fastapi").path
+    done = cli("check", str(folder), "--container", "--json")
+    assert done.code == 0, done.err
+    assert done.document["notes"] == ["in a container of podman: read-only, without capabilities"]
+    alter_outputs(folder, "score", 4, 0.01)
+    different = cli("check", str(folder), "--container", "--json")
+    assert different.code == 5
+    assert "score" in different.document["error"]["message"]
+    assert podman("ps", "--all", "--format", "{{.Names}}").stdout == ""
+    assert cli("check", str(folder), "--container", "--python", "python").code == 2
 
 
 @pytest.mark.slow
@@ -120,9 +116,11 @@ def test_without_an_engine_nothing_is_written(cli, place, monkeypatch):
     monkeypatch.setenv("PATH", str(place))
     with pytest.raises(MissingLibrary, match="docker is not installed; podman is not installed"):
         engine_here()
+    with pytest.raises(MissingLibrary, match="buildah runs nothing"):
+        engine_here("run")
     done = cli("package", "tiny-mlp", "--runtime", "fastapi", "--build")
     assert done.code == 3
-    assert "hint: apt-get install buildah" in done.err
+    assert "hint: apt-get install podman" in done.err
     assert not (place / "tiny-mlp-1-fastapi").exists()
 
 
