@@ -27,8 +27,8 @@ class Problem:
 class ComparedOutput:
     """An output over all requests of a replay: its largest differences from what is recorded, and what is allowed.
 
-    Right is a number with |difference| <= allowed absolute + allowed relative × |recorded|; texts, whose `allowed` is None,
-    have to be the same. `absolute` and `relative` are None where nothing was subtracted.
+    Right is a number with |difference| <= allowed absolute + allowed relative × |recorded|; texts have to be the same,
+    and their `allowed` is None. `absolute` and `relative` are None where nothing was subtracted.
     """
 
     name: str

@@ -26,7 +26,7 @@ def command(
 ) -> None:
     """Package an artifact, start its server on this machine's own address, and stop it at Ctrl-C or SIGTERM.
 
-    With --json the document is written as soon as the server is ready.
+    The document for programs is written as soon as the server is ready.
     """
     from mlpack.api.serve import serve
     from mlpack.cli.app import INTERRUPTED, TERMINATED, Terminated

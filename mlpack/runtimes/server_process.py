@@ -31,7 +31,9 @@ _QUESTION_SECONDS = 5.0
 _OK = 200
 _TOLD_LINES = 3
 _LONGEST_LINE = 300
-_TELLING = re.compile(r"error|failed|exception|refused", re.IGNORECASE)
+_TELLING = re.compile(r"error|failed|exception|refused|unavailable", re.IGNORECASE)
+# Triton's sighs on a machine without a card.
+_HARMLESS = re.compile(r"NVML|DCGM")
 # Becomes the server, and is told to end when the process that started it is gone, even by SIGKILL.
 _TIED = """
 import ctypes, os, signal, sys
@@ -178,8 +180,8 @@ def _ended(process: subprocess.Popen[bytes], log: Path, when: str) -> StageFaile
 
 def _said(log: Path) -> str:
     """The last lines of its log that tell of a failure, else the last lines."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    telling = [line for line in lines if _TELLING.search(line)] or lines
+    lines = [" ".join(line.split()) for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    telling = [line for line in lines if _TELLING.search(line) and not _HARMLESS.search(line)] or lines
     told = " | ".join(line[:_LONGEST_LINE] for line in telling[-_TOLD_LINES:])
     return f": {told}" if told else ""
 

@@ -125,14 +125,13 @@ def _backends(home: Path, place: Path, python: Path | None, *, stand_in: bool) -
     if has_stub and not stand_in:
         return own
     for backend in own.iterdir():
-        if backend.name != "python" or has_stub:
+        if backend.name != "python":
             (place / backend.name).symlink_to(backend)
+    # A copy: a library that is a link out of its folder is refused.
+    shutil.copytree(own / "python", place / "python")
     if not has_stub:
         # The wheel has one for each version of Python, and leaves the choice to who unpacks it.
-        (place / "python").mkdir()
-        for file in (own / "python").iterdir():
-            (place / "python" / file.name).symlink_to(file)
-        (place / "python" / _STUB).symlink_to(stubs / _version(python) / _STUB)
+        shutil.copy2(stubs / _version(python) / _STUB, place / "python")
     if stand_in:
         (place / "onnxruntime").mkdir()
         shutil.copyfile(TEMPLATES / "triton" / "stand_in.py", place / "onnxruntime" / "model.py")

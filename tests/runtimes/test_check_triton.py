@@ -79,20 +79,13 @@ def test_the_wheel_is_used_as_it_is_installed(kept, place, monkeypatch):
     (site,) = (options.python.parent.parent / "lib").glob("python3*/site-packages")
     if not (site / "pytriton").is_dir():
         libraries = home.parent.parent / "nvidia_pytriton.libs"
-        shutil.copytree(libraries, site / libraries.name, copy_function=link, dirs_exist_ok=True)
-        shutil.copytree(home, place / "pytriton" / "tritonserver", copy_function=link)
-        (place / "pytriton" / "tritonserver" / "backends" / "python" / "triton_python_backend_stub").unlink()
-        shutil.move(place / "pytriton", site / "pytriton")
+        shutil.rmtree(site / "half", ignore_errors=True)
+        shutil.copytree(libraries, site / libraries.name, copy_function=os.link, dirs_exist_ok=True)
+        shutil.copytree(home, site / "half" / "tritonserver", copy_function=os.link)
+        (site / "half" / "tritonserver" / "backends" / "python" / "triton_python_backend_stub").unlink()
+        (site / "half").rename(site / "pytriton")
     with serve(runtime="triton", port=0, python=options.python) as serving:
         assert set(serving.server.urls) == {"http", "grpc"}
         command = psutil.Process(serving.server.process.pid).cmdline()
         assert command[0] == str(site / "pytriton" / "tritonserver" / "bin" / "tritonserver")
     assert psutil.Process().children() == []
-
-
-def link(source, to):
-    """A second name for a file, where both lie on one disk; else a copy."""
-    try:
-        os.link(source, to)
-    except OSError:
-        shutil.copy2(source, to)
