@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -25,6 +25,26 @@ def command(
         float, typer.Option("--queue-delay-ms", help="Longest wait for batch mates, in ms.")
     ] = 2.0,
     instances: Annotated[int, typer.Option("--instances", help="Copies of the model that run side by side.")] = 1,
+    timeout_ms: Annotated[
+        float, typer.Option("--timeout-ms", help="fastapi: longest time to an answer; clients may ask for less.")
+    ] = 20_000.0,
+    access: Annotated[
+        Literal["open", "token"], typer.Option("--access", help="fastapi: token: AUTH_TOKEN has to be sent.")
+    ] = "open",
+    rate_limit: Annotated[
+        float | None, typer.Option("--rate-limit", help="fastapi: requests per second that one client may make.")
+    ] = None,
+    cache: Annotated[
+        Literal["none", "memory", "redis"],
+        typer.Option("--cache", help="fastapi: where answers are kept for requests that come again."),
+    ] = "none",
+    cache_mb: Annotated[int, typer.Option("--cache-mb", help="Size of the cache in memory, in MB.")] = 64,
+    fallback: Annotated[
+        str | None, typer.Option("--fallback", metavar="REF", help="fastapi: who answers where the model fails.")
+    ] = None,
+    traces: Annotated[
+        Literal["none", "otlp"], typer.Option("--traces", help="fastapi: otlp: OpenTelemetry spans of requests.")
+    ] = "none",
     *,
     force: Annotated[bool, typer.Option("--force", help="Also package a candidate.")] = False,
     store: Annotated[Path | None, typer.Option("--store", help="The store, ./artifacts without it.")] = None,
@@ -46,6 +66,13 @@ def command(
         max_batch=max_batch,
         queue_delay_ms=queue_delay_ms,
         instances=instances,
+        timeout_ms=timeout_ms,
+        access=access,
+        rate_limit=rate_limit,
+        cache=cache,
+        cache_mb=cache_mb,
+        fallback=fallback,
+        traces=traces,
         force=force,
         store=store,
     )

@@ -3,13 +3,14 @@
     python client.py [URL]          (default http://127.0.0.1:8000)
 
 Exit code 0: every answer is within the tolerance of golden/golden.json. Exit code 1: one is not, is missing
-or empty, or the server cannot be asked. Needs numpy and nothing else.
+or empty, or the server cannot be asked. AUTH_TOKEN is sent where it is set. Needs numpy and nothing else.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import os
 import sys
 import urllib.error
 import urllib.request
@@ -20,6 +21,7 @@ import numpy as np
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 TIMEOUT_SECONDS = 60
+TOKEN = {"Authorization": f"Bearer {os.environ['AUTH_TOKEN']}"} if os.environ.get("AUTH_TOKEN") else {}
 NAMES = {
     "bool": "BOOL", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64",
     "int8": "INT8", "int16": "INT16", "int32": "INT32", "int64": "INT64",
@@ -35,7 +37,7 @@ class Failed(Exception):
 def fetch(url: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> tuple[bytes, int]:
     """The response body, and the length of its JSON part."""
     try:
-        request = urllib.request.Request(url, body, headers or {})  # noqa: S310 - the user's own URL
+        request = urllib.request.Request(url, body, {**(headers or {}), **TOKEN})  # noqa: S310 - the user's own URL
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310
             content = response.read()
             return content, int(response.headers.get("Inference-Header-Content-Length", len(content)))
