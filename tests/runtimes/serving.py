@@ -77,16 +77,19 @@ def packaged(tmp_path):
     """Make an artifact and its package: `packaged("mlp", "fastapi", changes, **options)`."""
 
     def build(kind: str = "mlp", runtime: str = "fastapi", changes: dict | None = None, **options: object) -> Path:
-        (make_raw if kind in RAW_KINDS else make)(tmp_path / "store", kind, **(changes or {}))
-        return package(
-            f"tiny-{kind}",
-            runtime=runtime,
-            store=tmp_path / "store",
-            out=tmp_path / f"package-{kind}",
-            **options,
-        ).path
+        return built_package(tmp_path, kind, runtime, changes, **options)
 
     return build
+
+
+def built_package(
+    place: Path, kind: str = "mlp", runtime: str = "fastapi", changes: dict | None = None, **options: object
+) -> Path:
+    """The folder of a package of an artifact that is made for it."""
+    (make_raw if kind in RAW_KINDS else make)(place / "store", kind, **(changes or {}))
+    return package(
+        f"tiny-{kind}", runtime=runtime, store=place / "store", out=place / f"package-{kind}", **options
+    ).path
 
 
 @pytest.fixture
@@ -95,10 +98,14 @@ def serve():
     with contextlib.ExitStack() as stack:
 
         def start(folder: Path, **environment: str) -> Running:
-            command = [sys.executable, "-I", "-B", "-c", LAUNCH, str(folder)]
-            return stack.enter_context(started(command, folder, environment))
+            return stack.enter_context(serving(folder, **environment))
 
         yield start
+
+
+def serving(folder: Path, **environment: str) -> contextlib.AbstractContextManager[Running]:
+    """The server of a package, where neither mlpack nor torch can be imported."""
+    return started([sys.executable, "-I", "-B", "-c", LAUNCH, str(folder)], folder, environment)
 
 
 @contextlib.contextmanager

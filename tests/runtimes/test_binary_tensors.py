@@ -12,7 +12,7 @@ from echo_artifact import WIDTH, echo, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_artifacts import TEXTS, in_process, picture
-from serving import run_client
+from serving import built_package, run_client, serving
 from test_v2_protocol import MAX_ROWS, described, tensors, written
 
 from mlpack.runtimes.package_files import DATATYPES as NAMES
@@ -111,20 +111,15 @@ def inputs(arrays, *, binary):
 @pytest.fixture(scope="module")
 def echoing(tmp_path_factory):
     """One server for the tests that change nothing."""
-    import contextlib
-    import sys
+    with serving(built_package(tmp_path_factory.mktemp("echo"), "echo", changes=echo())) as server:
+        yield server
 
-    from serving import LAUNCH, started
-    from tiny_artifacts import make
 
-    from mlpack.api.package import package
-
-    place = tmp_path_factory.mktemp("echo")
-    make(place / "store", "echo", **echo())
-    folder = package("tiny-echo", runtime="fastapi", store=place / "store", out=place / "package").path
-    with contextlib.ExitStack() as stack:
-        command = [sys.executable, "-I", "-B", "-c", LAUNCH, str(folder)]
-        yield stack.enter_context(started(command, folder, {}))
+@pytest.fixture(scope="module")
+def reading(tmp_path_factory):
+    """The same for texts."""
+    with serving(built_package(tmp_path_factory.mktemp("texts"), "reviews")) as server:
+        yield server
 
 
 def asked(each, *, binary):
@@ -191,18 +186,18 @@ def bytes_input(name, samples):
     return each
 
 
-@pytest.mark.parametrize("wanted", [True, False], ids=["to binary", "to json"])
-def test_texts_and_image_files_travel_as_bytes(packaged, serve, tmp_path, wanted):
+def test_texts_and_image_files_travel_as_bytes(packaged, serve, tmp_path):
     photos = [picture(turn) for turn in range(3)]
     for kind, field, samples in (("reviews", "text", TEXTS[:3]), ("photos", "image", photos)):
         server = serve(packaged(kind))
         raw = [each.encode() for each in samples] if field == "text" else samples
-        outputs = [asked(name, binary=wanted) for name in ("label", "score")]
-        answer = client(server).infer(f"tiny-{kind}", [bytes_input(field, raw)], outputs=outputs)
         _, columns = in_process(tmp_path / "store" / f"tiny-{kind}" / "1", {field: samples})
-        labels = [each.decode() if isinstance(each, bytes) else each for each in answer.as_numpy("label")]
-        assert labels == columns["label"]
-        assert answer.as_numpy("score") == pytest.approx(columns["score"], abs=1e-4)
+        for wanted in (True, False):
+            outputs = [asked(name, binary=wanted) for name in ("label", "score")]
+            answer = client(server).infer(f"tiny-{kind}", [bytes_input(field, raw)], outputs=outputs)
+            labels = [each.decode() if isinstance(each, bytes) else each for each in answer.as_numpy("label")]
+            assert labels == columns["label"]
+            assert answer.as_numpy("score") == pytest.approx(columns["score"], abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -215,11 +210,10 @@ def test_texts_and_image_files_travel_as_bytes(packaged, serve, tmp_path, wanted
         (b"\x02\0\0\0\xff\xfe", "is no UTF-8"),
     ],
 )
-def test_bytes_that_are_no_texts_are_refused(packaged, serve, tail, said):
-    server = serve(packaged("reviews"))
+def test_bytes_that_are_no_texts_are_refused(reading, tail, said):
     given_ = {"name": "text", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(tail)}}
     body, headers = framed({"inputs": [given_]}, tail)
-    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=300)
+    connection = http.client.HTTPConnection(reading.url.removeprefix("http://"), timeout=300)
     connection.request("POST", "/v2/models/tiny-reviews/infer", body, headers)
     answer = connection.getresponse()
     assert (answer.status, said in json.load(answer)["error"]) == (400, True)

@@ -13,14 +13,14 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from serving import LAUNCH, run_client, started
+from serving import LAUNCH, built_package, run_client, serving, started
 
 from mlpack.core.model import TensorSpec
 from mlpack.runtimes.templates.fastapi.server.environment import listen
 
 INFER = "/v2/models/tiny-mlp/infer"
 SLOW = "/v2/models/tiny-slow/infer"
-WIDE = 300_000
+WIDE = 100_000
 
 
 def body(rows=1, width=8, **parameters):
@@ -46,6 +46,13 @@ def whole(link):
     return b"".join(parts)
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """One server for the tests that leave it as it is."""
+    with serving(built_package(tmp_path_factory.mktemp("plain"))) as server:
+        yield server
+
+
 def test_who_waits_too_long_is_told_and_leaves_the_queue(packaged, serve):
     server = serve(packaged("slow", max_batch=1))
     with ThreadPoolExecutor(20) as pool:
@@ -67,8 +74,8 @@ def test_the_packages_own_limit_holds_where_the_client_asks_for_more(packaged, s
 
 
 @pytest.mark.parametrize("value", [-1, 1.5, "1", True, None])
-def test_a_timeout_that_is_none_is_refused(packaged, serve, value):
-    status, answer = serve(packaged()).ask(INFER, body(timeout=value))
+def test_a_timeout_that_is_none_is_refused(plain, value):
+    status, answer = plain.ask(INFER, body(timeout=value))
     assert (status, answer["error"]) == (400, "the parameter 'timeout' must be a whole number of microseconds")
 
 
@@ -103,14 +110,12 @@ def test_a_head_that_drips_is_cut_off_too(packaged, serve):
     assert server.ask("/v2/health/ready")[0] == 200
 
 
-def test_a_thousand_idle_connections_leave_room_for_a_client(packaged, serve):
-    folder = packaged()
-    server = serve(folder)
+def test_a_thousand_idle_connections_leave_room_for_a_client(plain):
     with contextlib.ExitStack() as stack:
         for _ in range(1000):
-            stack.enter_context(connected(server))
-        assert run_client(folder, server.url).returncode == 0
-        assert server.ask("/v2/health/ready")[0] == 200
+            stack.enter_context(connected(plain))
+        assert run_client(plain.package, plain.url).returncode == 0
+        assert plain.ask("/v2/health/ready")[0] == 200
 
 
 def test_more_idle_connections_than_files_cost_the_oldest_theirs(packaged):
@@ -142,15 +147,15 @@ def test_a_cut_off_body_is_a_400_that_nobody_hears(packaged, serve):
         ("/predict", {"Content-Type": "multipart/form-data; boundary=a"}, "a body of multipart/form-data"),
     ],
 )
-def test_other_forms_of_bodies_are_415(packaged, serve, path, headers, said):
-    status, _, answer = serve(packaged()).exchange("POST", path, json.dumps(body()).encode(), headers)
+def test_other_forms_of_bodies_are_415(plain, path, headers, said):
+    status, _, answer = plain.exchange("POST", path, json.dumps(body()).encode(), headers)
     assert (status, said in json.loads(answer)["error"]) == (415, True)
 
 
 @pytest.mark.parametrize("kind", ["", "application/json; charset=utf-8", "Application/JSON", "application/v2+json"])
-def test_json_may_be_called_by_its_names(packaged, serve, kind):
+def test_json_may_be_called_by_its_names(plain, kind):
     headers = {"Content-Type": kind} if kind else {}
-    assert serve(packaged()).exchange("POST", INFER, json.dumps(body()).encode(), headers)[0] == 200
+    assert plain.exchange("POST", INFER, json.dumps(body()).encode(), headers)[0] == 200
 
 
 def test_bodies_that_wait_are_bounded_together(packaged, serve):
@@ -194,7 +199,7 @@ def test_who_does_not_read_the_answer_loses_it(packaged, serve):
         link.sendall(head("/v2/models/tiny-wide/infer", len(request)) + request)
         first = link.recv(1024)
         length = int(first.lower().partition(b"content-length:")[2].split()[0])
-        time.sleep(3)
+        time.sleep(2.5)
         received = len(first)
         with contextlib.suppress(ConnectionError):
             received += len(whole(link))
@@ -202,12 +207,11 @@ def test_who_does_not_read_the_answer_loses_it(packaged, serve):
     assert server.ask("/v2/health/ready")[0] == 200
 
 
-def test_heads_are_bounded(packaged, serve):
-    server = serve(packaged())
-    with connected(server) as link:
+def test_heads_are_bounded(plain):
+    with connected(plain) as link:
         link.sendall(b"GET /v2 HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 100_000)
         assert whole(link).startswith(b"HTTP/1.1 400 ")
-    assert server.ask("/v2/health/ready")[0] == 200
+    assert plain.ask("/v2/health/ready")[0] == 200
 
 
 def test_small_answers_are_sent_at_once(monkeypatch):
@@ -215,3 +219,19 @@ def test_small_answers_are_sent_at_once(monkeypatch):
     monkeypatch.setenv("PORT", "0")
     with listen() as listening:
         assert listening.proto == socket.IPPROTO_TCP
+
+
+def test_who_goes_away_leaves_the_queue(packaged, serve):
+    server = serve(packaged("slow", max_batch=1))
+    request = json.dumps(body(width=700)).encode()
+    with contextlib.ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(connected(server)).sendall(head(SLOW, len(request)) + request)
+        while server.metrics()["inference_queue_depth"] < 10:
+            assert server.metrics().get('inference_requests_total{status="200"}', 0) < 10, "too fast to show anything"
+    while server.metrics()["inference_queue_depth"]:
+        time.sleep(0.02)
+    found = server.metrics()
+    assert found['inference_requests_total{status="499"}'] >= 10
+    assert found["inference_batch_rows_count"] <= 11
+    assert found["inference_held_bytes"] == 0

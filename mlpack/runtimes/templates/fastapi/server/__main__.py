@@ -22,6 +22,8 @@ PACKAGE = Path(__file__).resolve().parent.parent
 # Beyond the time that an answer may take: what was accepted last is still answered.
 GRACE_SECONDS = 5
 MOST_HEAD_BYTES = 16 * 1024
+# Longer than proxies keep a connection: one that is closed here while a proxy sends on it is a lost request.
+KEEP_ALIVE_SECONDS = 75
 
 
 def main() -> int:
@@ -48,6 +50,7 @@ def main() -> int:
         backlog=ACCEPTED_AT_ONCE,
         http=bounded(settings.bounds.seconds),
         ws="none",
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         h11_max_incomplete_event_size=MOST_HEAD_BYTES,
         log_level="warning",
         access_log=False,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import Request, Response
 from starlette.exceptions import HTTPException
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from .tracing import Tracing
 
 ANSWERED_BY = "X-Answered-By"
+# The number is nginx's.
+GONE = 499
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ class Answering:
                 course.begin()
                 parsed = form.read(body, request.headers)
                 course.did("preprocess")
-                result = await self._within_time(parsed, course)
+                result = await self._within_time(request, parsed, course)
                 written = form.write(parsed, result)
                 course.did("postprocess")
                 if result.answered_by:
@@ -133,12 +136,12 @@ class Answering:
         except AnswerFailed as error:
             raise HTTPException(500, f"the model's outputs give no answer: {error}") from None
 
-    async def _within_time(self, parsed: InferRequest, course: Course) -> Result:
+    async def _within_time(self, request: Request, parsed: InferRequest, course: Course) -> Result:
         allowed = self._description.limits.timeout_ms / 1000
         if parsed.timeout_us:
             allowed = min(allowed, parsed.timeout_us / 1e6)
         try:
-            async with asyncio.timeout(allowed):
+            async with asyncio.timeout(allowed), _unless_gone(request):
                 return await self._run(parsed, course)
         except TimeoutError:
             raise HTTPException(504, f"no answer within {1000 * allowed:g} ms") from None
@@ -177,3 +180,30 @@ class Answering:
         if not ran.by_spare:
             await cache.put(key, ran.outputs)
         return ran
+
+
+@asynccontextmanager
+async def _unless_gone(request: Request) -> AsyncIterator[None]:
+    """Ends the work in the block when its client goes away: who asks again must not find its own ghosts waiting.
+
+    Raises:
+        HTTPException: that happened; nobody reads it but who reads the metrics.
+    """
+    working = asyncio.current_task()
+    assert working is not None
+    leaving = asyncio.ensure_future(_gone(request, working))
+    try:
+        yield
+    except asyncio.CancelledError:
+        # Others end this task too: its deadline, and a server that has to stop.
+        if not leaving.done() or working.uncancel() > 0:
+            raise
+        raise HTTPException(GONE, "the client has gone away") from None
+    finally:
+        leaving.cancel()
+
+
+async def _gone(request: Request, working: asyncio.Task[Any]) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    working.cancel()

@@ -46,22 +46,25 @@ class _Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
-        self._rest()
+        self.idle_since = self.loop.time()
+        self._expect_head()
         if len(self.connections) > most_connections():
             self._make_room()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        # uvicorn's own timer ends with the first byte of a head, however slowly the others come.
-        if self.idle:
+        if not self.idle:
+            self._begun = False
+            if self._head_timer:
+                self._head_timer.cancel()
+        elif not self._begun:
+            # uvicorn's own timer, for connections that are kept, ends with the first byte of the next head.
             self._begun = True
-        elif self._head_timer:
-            self._head_timer.cancel()
+            self._expect_head()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.idle:
-            self._rest()
+        self.idle_since = self.loop.time()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -78,10 +81,7 @@ class _Connection(H11Protocol):
             if timer:
                 timer.cancel()
 
-    def _rest(self) -> None:
-        """Wait for a request."""
-        self._begun = False
-        self.idle_since = self.loop.time()
+    def _expect_head(self) -> None:
         if self._head_timer:
             self._head_timer.cancel()
         self._head_timer = self.loop.call_later(self.client_seconds, self._give_up)
