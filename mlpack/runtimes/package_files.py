@@ -15,7 +15,7 @@ from mlpack.errors import MissingLibrary, UsageError
 from mlpack.runtimes.raw_side import RawSide, golden_files, golden_record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping
 
     from jinja2 import Environment
 
@@ -38,7 +38,13 @@ DATATYPES = {
     "float32": "FP32",
     "float64": "FP64",
 }
-_EXTRAS = {"tokenizers": "text", "pillow": "images"}
+_EXTRAS = {
+    "tokenizers": "text",
+    "pillow": "images",
+    "redis": "redis",
+    "opentelemetry-sdk": "traces",
+    "opentelemetry-exporter-otlp-proto-http": "traces",
+}
 _MOST_SAMPLE_NUMBERS = 1_000_000
 
 
@@ -104,6 +110,20 @@ def check_servable(stored: Stored) -> None:
             raise UsageError(
                 f"{spec.name!r} of {named} is {spec.dtype}, which the V2 inference protocol cannot carry",
                 "export the model with float32 inputs and outputs",
+            )
+
+
+def refuse_options(options: PackageOptions, known: Container[str], named: str) -> None:
+    """Refuse what a server has no use for, rather than leave it out.
+
+    Raises:
+        UsageError: an option that is not among the known ones has another value than its default.
+    """
+    for name, field in type(options).model_fields.items():
+        if name not in known and getattr(options, name) != field.default:
+            raise UsageError(
+                f"--{name.replace('_', '-')} is an option of the fastapi server; {named}",
+                "leave it out, or --runtime fastapi",
             )
 
 

@@ -21,6 +21,7 @@ from mlpack.runtimes.package_files import (
     model_files,
     on_gpu,
     pinned,
+    refuse_options,
     render,
     shared_files,
 )
@@ -48,6 +49,7 @@ _IMAGE_ONNXRUNTIME = "1.27.0"
 _IMAGE_NUMPY = "1.26.4"
 # The server itself, before it loads a model.
 _OWN_BYTES = 256 * 2**20
+_OPTIONS = frozenset({"max_batch", "queue_delay_ms", "instances", "manifests"})
 _PRECISION_MODES = {"int8": "INT8", "fp16": "FP16"}
 
 
@@ -69,6 +71,7 @@ class Triton:
             UsageError: the artifact is not ONNX, has tensors that Triton cannot describe, or was not scored
                 on the backend that serves.
         """
+        refuse_options(options, _OPTIONS, "Triton is told what it has of this in config.pbtxt or in front of it")
         check_servable(stored)
         artifact = stored.artifact
         repository = f"model_repository/{artifact.name}"
@@ -100,6 +103,8 @@ class Triton:
             "no_curl_reason": "Triton takes FP16 as binary" if _has_half(artifact) else "samples are large",
             "ports": [8000, 8001, 8002],
             "shm_size": "1gb" if pins else None,
+            "stop_seconds": 30,
+            "passed": [],
             "raw": raw,
             "raw_name": ensemble_name(artifact.name),
             "raw_shape": [1] if shared_by.max_rows is None else [1, 1],

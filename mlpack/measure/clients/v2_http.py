@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
@@ -55,6 +56,8 @@ class V2Http:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
             timeout=aiohttp.ClientTimeout(total=self._timeout_s),
+            # As the client that packages carry.
+            headers={"Authorization": f"Bearer {token}"} if (token := os.environ.get("AUTH_TOKEN")) else {},
         )
         return self
 
