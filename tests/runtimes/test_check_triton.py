@@ -48,8 +48,9 @@ def test_tensors_go_through_both_protocols_alone_and_together(checked):
     assert psutil.Process().children() == []
 
 
-def test_raw_samples_go_through_the_ensemble(checked):
-    done = checked("reviews", build=make_raw)
+def test_raw_samples_go_through_the_ensemble(checked, kept, monkeypatch):
+    monkeypatch.setenv("MLPACK_TRITONSERVER", str(triton_options(kept).server))
+    done = checked("reviews", build=make_raw, server=None)
     assert done.problems == ()
     raw = done.replays[-1]
     assert (raw.door, {each.name for each in raw.outputs}) == ("raw 6×1", {"logits", "label", "score"})

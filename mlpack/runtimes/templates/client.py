@@ -12,6 +12,7 @@ import base64
 import json
 import os
 import sys
+import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS = 60
 HERE = {"127.0.0.1", "::1", "localhost"}
 TOKEN = {"Authorization": f"Bearer {os.environ['AUTH_TOKEN']}"} if os.environ.get("AUTH_TOKEN") else {}
+BUSY = {429, 503}
 NAMES = {
     "bool": "BOOL", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64",
     "int8": "INT8", "int16": "INT16", "int32": "INT32", "int64": "INT64",
@@ -42,8 +44,10 @@ class Failed(Exception):
     """The server cannot be asked, or what it sends is no answer."""
 
 
-def fetch(url: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> tuple[bytes, int]:
-    """The response body, and the length of its JSON part."""
+def fetch(
+    url: str, body: bytes | None = None, headers: dict[str, str] | None = None, tries: int = 10
+) -> tuple[bytes, int]:
+    """The response body, and the length of its JSON part. A server that says when to come again is asked again then."""
     try:
         request = urllib.request.Request(url, body, {**(headers or {}), **TOKEN})  # noqa: S310 - the user's own URL
         # A proxy that the environment names must not answer for a server on this machine.
@@ -52,6 +56,10 @@ def fetch(url: str, body: bytes | None = None, headers: dict[str, str] | None = 
             content = response.read()
             return content, int(response.headers.get("Inference-Header-Content-Length", len(content)))
     except urllib.error.HTTPError as error:
+        wait_s = error.headers.get("Retry-After", "")
+        if error.code in BUSY and wait_s.isdecimal() and tries > 1:
+            time.sleep(min(int(wait_s), TIMEOUT_SECONDS))
+            return fetch(url, body, headers, tries - 1)
         raise Failed(f"{url} answered {error.code}: {error.read().decode(errors='replace')}") from error
     except OSError as error:
         raise Failed(f"{url} cannot be reached: {error}") from error
@@ -104,10 +112,7 @@ def infer(
     head = json.dumps({"inputs": tensors, "outputs": wanted}).encode()
     headers = {"Content-Type": "application/json"}
     if form == "binary":
-        headers = {
-            "Content-Type": "application/octet-stream",
-            "Inference-Header-Content-Length": str(len(head)),
-        }
+        headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(head))}
     content, length = fetch(url, head + raw, headers)
     try:
         return unpacked(content, length)
