@@ -55,6 +55,7 @@ def package(
     max_batch: int = 8,
     queue_delay_ms: float = 2.0,
     instances: int = 1,
+    fallback: str | None = None,
     force: bool = False,
     store: str | Path | None = None,
 ) -> Packaged:
@@ -68,6 +69,8 @@ def package(
         max_batch: the largest batch that the server may form.
         queue_delay_ms: the longest wait for batch mates, in ms.
         instances: copies of the model that run side by side.
+        fallback: `onnxruntime` serves the graph of an artifact for a card where no engine can be built; None: nobody
+            does, and the server does not start.
         force: also package a candidate, whose accuracy is not proven.
         store: the store; None: what the settings say.
 
@@ -77,7 +80,7 @@ def package(
         Tampered: a file of the artifact is not the one that was published; nothing is written.
         MachineError: the disk is full or the place cannot be written.
     """
-    options = _options(max_batch, queue_delay_ms, instances)
+    options = _options(max_batch, queue_delay_ms, instances, fallback)
     server = RUNTIMES[runtime]
     stored = find_artifact(ref, store)
     artifact = stored.artifact
@@ -136,14 +139,14 @@ def _make_parent(place: Path) -> None:
         ) from error
 
 
-def _options(max_batch: int, queue_delay_ms: float, instances: int) -> PackageOptions:
+def _options(max_batch: int, queue_delay_ms: float, instances: int, fallback: str | None) -> PackageOptions:
     for flag, value, least in (
         ("--max-batch", max_batch, 1), ("--queue-delay-ms", queue_delay_ms, 0), ("--instances", instances, 1),
     ):  # fmt: skip
         # Not `<`: NaN compares false with everything.
         if not least <= value < float("inf"):
             raise UsageError(f"{flag} {value} is below {least} or no number", f"{flag} {max(least, 1)}")
-    return PackageOptions(max_batch=max_batch, queue_delay_ms=queue_delay_ms, instances=instances)
+    return PackageOptions(max_batch=max_batch, queue_delay_ms=queue_delay_ms, instances=instances, fallback=fallback)
 
 
 def _write(path: Path, content: str | bytes | Path, stored: Stored) -> str:

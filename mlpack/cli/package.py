@@ -25,6 +25,10 @@ def command(
         float, typer.Option("--queue-delay-ms", help="Longest wait for batch mates, in ms.")
     ] = 2.0,
     instances: Annotated[int, typer.Option("--instances", help="Copies of the model that run side by side.")] = 1,
+    fallback: Annotated[
+        str | None,
+        typer.Option(metavar="onnxruntime", help="Where no engine can be built on the card, serve the graph by this."),
+    ] = None,
     *,
     force: Annotated[bool, typer.Option("--force", help="Also package a candidate.")] = False,
     store: Annotated[Path | None, typer.Option("--store", help="The store, ./artifacts without it.")] = None,
@@ -46,6 +50,7 @@ def command(
         max_batch=max_batch,
         queue_delay_ms=queue_delay_ms,
         instances=instances,
+        fallback=fallback,
         force=force,
         store=store,
     )

@@ -21,6 +21,7 @@ class PackageOptions(Frozen):
     max_batch: int = Field(default=8, ge=1, description="largest batch that the server may form")
     queue_delay_ms: float = Field(default=2.0, ge=0, description="longest wait for batch mates")
     instances: int = Field(default=1, ge=1, description="copies of the model that run side by side")
+    fallback: str | None = Field(default=None, description="who serves the graph where no engine can be built")
 
 
 class Runtime(Protocol):

@@ -9,6 +9,7 @@ from mlpack.errors import UsageError
 from mlpack.runtimes.package_files import (
     TEMPLATES,
     batching,
+    check_fallback,
     check_servable,
     datatype,
     facts,
@@ -64,6 +65,7 @@ class FastApi:
                 f"{artifact.target.get('name')}",
                 f"mlpack package {artifact.name}@{artifact.version} --runtime triton",
             )
+        check_fallback(artifact, options)
         shared_by = batching(stored, options)
         raw = raw_side(stored)
         limit = _body_limit(stored, shared_by, raw)

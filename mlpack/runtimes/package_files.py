@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mlpack.core.words import Frozen
-from mlpack.errors import MissingLibrary, UsageError
+from mlpack.errors import MissingLibrary, UsageError, unknown
 from mlpack.runtimes.raw_side import RawSide, golden_files, golden_record
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ DATATYPES = {
     "float32": "FP32",
     "float64": "FP64",
 }
+# Who may serve the graph of an artifact for a card where no engine can be built.
+FALLBACKS = ("onnxruntime",)
 _EXTRAS = {"tokenizers": "text", "pillow": "images"}
 _MOST_SAMPLE_NUMBERS = 1_000_000
 
@@ -105,6 +107,24 @@ def check_servable(stored: Stored) -> None:
                 f"{spec.name!r} of {named} is {spec.dtype}, which the V2 inference protocol cannot carry",
                 "export the model with float32 inputs and outputs",
             )
+
+
+def check_fallback(artifact: Artifact, options: PackageOptions) -> None:
+    """A fallback is for packages that build an engine, and there is one.
+
+    Raises:
+        UsageError: another one is asked for, or one for an artifact that is for no card.
+    """
+    if options.fallback is None:
+        return
+    if options.fallback not in FALLBACKS:
+        raise unknown("fallback", options.fallback, FALLBACKS)
+    if not on_gpu(artifact):
+        raise UsageError(
+            "--fallback is for engines that are built at the first start, and "
+            f"{artifact.name}@{artifact.version} is for {artifact.target.get('name')}",
+            "leave it out",
+        )
 
 
 def on_gpu(artifact: Artifact) -> bool:
