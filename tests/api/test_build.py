@@ -99,16 +99,6 @@ def test_it_is_finished_here_as_a_new_version_of_the_same_lineage(folder, monkey
     assert (again.unchanged, again.stored.artifact.version) == (True, 2)
     assert again.recheck is not None
 
-    # Where all of it has moved, what is said of it is enough; a limit of one's own judges anew.
-    (folder / "elsewhere").mkdir()
-    for name in ("model.py", "weights.safetensors", "eval.npz"):
-        shutil.move(folder / name, folder / "elsewhere" / name)
-    named = {"model": "elsewhere/model.py:model", "data": "elsewhere/eval.npz"}
-    other = mlpack.build("tiny@2", backend="onnxruntime", max_drop="5%", **named)
-    assert (other.stored.artifact.version, other.stored.artifact.accuracy.limit_text) == (3, "5%")
-    assert other.stored.artifact.parent.version == 2
-    assert other.stored.artifact.accuracy.part == parent.accuracy.part
-
 
 @pytest.mark.slow
 def test_other_data_judges_it_where_it_is_given_and_only_there(folder):
@@ -118,10 +108,16 @@ def test_other_data_judges_it_where_it_is_given_and_only_there(folder):
     with pytest.raises(DataError, match="not what tiny@1 was made with: it has changed since") as caught:
         mlpack.build("tiny")
     assert caught.value.hint.endswith("mlpack build tiny@1 --data eval.npz")
-    this = mlpack.build("tiny", data="eval.npz", backend="onnxruntime", max_drop="5%").stored.artifact
+    (folder / "elsewhere").mkdir()
+    for name in ("model.py", "weights.safetensors", "eval.npz"):
+        shutil.move(folder / name, folder / "elsewhere" / name)
+    moved = {"model": "elsewhere/model.py:model", "data": "elsewhere/eval.npz"}
+    this = mlpack.build("tiny", backend="onnxruntime", target="cpu", max_drop="5%", **moved).stored.artifact
     parent = mlpack.show("tiny@1").artifact
+    assert (this.version, this.target["name"], this.accuracy.limit_text) == (2, "cpu", "5%")
     assert this.accuracy.dataset != parent.accuracy.dataset
     assert this.accuracy.samples < parent.accuracy.samples
+    assert (this.source.path, this.source.sha256) == (moved["model"], parent.source.sha256)
 
 
 def test_what_is_not_here_is_asked_for(folder, cli):
@@ -197,7 +193,7 @@ def test_on_the_card_itself_a_torch_that_reaches_it_is_asked_for(place, monkeypa
     targets._named.cache_clear()
     try:
         elsewhere(place / "artifacts", "a10", **QUANTIZED)
-        with pytest.raises(MissingLibrary):
+        with pytest.raises(MissingLibrary, match=r"this torch is a CPU build|TensorRT"):
             mlpack.build()
     finally:
         machine.nvidia_devices.cache_clear()
