@@ -93,7 +93,9 @@ def check_servable(stored: Stored) -> None:
     if record.format != "onnx" or record.backend not in {"onnxruntime", "openvino"}:
         raise UsageError(
             f"{named} is {record.format} run by {record.backend}; packages serve ONNX models only",
-            f"mlpack optimize {artifact.source.path} --backend onnxruntime",
+            f"the graph that it was built from: mlpack package {artifact.parent.name}@{artifact.parent.version}"
+            if artifact.parent
+            else f"mlpack optimize {artifact.source.path} --backend onnxruntime",
         )
     if artifact.accuracy.backend != record.backend:
         raise UsageError(

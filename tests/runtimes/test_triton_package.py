@@ -205,6 +205,10 @@ def test_another_backend_than_the_scored_one_is_refused(tmp_path, runtime):
             {"model__format": "torch", "model__backend": "torch", "accuracy__backend": "torch"},
             "torch run by torch",
         ),
+        (
+            {"model__format": "tensorrt", "parent": {"name": "tiny-mlp", "version": 7, "digest": "d" * 64}},
+            "packages serve ONNX models only",
+        ),
         ({"golden": {}}, "no golden tolerance for output 'logits'"),
     ],
 )
@@ -214,6 +218,7 @@ def test_what_cannot_be_served_is_refused(tmp_path, runtime, changes, said):
         RUNTIMES[runtime].layout(make(tmp_path, **changes), PackageOptions())
     assert said in caught.value.message
     assert caught.value.hint
+    assert ("tiny-mlp@7" in caught.value.hint) == ("parent" in changes)
 
 
 def test_fastapi_refuses_a_gpu_artifact_and_names_triton(tmp_path):
