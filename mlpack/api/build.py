@@ -127,7 +127,7 @@ def _aim(this: Artifact, named: str | None) -> Target:
         here = f"mlpack build {label} --target cpu" if _follows(this, this_machine()) else None
         there = f"take it there: mlpack save {label} {this.name}.tar, then mlpack load and mlpack build"
         raise MissingHardware(
-            f"{label} is built on {_wanted(aim)}, and this machine has {has}",
+            f"{label} is to be built on {_wanted(aim)}, and this machine has {has}",
             f"{there}; or for this CPU: {here}" if here else there,
         )
     if not _follows(this, aim):

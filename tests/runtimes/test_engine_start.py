@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -238,6 +239,33 @@ def test_a_builder_that_crashes_ends_it_no_differently(container):
     code, _, said = container.start()
     assert code == 1
     assert "the builder ended with -11" in said
+
+
+def test_a_container_that_is_stopped_while_it_builds_ends_at_once_and_leaves_no_engine(container):
+    marker = container.place / "building"
+    (container.standins / "tensorrt.py").write_text(
+        f"{TENSORRT}\nimport pathlib, time\ndef Builder(*_):\n"
+        f"    pathlib.Path({str(marker)!r}).write_text(str(os.getpid()))\n    time.sleep(600)\n"
+    )
+    process = container.begin()
+    while not (marker.exists() and marker.read_text()):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    assert ended(process)[0] == 143
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(marker.read_text()), 0)
+    (container.standins / "tensorrt.py").write_text(TENSORRT)
+    assert container.engines() == []
+    assert container.start()[0] == 0
+
+
+@pytest.mark.skipif(not Path("/sys/kernel").exists(), reason="needs a place that not even root can write")
+def test_a_volume_that_cannot_be_written_has_no_engine(container):
+    code, _, said = container.start(ENGINES="/sys/engines")
+    assert code == 1
+    assert "start.py: no engine: [Errno" in said
+    assert "Traceback" not in said
 
 
 def test_cards_of_several_kinds_need_a_container_each(container):

@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,7 @@ RECORD = "engine.json"
 _TRTEXEC = "/usr/src/tensorrt/bin/trtexec"
 _PIECE = 1 << 20
 _BUILD_WORDS = 2
+_STOPPED = 128 + signal.SIGTERM
 
 
 class NoEngineError(Exception):
@@ -65,6 +67,8 @@ def main(words: list[str]) -> NoReturn:
     if told not in {"", FALLBACK}:
         _say(f"FALLBACK={told} is none: leave it out, or FALLBACK={FALLBACK}")
         sys.exit(2)
+    # The first process of a container ends at no signal that it does not take: a stop has to reach it while it builds.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_STOPPED))
     recipe = _recipe()
     try:
         repository = _repository(recipe, _engine(recipe))
