@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from mlpack.api.lookup import artifact, store_folder
 from mlpack.api.optimize import Optimized, concluded, parsed, settled
@@ -14,13 +14,14 @@ from mlpack.core.recipe import Step
 from mlpack.core.reporter import Reporter, Silent
 from mlpack.core.settings import load_settings
 from mlpack.core.target import Target
-from mlpack.errors import MissingHardware, MissingLibrary, UsageError
+from mlpack.errors import MissingHardware, MissingLibrary, UsageError, unknown
 
 if TYPE_CHECKING:
     from mlpack.api.prepare import Prepared
     from mlpack.core.artifact import Artifact, Stored
     from mlpack.core.recipe import Recipe
     from mlpack.engine.judge import Found
+    from mlpack.measure.limits import Limit
 
 Builder = Literal["auto", "tensorrt", "tensorrt_rtx"]
 
@@ -65,7 +66,8 @@ def build(
     stored = artifact(reference, store)
     verify(stored.path)
     aim = _aim(stored.artifact, None if target is None else str(target))
-    if _finished_here(stored.artifact) and not any((model, data, target, backend, library, max_drop, threads)):
+    asked = (model, factory, data, target, backend, library, max_drop, threads)
+    if _finished_here(stored.artifact) and not any(asked):
         return Optimized(stored, unchanged=True)
     steps = _steps(stored.artifact, aim, backend, library)
     place = stored.path.parent.parent if store is None and lies_in_store(stored) else store_folder(store)
@@ -82,12 +84,13 @@ def build(
     limit = parsed(recipe.limit)
     prepared = prepared_for(stored, recipe, aim, known.cache, reporter or Silent(), other_data=data is not None)
     recipe, limit = settled(recipe, limit, prepared)
-    found = _search(stored, recipe.model_copy(update={"steps": steps}), limit, prepared)
+    tried = recipe.model_copy(update={"steps": steps})
+    found = _search(stored, tried, None if prepared.synthetic else limit, prepared)
     made = recipe.model_copy(update={"steps": (*recipe.steps, *steps)})
     return concluded(place, _draft(stored.artifact, made, prepared, found), made, prepared, found, stored)
 
 
-def _search(stored: Stored, recipe: Recipe, limit: Any, prepared: Prepared) -> Found:
+def _search(stored: Stored, recipe: Recipe, limit: Limit | None, prepared: Prepared) -> Found:
     """The best that the steps can make of the artifact's graph here."""
     from mlpack.engine.deadline import Deadline
     from mlpack.engine.search import search
@@ -95,8 +98,7 @@ def _search(stored: Stored, recipe: Recipe, limit: Any, prepared: Prepared) -> F
 
     graph = stored.model.model_copy(update={"backend": None, "backend_options": BackendOptions()})
     with Here() as workers:
-        wanted = None if prepared.synthetic else limit
-        return search(recipe, wanted, prepared.context, Deadline(None), workers, start=graph)
+        return search(recipe, limit, prepared.context, Deadline(None), workers, start=graph)
 
 
 def _draft(parent: Artifact, recipe: Recipe, prepared: Prepared, found: Found) -> Artifact:
@@ -175,6 +177,9 @@ def _steps(this: Artifact, aim: Target, backend: str | None, library: Builder | 
             f"{this.name}@{this.version} holds no graph: its {this.model.format} file runs where it was compiled",
             f"mlpack build {this.parent.name}@{this.parent.version}" if this.parent else again,
         )
+    able = (*runs("onnx"), *(runs("tensorrt") if aim.kind == "cuda" else ()))
+    if backend is not None and backend not in able:
+        raise unknown("backend", backend, able)
     by_tensorrt = aim.kind == "cuda" and backend in {None, *runs("tensorrt")}
     if library is not None and not by_tensorrt:
         raise UsageError("--library names what builds a TensorRT engine, and none is built here", "leave it out")

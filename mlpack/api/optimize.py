@@ -37,7 +37,7 @@ _SHORT = {"batches": (1,), "launches": 1, "seconds": 0.2, "components": False}
 
 @dataclass(frozen=True)
 class Optimized(Told):
-    """What `optimize` did. `unchanged`: all was there already, and nothing new was published."""
+    """What `optimize` or `build` did. `unchanged`: all was there already, and nothing new was published."""
 
     stored: Stored
     unchanged: bool

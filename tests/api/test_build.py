@@ -173,6 +173,11 @@ def test_what_holds_no_graph_is_refused_and_so_is_a_builder_of_nothing(place):
     make(place / "artifacts", target=load_target("cpu").model_dump(mode="json"), latency=[])
     with pytest.raises(UsageError, match="none is built here"):
         mlpack.build(library="tensorrt")
+    with pytest.raises(UsageError, match="unknown backend 'openvin'") as caught:
+        mlpack.build(backend="openvin")
+    assert caught.value.hint == "did you mean 'openvino'?"
+    with pytest.raises(UsageError, match="unknown backend 'tensorrt'"):
+        mlpack.build(backend="tensorrt")
     parent = {"name": "tiny-mlp", "version": 1, "digest": "d" * 64}
     engine = {"model__format": "tensorrt", "model__backend": "tensorrt", "parent": parent}
     make(place / "artifacts", version=2, target=load_target("cpu").model_dump(mode="json"), latency=[], **engine)
