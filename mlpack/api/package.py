@@ -67,6 +67,7 @@ def package(
     cache_mb: int = 64,
     fallback: str | None = None,
     traces: Literal["none", "otlp"] = "none",
+    engine_fallback: Literal["none", "onnxruntime"] = "none",
     force: bool = False,
     store: str | Path | None = None,
 ) -> Packaged:
@@ -89,6 +90,8 @@ def package(
         cache_mb: the size of the cache in memory.
         fallback: an artifact with the same inputs and outputs that answers where the first one fails.
         traces: `otlp`: send the course of each request to an OpenTelemetry collector.
+        engine_fallback: `onnxruntime` serves the graph of an artifact for a card where no engine can be built; `none`:
+            nobody does, and the server does not start.
         force: also package a candidate, whose accuracy is not proven.
         store: the store; None: what the settings say.
 
@@ -113,6 +116,7 @@ def package(
             "cache_mb": cache_mb,
             "fallback": second,
             "traces": traces,
+            "engine_fallback": engine_fallback,
             "manifests": "kubernetes" if k8s else "none",
         }
     )

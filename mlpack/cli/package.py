@@ -48,6 +48,10 @@ def command(
     traces: Annotated[
         Literal["none", "otlp"], typer.Option("--traces", help="fastapi: otlp: OpenTelemetry spans of requests.")
     ] = "none",
+    engine_fallback: Annotated[
+        Literal["none", "onnxruntime"],
+        typer.Option("--engine-fallback", help="triton: who serves where the card's engine cannot be built."),
+    ] = "none",
     *,
     activate: Annotated[bool, typer.Option("--activate", help="With --into: serve this version from now on.")] = False,
     k8s: Annotated[bool, typer.Option("--k8s", help="Add plain Kubernetes manifests, in k8s/.")] = False,
@@ -103,6 +107,7 @@ def command(
         cache_mb=cache_mb,
         fallback=fallback,
         traces=traces,
+        engine_fallback=engine_fallback,
         force=force,
         store=store,
     )

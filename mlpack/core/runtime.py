@@ -36,6 +36,9 @@ class PackageOptions(Frozen):
     cache_mb: int = Field(default=64, ge=1, description="size of the cache in memory")
     fallback: Stored | None = Field(default=None, description="the artifact that answers where this one fails")
     traces: Literal["none", "otlp"] = Field(default="none", description="how the course of requests is reported")
+    engine_fallback: Literal["none", "onnxruntime"] = Field(
+        default="none", description="who serves the graph of an artifact for a card where no engine can be built"
+    )
     manifests: Literal["none", "kubernetes"] = Field(default="none", description="what to add for an orchestrator")
 
 

@@ -13,6 +13,7 @@ from mlpack.runtimes.kubernetes import Pod, Port, manifests
 from mlpack.runtimes.package_files import (
     TEMPLATES,
     batching,
+    check_engine_fallback,
     check_servable,
     datatype,
     facts,
@@ -76,6 +77,7 @@ class FastApi:
                 f"{artifact.target.get('name')}",
                 f"mlpack package {artifact.name}@{artifact.version} --runtime triton",
             )
+        check_engine_fallback(artifact, options)
         shared_by = batching(stored, options)
         raw = raw_side(stored)
         limit = _body_limit(stored, shared_by, raw)

@@ -97,7 +97,9 @@ def check_servable(stored: Stored) -> None:
     if record.format != "onnx" or record.backend not in {"onnxruntime", "openvino"}:
         raise UsageError(
             f"{named} is {record.format} run by {record.backend}; packages serve ONNX models only",
-            f"mlpack optimize {artifact.source.path} --backend onnxruntime",
+            f"the graph that it was built from: mlpack package {artifact.parent.name}@{artifact.parent.version}"
+            if artifact.parent
+            else f"mlpack optimize {artifact.source.path} --backend onnxruntime",
         )
     if artifact.accuracy.backend != record.backend:
         raise UsageError(
@@ -125,6 +127,20 @@ def refuse_options(options: PackageOptions, known: Container[str], named: str) -
                 f"--{name.replace('_', '-')} is an option of the fastapi server; {named}",
                 "leave it out, or --runtime fastapi",
             )
+
+
+def check_engine_fallback(artifact: Artifact, options: PackageOptions) -> None:
+    """It is for packages that build an engine.
+
+    Raises:
+        UsageError: it is asked for, and the artifact is for no card.
+    """
+    if options.engine_fallback != "none" and not on_gpu(artifact):
+        raise UsageError(
+            "--engine-fallback is for engines that are built at the first start, and "
+            f"{artifact.name}@{artifact.version} is for {artifact.target.get('name')}",
+            "leave it out",
+        )
 
 
 def on_gpu(artifact: Artifact) -> bool:
