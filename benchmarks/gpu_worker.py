@@ -11,6 +11,7 @@ import importlib.util
 import json
 import sys
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,9 +55,8 @@ def facts(job: dict[str, Any]) -> dict[str, Any]:
     from mlpack.measure.roofline import floors_ms
 
     context, source = opened(job)
-    reference(job, context, source)
+    rows = subject(job).rows
     graph = exported(context, source)
-    rows = batch_of(context, source, 1)
     sizes = {
         str(dim): size
         for spec in graph.inputs
@@ -78,15 +78,35 @@ def timed(job: dict[str, Any]) -> dict[str, Any]:
     from mlpack.measure.machine import timing_lock
     from mlpack.measure.telemetry import Sensors
 
-    context, source = opened(job)
-    expected, checked = reference(job, context, source)
+    check_libraries(job)
+    given = subject(job)
     sensors = Sensors(job["device"])
-    feeds = {batch: batch_of(context, source, batch) for batch in job["batches"]}
-    with session(job, context, source) as runner:
-        answers = runner(checked)
+    with session(job, given.source) as runner:
+        error = distance(given.expected, runner(first(given.rows, CHECKED_ROWS)))
         with timing_lock():
-            by_batch = {str(batch): block(runner, each, job["seconds"], sensors) for batch, each in feeds.items()}
-    return {"error": distance(expected, answers), "batches": by_batch}
+            by_batch = {
+                str(batch): block(runner, first(given.rows, batch), job["seconds"], sensors) for batch in job["batches"]
+            }
+    return {"error": error, "batches": by_batch}
+
+
+def check_libraries(job: dict[str, Any]) -> None:
+    """What costs nothing to ask is asked before anything is loaded or made."""
+    from mlpack.core.target import Target
+    from mlpack.stages.build_engine import BuildEngine
+
+    if job["backend"] == "tensorrt":
+        target = Target.model_validate(job["target"])
+        if reason := BuildEngine().refusal(target):
+            raise LeftOutError(reason)
+        BuildEngine().builder(target)
+    if job["backend"] == "torchao" and importlib.util.find_spec("torchao") is None:
+        raise LeftOutError("torchao is not installed")
+    if job["backend"] == "onnxruntime" and job["device"] == "cuda":
+        import onnxruntime
+
+        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            raise LeftOutError("this build of onnxruntime has no CUDAExecutionProvider")
 
 
 def block(runner: Runner, feeds: Arrays, seconds: float, sensors: Any) -> dict[str, Any]:
@@ -135,8 +155,6 @@ def summary(ms: list[float]) -> dict[str, Any]:
 
 def opened(job: dict[str, Any]) -> tuple[Context, Model]:
     """The model as it is handed in, loaded once for all contenders, and a context with its rows and the target."""
-    from dataclasses import replace
-
     from mlpack.api.prepare import prepare
     from mlpack.api.wanted import recipe_for
     from mlpack.core.reporter import Silent
@@ -150,28 +168,49 @@ def opened(job: dict[str, Any]) -> tuple[Context, Model]:
     return replace(ready.context, target=Target.model_validate(job["target"])), ready.baseline
 
 
-def batch_of(context: Context, model: Model, count: int) -> Arrays:
-    """So many rows; those that there are again and again where they are too few."""
-    from mlpack.datasets.ref import open_part
+@dataclass(frozen=True)
+class Subject:
+    """The model as it is handed in, rows for the largest batch, and what it answers to the first on the CPU."""
 
-    assert context.data is not None
-    rows = next(iter(open_part(context.data, "calibration", model.inputs).batches(count))).inputs
-    return {name: np.ascontiguousarray(np.resize(array, (count, *array.shape[1:]))) for name, array in rows.items()}
+    source: Model
+    rows: Arrays
+    expected: Arrays
 
 
-def reference(job: dict[str, Any], context: Context, source: Model) -> tuple[Arrays, Arrays]:
-    """What the original answers on the CPU in float32 to a few rows; kept, as all contenders are held to it."""
+def subject(job: dict[str, Any]) -> Subject:
+    """Made once, kept in the work folder: all contenders get the same."""
     from mlpack.backends import BACKENDS
     from mlpack.core.arrays import load_arrays, save_arrays
     from mlpack.core.backend_options import BackendOptions
+    from mlpack.core.model import Model
+    from mlpack.datasets.ref import open_part
+    from mlpack.engine.job import with_path
 
-    rows = batch_of(context, source, CHECKED_ROWS)
-    kept = Path(job["work"]) / f"{job['model']}-answers.npz"
-    if not kept.is_file():
+    count = max(*job["batches"], CHECKED_ROWS)
+    folder = Path(job["work"]) / f"{job['model']}-{count}"
+    described = folder / "source.json"
+    if not described.is_file():
+        context, source = opened(job)
+        assert context.data is not None
+        folder.mkdir(parents=True, exist_ok=True)
+        few = next(iter(open_part(context.data, "calibration", source.inputs).batches(count))).inputs
+        # Again and again where they are too few.
+        rows = {name: np.resize(array, (count, *array.shape[1:])) for name, array in few.items()}
         options = BackendOptions(threads=context.threads)
         with BACKENDS["torch"].open(source, context.target, options) as runner:
-            save_arrays(kept, runner(rows))
-    return load_arrays(kept), rows
+            save_arrays(folder / "answers.npz", runner(first(rows, CHECKED_ROWS)))
+        save_arrays(folder / "rows.npz", rows)
+        described.write_text(json.dumps(with_path(source)), encoding="utf-8")
+    return Subject(
+        Model.model_validate_json(described.read_text(encoding="utf-8")),
+        load_arrays(folder / "rows.npz"),
+        load_arrays(folder / "answers.npz"),
+    )
+
+
+def first(rows: Arrays, count: int) -> Arrays:
+    """So many of the rows."""
+    return {name: np.ascontiguousarray(array[:count]) for name, array in rows.items()}
 
 
 def distance(expected: Arrays, answers: Arrays) -> float:
@@ -182,24 +221,27 @@ def distance(expected: Arrays, answers: Arrays) -> float:
 
 
 @contextlib.contextmanager
-def session(job: dict[str, Any], context: Context, source: Model) -> Iterator[Runner]:
+def session(job: dict[str, Any], source: Model) -> Iterator[Runner]:
     """The contender, opened."""
     from mlpack.backends import BACKENDS, runs
     from mlpack.core.backend_options import BackendOptions
+    from mlpack.core.target import Target
+    from mlpack.core.threads import usable_threads
 
-    name, numerics = job["backend"], job["numerics"]
-    plain = BackendOptions(threads=context.threads, device=job["device"])
+    name, numerics, target = job["backend"], job["numerics"], Target.model_validate(job["target"])
+    options = BackendOptions(threads=usable_threads(), device=job["device"])
     if name == "torchao":
         # Its kernels take bfloat16 and narrow the products of linear layers alone.
-        yield by_torchao(source, numerics, plain.model_copy(update={"precision": "bfloat16"}))
+        yield by_torchao(source, numerics, options.model_copy(update={"precision": "bfloat16"}))
         return
+    model = source
     if name in runs("torch"):
-        model, options = source, plain.model_copy(update={"precision": PRECISIONS[numerics]})
+        options = options.model_copy(update={"precision": PRECISIONS[numerics]})
     else:
-        model, options = made(job, context, source), plain
-    if reason := BACKENDS[name].refusal(model, context.target, options):
+        model = made(job)
+    if reason := BACKENDS[name].refusal(model, target, options):
         raise LeftOutError(reason)
-    with BACKENDS[name].open(model, context.target, options) as runner:
+    with BACKENDS[name].open(model, target, options) as runner:
         yield runner
 
 
@@ -213,20 +255,14 @@ def exported(context: Context, source: Model) -> Model:
     return graph if importlib.util.find_spec("onnxsim") is None else run(Simplify(), graph, context).model
 
 
-def made(job: dict[str, Any], context: Context, source: Model) -> Model:
+def made(job: dict[str, Any]) -> Model:
     """The graph in these numerics by the target's rules; for TensorRT an engine of it."""
     from mlpack.engine.run import run
     from mlpack.stages.build_engine import BuildEngine
     from mlpack.stages.quantize import Quantize
 
+    context, source = opened(job)
     numerics, batches = job["numerics"], sorted(job["batches"])
-    builds = job["backend"] == "tensorrt"
-    engine = BuildEngine(batches=(batches[0], batches[len(batches) // 2], max(batches[-1], CHECKED_ROWS)))
-    if builds:
-        # Asked before a graph is made for nothing.
-        if reason := engine.refusal(context.target):
-            raise LeftOutError(reason)
-        engine.builder(context.target)
     graph = exported(context, source)
     if numerics != "fp32":
         method = "cast" if numerics in {"fp16", "bf16"} else "static"
@@ -234,13 +270,14 @@ def made(job: dict[str, Any], context: Context, source: Model) -> Model:
         if reason := stage.refusal(context.target):
             raise LeftOutError(reason)
         graph = run(stage, graph, context).model
-    return run(engine, graph, context).model if builds else graph
+    if job["backend"] != "tensorrt":
+        return graph
+    sizes = (batches[0], batches[len(batches) // 2], max(batches[-1], CHECKED_ROWS))
+    return run(BuildEngine(batches=sizes), graph, context).model
 
 
 def by_torchao(source: Model, numerics: str, options: BackendOptions) -> Runner:
     """Linear layers with dynamic scales, under torch.compile: what torch itself has for int8 and fp8."""
-    if importlib.util.find_spec("torchao") is None:
-        raise LeftOutError("torchao is not installed")
     import torch
     from torchao.quantization import (
         Float8DynamicActivationFloat8WeightConfig,
