@@ -24,14 +24,18 @@ if TYPE_CHECKING:
     from mlpack.core.summary import Part
     from mlpack.engine.cache import Done
 
-FORMATS = {"coreml": "convert_coreml"}
+FORMATS = {"coreml": "convert_coreml", "litert": "convert_litert"}
 """The formats, and the stage that makes each."""
 RECORD = "conversion.json"
 
 
 @dataclass(frozen=True)
 class Converted(Told):
-    """The folder that was written, the file in it, and what mlpack does not know of it, where it cannot run it."""
+    """The folder that was written and the file in it.
+
+    `not_run_here` says why nothing is known of its answers; else `differences` has how far each output is from the
+    original's (relative L2).
+    """
 
     path: Path
     format: str
@@ -41,6 +45,7 @@ class Converted(Told):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     not_run_here: str | None
+    differences: dict[str, float]
 
     def document(self) -> dict[str, Any]:
         """As `--json` prints it."""
@@ -52,6 +57,8 @@ class Converted(Told):
         yield Facts((("takes", self.inputs), ("gives", self.outputs)))
         if self.not_run_here is not None:
             yield f"not run here: {self.not_run_here}"
+        for name, gap in self.differences.items():
+            yield f"run here: output {name} differs from the original's by {gap:.1e} (relative L2)"
 
 
 @progress_in_notebooks
@@ -69,8 +76,9 @@ def convert(
 ) -> Converted:
     """Write a torch model as a file of another format, beside a record of what it was made of and by what.
 
-    `to` is a format (`coreml`), `out` a folder that is not there yet (default: `./NAME-FORMAT`). `data` gives rows to
-    export on, else they are synthetic. `settings` are `stage.option=value`, as in `convert_coreml.precision=float16`.
+    `to` is a format (`coreml`, `litert`), `out` a folder that is not there yet (default: `./NAME-FORMAT`). `data` gives
+    rows to export on, else they are synthetic. `settings` are `stage.option=value`, as in
+    `convert_coreml.precision=float16`.
 
     Raises:
         UsageError: an unknown format, or a folder that is there already.
@@ -107,6 +115,7 @@ def convert(
         inputs=tuple(str(spec) for spec in made.inputs),
         outputs=tuple(str(spec) for spec in made.outputs),
         not_run_here=done.report.metrics.get("not_run_here"),
+        differences=done.report.metrics.get("differences", {}),
     )
 
 

@@ -19,6 +19,7 @@ _FORMATS: dict[str, tuple[Format, ...]] = {
     "aotinductor": ("aotinductor",),
     "torchscript": ("torchscript",),
     "tensorrt": ("tensorrt",),
+    "litert": ("litert",),
 }
 
 # These run on NVIDIA devices alone.

@@ -19,7 +19,9 @@ Model = Annotated[
         help="A torch model: a file, module:function, file.py:function. Left out: the one that mlpack.toml names.",
     ),
 ]
-To = Annotated[str | None, typer.Option("--to", metavar="FORMAT", help="coreml: for Apple's devices.")]
+To = Annotated[
+    str | None, typer.Option("--to", metavar="FORMAT", help="coreml: Apple's devices; litert: phones, small boards.")
+]
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="A new folder. Default: ./NAME-FORMAT.")]
 Data = Annotated[
     str | None, typer.Option("--data", metavar="PATH", help="Rows to export the model on. Default: synthetic ones.")
