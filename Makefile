@@ -7,7 +7,7 @@ DEMO := .demo
 # What fails is shown when it fails; a test that hangs ends after a quarter of an hour.
 PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --instafail --timeout 900
 
-.PHONY: help venv demo test test-fast lint benchmarks benchmark-int8 benchmark-backends clean
+.PHONY: help venv demo test test-fast lint benchmarks benchmark-int8 benchmark-backends gpu-wheels gpu clean
 
 help:
 	@echo "make demo        optimize a real sentence classifier to int8 and show what came of it"
@@ -16,6 +16,8 @@ help:
 	@echo "make lint        style, types and import direction only"
 	@echo "make benchmark-int8  int8 beside that of others, on every sample model"
 	@echo "make benchmark-backends  what is chosen beside every backend by hand"
+	@echo "make gpu         all that needs an NVIDIA card, in pieces of nine minutes; needs no network"
+	@echo "make gpu-wheels  collects, with a network, the wheels that make gpu needs without one"
 	@echo "make benchmarks  the measurements in benchmarks/, one after the other (a quiet machine, please)"
 
 venv: $(STAMP)
@@ -69,5 +71,15 @@ benchmarks: venv
 	$(BIN)/python benchmarks/identical.py
 	$(BIN)/python benchmarks/call_overhead.py
 
+# HAVE=FILE names what that machine has (pip list --format=freeze there), GPU_VERSION its Python.
+gpu-wheels:
+	$(PYTHON) benchmarks/gpu_wheels.py $(if $(GPU_VERSION),--python $(GPU_VERSION)) $(if $(HAVE),--have $(HAVE))
+
+# Not in $(VENV): torch is that machine's own, built for its driver. GPU=... are more words, such as --launches 1.
+gpu:
+	@if ls .whl/*.whl >/dev/null 2>&1; then $(PYTHON) -m pip install --quiet --no-index --no-deps --upgrade \
+	  --target .gpu/site .whl/*.whl; fi
+	PYTHONPATH=$(CURDIR)/.gpu/site:$$PYTHONPATH $(PYTHON) benchmarks/gpu.py $(GPU)
+
 clean:
-	rm -rf $(VENV) $(DEMO) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) .gpu .whl build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

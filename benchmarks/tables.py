@@ -1,15 +1,17 @@
-"""Renders the results into Markdown: benchmarks/README.md, results/speed.md and recipes/README.md.
+"""Renders the results into Markdown: benchmarks/README.md, results/speed.md, gpu-*.md and recipes/README.md.
 
 `python benchmarks/tables.py` writes them again; a test holds that they say what the results say.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gpu_page
 import record
 
 Result = dict[str, Any]
@@ -44,6 +46,9 @@ def rendered() -> dict[Path, str]:
     if content is not None:
         title = "# Speed of what comes out\n\nRendered from speed.json by benchmarks/tables.py; see ../README.md.\n"
         texts[record.RESULTS / "speed.md"] = f"{title}\n{shown('speed', speed)}\n"
+    for path in sorted(record.RESULTS.glob("gpu-*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        texts[record.ROOT / "benchmarks" / f"{path.stem}.md"] = gpu_page.page(found)
     return texts
 
 

@@ -100,7 +100,11 @@ def of_model(spec: SourceSpec, backend: str | None, context: Context) -> tuple[l
     context = replace(context, baseline=source)
     found, left_out = [eager] if backend == EVERY else [], []
     for made, stage in _made_of(source).items():
-        names = [name for name in runs(made) if name == backend or (backend == EVERY and name != eager.backend)]
+        names = [
+            name
+            for name in runs(made, context.target.kind)
+            if name == backend or (backend == EVERY and name != eager.backend)
+        ]
         for name in names:
             try:
                 # The stage runs once: for a second backend its result is kept.

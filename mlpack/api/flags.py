@@ -14,6 +14,7 @@ from mlpack.core.model import Format
 from mlpack.core.recipe import DataSpec, Recipe, SourceSpec, Step
 from mlpack.engine.validate import explained
 from mlpack.errors import RecipeError, UsageError, unknown
+from mlpack.stages import STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ NO_LIMIT = "none"
 DEFAULT_LIMIT = "1%"
 AGREEMENT_LIMIT = "5%"
 _EVALUATION_BATCH = 32
+_ENGINE = "build_engine"
 
 
 def recipe_of(
@@ -67,7 +69,7 @@ def recipe_of(
         Step(stage="compile", options={"backend": backend} if backend in runs("onnx") else {}),
     )
     if backend in runs("tensorrt"):
-        steps = (*steps[:-1], Step(stage="build_engine"), Step(stage="compile", options={"backend": backend}))
+        steps = (*steps[:-1], Step(stage=_ENGINE), Step(stage="compile", options={"backend": backend}))
     elif backend is not None and backend not in {*runs("onnx"), EVERY}:
         steps = _by_torch(backend, numerics)
     return Recipe(
@@ -162,6 +164,36 @@ def _set_one(recipe: Recipe, stage: str, option: str, value: Any) -> Recipe:
             "beside": tuple(tuple(changed(step) for step in steps) for steps in recipe.beside),
             **{name: changed(step) for name, step in measuring.items()},
         }
+    )
+
+
+def spanned(recipe: Recipe) -> Recipe:
+    """The recipe with engines built for the batches that it measures, where it does not say for which.
+
+    From one sample, as golden inputs are replayed, to the largest batch that is timed or scored; tuned for the middle
+    one of those that are timed.
+    """
+    if all(step.stage != _ENGINE for step in recipe.steps):
+        return recipe
+    timed, scored = sorted(_sizes(recipe.latency, "batches")), _sizes(recipe.accuracy, "batch")
+    if not timed:
+        return recipe
+    sizes = [1, timed[len(timed) // 2], max(*timed, *scored)]
+
+    def built_for(step: Step) -> Step:
+        return (
+            step.model_copy(update={"options": {"batches": sizes, **step.options}}) if step.stage == _ENGINE else step
+        )
+
+    return recipe.model_copy(update={"steps": tuple(built_for(step) for step in recipe.steps)})
+
+
+def _sizes(step: Step, option: str) -> tuple[int, ...]:
+    """The batch sizes of a measuring step, its own or the usual ones; what is no size is refused with the step."""
+    field = STAGES[step.stage].model_fields.get(option) if step.stage in STAGES else None
+    told = step.options.get(option, field.default if field else ())
+    return tuple(
+        each for each in (told if isinstance(told, list | tuple) else [told]) if type(each) is int and each > 0
     )
 
 

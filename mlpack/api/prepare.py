@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from mlpack.core.installation import torch_cuda
 from mlpack.core.targets import load_target
 from mlpack.engine.context import Context
 from mlpack.errors import DataError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from mlpack.core.model import Model
     from mlpack.core.recipe import Recipe
     from mlpack.core.reporter import Reporter
+    from mlpack.core.target import Target
     from mlpack.datasets.rows import RowDataset
     from mlpack.datasets.split import Split
     from mlpack.engine.cache import Done
@@ -116,6 +118,7 @@ def with_source(opened: Opened, recipe: Recipe, source: Done) -> Prepared:
     from mlpack.datasets import check_fits
 
     context, data, given = opened.context, opened.data, recipe.data.evaluation
+    source = source.model_copy(update={"model": as_run_today(source.model, context.target, torch_cuda())})
     check_opset(source.model, context.target)
     if data is not None:
         check_fits(data, source.model.inputs)
@@ -125,6 +128,16 @@ def with_source(opened: Opened, recipe: Recipe, source: Done) -> Prepared:
         context = with_synthetic(context, given or recipe.data.calibration or SYNTHETIC, source.model)
     draft = None if opened.pipeline is None else finished(opened.pipeline, source.model)
     return Prepared(source, replace(context, baseline=source.model), synthetic=data is None, pipeline=draft)
+
+
+def as_run_today(model: Model, target: Target, cuda: str | None) -> Model:
+    """The original on the device that its user runs it on: the target's card where that is here and torch is for it.
+
+    `cuda` is the version of CUDA that torch is built for; None: for CPUs alone.
+    """
+    if model.format != "torch" or target.kind != "cuda" or not target.here or cuda is None:
+        return model
+    return model.model_copy(update={"backend_options": model.backend_options.model_copy(update={"device": "cuda"})})
 
 
 def _with_data(context: Context, path: str, data: RowDataset, recipe: Recipe, raw: RawOptions | None) -> Context:

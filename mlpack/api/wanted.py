@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from mlpack.api.flags import read_recipe, recipe_of, with_set
+from mlpack.api.flags import read_recipe, recipe_of, spanned, with_set
 from mlpack.core.recipe import DataSpec, SourceSpec
 from mlpack.errors import UsageError, unknown
 
@@ -108,7 +108,7 @@ def recipe_for(known: Settings, model: str | Path | None, wanted: Wanted) -> Rec
     if given is None:
         raise UsageError("which model?", "mlpack optimize model.pt2 --data data.npz")
     recipe = _over_file if Path(given).suffix in {".yaml", ".yml"} else _from_scratch
-    return with_set(recipe(known, given, wanted), wanted.get("settings") or ())
+    return spanned(with_set(recipe(known, given, wanted), wanted.get("settings") or ()))
 
 
 def _over_file(known: Settings, file: str, wanted: Wanted) -> Recipe:

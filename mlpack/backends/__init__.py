@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from mlpack.core.backend import Backend
 from mlpack.core.model import Format
 from mlpack.core.table import Table
@@ -12,14 +14,21 @@ _FORMATS: dict[str, tuple[Format, ...]] = {
     "onnxruntime": ("onnx",),
     "openvino": ("onnx",),
     "torch_compile": ("torch",),
+    "torch_cuda_graph": ("torch",),
+    "torch_tensorrt": ("torch",),
     "aotinductor": ("aotinductor",),
     "torchscript": ("torchscript",),
     "tensorrt": ("tensorrt",),
+    "litert": ("litert",),
 }
+
+# These run on NVIDIA devices alone.
+_ON_CUDA = {"torch_cuda_graph", "torch_tensorrt", "tensorrt"}
 
 BACKENDS: Table[Backend] = Table("backend", {name: f"mlpack.backends.{name}:BACKEND" for name in _FORMATS})
 
 
-def runs(model_format: Format) -> tuple[str, ...]:
-    """The names of the backends that run models of this format."""
-    return tuple(name for name, formats in _FORMATS.items() if model_format in formats)
+def runs(model_format: Format, kind: Literal["cpu", "cuda"] | None = None) -> tuple[str, ...]:
+    """The names of the backends that run models of this format; with `kind` only those that may on such a target."""
+    left_out = _ON_CUDA if kind == "cpu" else set()
+    return tuple(name for name, formats in _FORMATS.items() if model_format in formats and name not in left_out)

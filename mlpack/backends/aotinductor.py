@@ -44,7 +44,7 @@ class AotInductor:
             return "its kernels are compiled for the CPU"
         if options.graph_optimizations == "off":
             return "its kernels are compiled already"
-        if (options.precision == "bfloat16") != (model.numerics == "bf16"):
+        if options.precision != ("bfloat16" if model.numerics == "bf16" else "float32"):
             return f"its kernels compute in {model.numerics}"
         lacking = [name for name in _instruction_sets(model) if name not in isa()]
         return f"it is compiled for a CPU with {' '.join(lacking)}" if lacking else None

@@ -80,6 +80,8 @@ class OpenVino:
             return "only its CPU plug-in is driven here"
         if options.graph_optimizations == "off":
             return "it cannot run Q/DQ literally"
+        if options.precision not in _PRECISIONS:
+            return f"it is not driven in {options.precision} here"
         if _CAPABILITY[options.precision] not in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             return f"this CPU has no {options.precision}"
         return None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mlpack.backends.torch_device import placed, refusal_to_place
 from mlpack.backends.torch_loader import Flat, load_exported, load_inner, load_module
 from mlpack.backends.torch_modules import marked_modules
 from mlpack.backends.torch_runner import TensorRunner, one_line, profiled, threads
@@ -33,26 +34,25 @@ class Torch:
     formats: tuple[Format, ...] = ("torch",)
 
     def refusal(self, model: Model, target: Target, options: BackendOptions) -> str | None:
-        """Only a CUDA device that is not there, or a precision other than the module's own."""
-        del model, target
-        if options.device == "cuda" and not torch.cuda.is_available():
-            return "torch sees no CUDA device"
-        if options.precision != "float32":
-            return "it runs the module as it is, in its own precision"
-        return None
+        """Only a CUDA device that is not there, or a precision that the module cannot be put in."""
+        del target
+        return refusal_to_place(model, options)
 
     @contextmanager
     def open(self, model: Model, target: Target, options: BackendOptions) -> Iterator[Runner]:
-        """The module in eval mode under inference mode, with exactly the threads that were asked for.
+        """The module in eval mode under inference mode, on the device, with exactly the threads that were asked for.
 
         Raises:
-            MissingHardware: no CUDA device.
+            MissingHardware: no CUDA device, or not in that precision.
             ModelError: the user's code raises, or the weights do not fit.
         """
-        del target
-        device = _device(options)
+        if reason := self.refusal(model, target, options):
+            raise MissingHardware(
+                f"torch cannot run this here: {reason}",
+                "mlpack doctor shows what is missing; choose a CPU target to run here",
+            )
         with threads(options):
-            yield TensorRunner(load_module(model).to(device), model, device, failed)
+            yield TensorRunner(placed(model, options), model, torch.device(options.device), failed)
 
     def operators(
         self, model: Model, target: Target, options: BackendOptions, inputs: Mapping[str, np.ndarray]
@@ -70,15 +70,6 @@ def failed(error: Exception, shapes: str) -> StageFailed:
     return StageFailed(
         f"the torch module fails on {shapes}: {one_line(error)}", "check that the data is what it was trained on"
     )
-
-
-def _device(options: BackendOptions) -> torch.device:
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise MissingHardware(
-            "torch sees no CUDA device on this machine",
-            "mlpack doctor shows what is missing; choose a CPU target to run here",
-        )
-    return torch.device(options.device)
 
 
 BACKEND: Backend = Torch()

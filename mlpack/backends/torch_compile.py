@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mlpack.backends.torch_loader import load_module
+from mlpack.backends.torch_device import placed, refusal_to_place
 from mlpack.backends.torch_runner import TensorRunner, one_line, threads
 from mlpack.core.machine import NO_CPP_COMPILER, cpp_compiler
 from mlpack.core.settings import COMPILED, load_settings
@@ -38,14 +38,10 @@ class TorchCompile:
     formats: tuple[Format, ...] = ("torch",)
 
     def refusal(self, model: Model, target: Target, options: BackendOptions) -> str | None:
-        """A device or a compiler that is not there, or a precision other than the module's own."""
-        del model, target
-        if options.device == "cuda" and not torch.cuda.is_available():
-            return "torch sees no CUDA device"
-        if options.precision != "float32":
-            return "it compiles the module as it is, in its own precision"
+        """A device or a compiler that is not there, or a precision that the module cannot be put in."""
+        del target
         lacking = _lacking(options)
-        return None if lacking is None else lacking[0]
+        return refusal_to_place(model, options) if lacking is None else lacking[0]
 
     @contextmanager
     def open(self, model: Model, target: Target, options: BackendOptions) -> Iterator[Runner]:
@@ -64,7 +60,7 @@ class TorchCompile:
         if reason := self.refusal(model, target, options):
             raise MissingHardware(f"torch.compile cannot run this: {reason}", "try --backend torch")
         os.environ.setdefault(_KEPT, str(load_settings(Path.cwd()).cache / COMPILED))
-        module = load_module(model).to(torch.device(options.device))
+        module = placed(model, options)
         with threads(options):
             # The number of threads stands in the code: as an option it is in the key that the code is kept under.
             # Precompiled headers gain nothing here, and need openssl.

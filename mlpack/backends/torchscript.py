@@ -34,7 +34,7 @@ class TorchScript:
             return "it is traced for the CPU"
         if options.graph_optimizations == "off":
             return "it is frozen already"
-        if (options.precision == "bfloat16") != (model.numerics == "bf16"):
+        if options.precision != ("bfloat16" if model.numerics == "bf16" else "float32"):
             return f"it computes in {model.numerics}"
         return None
 

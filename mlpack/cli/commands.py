@@ -25,6 +25,7 @@ COMMANDS: dict[str, Entry] = {
     "package": Entry("mlpack.cli.package:command", "Lay an artifact out for a server: Triton or FastAPI."),
     "check": Entry("mlpack.cli.check:command", "Start a package's server and hold its answers to the recorded ones."),
     "serve": Entry("mlpack.cli.serve:command", "Serve an artifact on this machine, until it is stopped."),
+    "convert": Entry("mlpack.cli.convert:command", "Write a model as a Core ML or LiteRT file."),
     "gate": Entry("mlpack.cli.gate:command", "The CI step: fail where an artifact is worse than a baseline."),
     "list": Entry("mlpack.cli.list_artifacts:command", "List what the store holds."),
     "show": Entry("mlpack.cli.show:command", "Show what an artifact is and how it was proven."),

@@ -16,7 +16,7 @@ class BackendOptions(Frozen):
     most_threads: int | None = Field(
         default=None, ge=1, description="more were measured and are slower for this model; None: no such bound"
     )
-    precision: Literal["float32", "bfloat16"] = Field(
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="precision that float parts of the graph are executed in"
     )
     graph_optimizations: Literal["all", "off"] = Field(

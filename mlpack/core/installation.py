@@ -28,6 +28,20 @@ def requirements() -> list[str]:
     return [text for text in told if "extra ==" not in text]
 
 
+def unmet(distribution: str) -> list[str]:
+    """What an installed distribution requires, extras left out, that is not here in a version that fits it."""
+    from packaging.requirements import Requirement
+
+    wrong = []
+    for required in map(Requirement, metadata.requires(distribution) or []):
+        if required.marker is not None and not required.marker.evaluate({"extra": ""}):
+            continue
+        version = installed_version(required.name)
+        if version is None or not required.specifier.contains(version, prereleases=True):
+            wrong.append(f"{required.name}{required.specifier} (here: {version or 'none'})")
+    return wrong
+
+
 def other_mlpack() -> str | None:
     """The version of PyPI's `mlpack`, another project that claims our import name; None: not installed."""
     return installed_version(OTHER)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-Format = Literal["torch", "onnx", "openvino", "tensorrt", "hf", "aotinductor", "torchscript"]
+Format = Literal["torch", "onnx", "openvino", "tensorrt", "hf", "aotinductor", "torchscript", "coreml", "litert"]
 Dim = int | str
 
 

@@ -14,6 +14,8 @@ STAGES: Table[type[Stage]] = Table(
         "quantize": "mlpack.stages.quantize:Quantize",
         "compile_ahead": "mlpack.stages.compile_ahead:CompileAhead",
         "trace_module": "mlpack.stages.trace_module:TraceModule",
+        "convert_coreml": "mlpack.stages.convert_coreml:ConvertCoreml",
+        "convert_litert": "mlpack.stages.convert_litert:ConvertLitert",
         "build_engine": "mlpack.stages.build_engine:BuildEngine",
         "compile": "mlpack.stages.compile:Compile",
         "check_accuracy": "mlpack.stages.check_accuracy:CheckAccuracy",

@@ -49,7 +49,8 @@ class BuildEngine(Stage):
         default="auto", description="the builder; auto: TensorRT for a card that is here, else TensorRT-RTX"
     )
     batches: Sizes = Field(
-        default=(1, 8, 32), description="smallest, usual and largest batch; the engine is tuned for the usual one"
+        default=(1, 8, 32),
+        description="smallest, usual and largest batch; a recipe that leaves it out has those that it measures",
     )
     dims: dict[str, Sizes] = Field(
         default_factory=dict, description="the same for other free dims by name; else from 1 to the model's largest"

@@ -115,7 +115,7 @@ def test_graph_optimizations_off_fuses_nothing(tmp_path):
 def test_the_table_knows_who_runs_onnx():
     assert runs("onnx") == ("onnxruntime", "openvino")
     assert all("onnx" in BACKENDS[name].formats for name in runs("onnx"))
-    assert runs("torch") == ("torch", "torch_compile")
+    assert runs("torch") == ("torch", "torch_compile", "torch_cuda_graph", "torch_tensorrt")
 
 
 def test_convolutions_in_blocked_layout_keep_their_modules(tmp_path):

@@ -17,10 +17,22 @@ FORBIDDEN_NAMES = {"utils", "helpers", "common", "base", "misc", "manager", "han
 MOST_LINES = 330
 # file: why it is one file all the same
 LONG = {}
-HEAVY = ("torch", "onnx", "onnxruntime", "openvino", "scipy", "transformers", "onnxsim", "onnxscript", "fastapi")
+HEAVY = (
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "scipy",
+    "transformers",
+    "onnxsim",
+    "onnxscript",
+    "fastapi",
+    "ai_edge_litert",
+)
 # Modules whose whole purpose is one library: they are loaded by name when that library is wanted.
 NEED_A_LIBRARY = {
     "mlpack.backends.aotinductor": "torch",
+    "mlpack.backends.litert": "ai_edge_litert",
     "mlpack.backends.onnxruntime": "onnxruntime",
     "mlpack.backends.openvino": "openvino",
     "mlpack.backends.tensorrt": "torch",
@@ -30,6 +42,9 @@ NEED_A_LIBRARY = {
     "mlpack.backends.torch_modes": "torch",
     "mlpack.backends.torch_modules": "torch",
     "mlpack.backends.torch_compile": "torch",
+    "mlpack.backends.torch_cuda_graph": "torch",
+    "mlpack.backends.torch_device": "torch",
+    "mlpack.backends.torch_tensorrt": "torch",
     "mlpack.backends.torch_probe": "torch",
     "mlpack.backends.torch_runner": "torch",
     "mlpack.backends.torchscript": "torch",

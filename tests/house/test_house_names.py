@@ -38,6 +38,7 @@ ALLOWED = {
     ("mlpack/core/model.py", "openvino"): "a format of model files",
     ("mlpack/core/model.py", "aotinductor"): "a format of model files",
     ("mlpack/core/model.py", "torchscript"): "a format of model files",
+    ("mlpack/core/model.py", "litert"): "a format of model files",
     ("mlpack/core/model.py", "tensorrt"): "a format of model files",
     **{
         ("mlpack/core/loader.py", kind): "loader.json's own record of what a file was recognised as"
