@@ -27,6 +27,8 @@ VARIABLE = "MLPACK_TRITONSERVER"
 _WHEEL = "nvidia-pytriton==0.7.0"
 _IN_ENVIRONMENT = "lib/python*/site-packages/pytriton/tritonserver/bin/tritonserver"
 _WHEEL_LIBRARIES = "nvidia_pytriton.libs"
+# What models in a package import by themselves; their image also pins what these need in turn.
+_MODEL_LIBRARIES = {"numpy", "openvino", "pillow", "pyyaml", "tokenizers"}
 _STUB = "triton_python_backend_stub"
 _ORT_LIBRARY = "libtriton_onnxruntime.so"
 _STAND_IN = (
@@ -91,9 +93,10 @@ def _program(options: ServeOptions, folder: Path) -> Path:
 
 
 def _model_pins(folder: Path) -> list[str]:
-    """What the package's image installs for its models, and what a stand-in needs besides."""
+    """What the package's image installs for its models, as far as they name it, and what a stand-in needs besides."""
     found = re.search(r"pip3 install --no-cache-dir (.+)", (folder / "Dockerfile").read_text(encoding="utf-8"))
-    pins = found[1].split() if found else ["numpy==1.26.4"]
+    words = found[1].split() if found else ["numpy==1.26.4"]
+    pins = [word for word in words if word.partition("==")[0] in _MODEL_LIBRARIES]
     return pins if any(pin.startswith("openvino") for pin in pins) else [*pins, "onnxruntime"]
 
 
