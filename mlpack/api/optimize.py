@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from mlpack.api.prepare import Prepared
     from mlpack.api.wanted import Wanted
-    from mlpack.core.artifact import Stored
+    from mlpack.core.artifact import Artifact, Stored
     from mlpack.core.recipe import Recipe
     from mlpack.core.summary import Part
     from mlpack.engine.cache import Done
@@ -37,7 +37,7 @@ _SHORT = {"batches": (1,), "launches": 1, "seconds": 0.2, "components": False}
 
 @dataclass(frozen=True)
 class Optimized(Told):
-    """What `optimize` did. `unchanged`: all was there already, and nothing new was published."""
+    """What `optimize` or `build` did. `unchanged`: all was there already, and nothing new was published."""
 
     stored: Stored
     unchanged: bool
@@ -91,16 +91,16 @@ def run_recipe(
 ) -> Optimized:
     """Run a recipe to its end: search, confirm, time, publish."""
     from mlpack.api.prepare import prepare
-    from mlpack.api.publishing import artifact_of, publish_found
+    from mlpack.api.publishing import artifact_of
     from mlpack.core.targets import load_target
     from mlpack.engine.deadline import Deadline
     from mlpack.engine.search import search
     from mlpack.engine.validate import check
     from mlpack.store.names import check_name
-    from mlpack.store.publish import check_store, same_as_latest
+    from mlpack.store.publish import check_store
 
     deadline = Deadline(recipe.time_limit)
-    limit = _parsed(recipe.limit)
+    limit = parsed(recipe.limit)
     check(_with_metric(recipe, recipe.data.metric or "top1"), load_target(recipe.target))
     name = check_name(recipe.name or name_for(recipe.source.model))
     check_store(store)
@@ -109,15 +109,31 @@ def run_recipe(
         prepared = prepare(recipe, cache, reporter, fresh=fresh)
         recipe, limit = settled(recipe, limit, prepared)
         found = search(recipe, None if prepared.synthetic else limit, prepared.context, deadline, workers)
-    _refuse_failed(found, cache)
-    draft = artifact_of(name, recipe, prepared, found)
+    return concluded(store, artifact_of(name, recipe, prepared, found), recipe, prepared, found)
+
+
+def concluded(
+    store: Path, draft: Artifact, recipe: Recipe, prepared: Prepared, found: Found, parent: Stored | None = None
+) -> Optimized:
+    """What follows a search: nothing where its winner fails; else it is timed once more, and published where it is new.
+
+    `parent` is the artifact whose graph it was built from, where the original is not what the search began with.
+
+    Raises:
+        GateFailed: the limit is missed, or the winner is slower than what it has to beat.
+    """
+    from mlpack.api.publishing import publish_found
+    from mlpack.store.publish import same_as_latest
+
+    _refuse_failed(found, prepared.context.cache)
+    here = prepared.context.target.here
     earlier = same_as_latest(store, draft)
     if earlier is not None:
-        timed = final_timing(recipe, prepared, found, _SHORT) if prepared.context.target.here else None
+        timed = final_timing(recipe, prepared, found, _SHORT) if here else None
         return Optimized(earlier, unchanged=True, recheck=timed)
-    timed = final_timing(recipe, prepared, found, {}) if prepared.context.target.here else None
+    timed = final_timing(recipe, prepared, found, {}) if here else None
     _refuse_slower(found, timed, recipe)
-    return Optimized(publish_found(store, draft, prepared, found, timed, recipe), unchanged=False)
+    return Optimized(publish_found(store, draft, prepared, found, timed, recipe, parent), unchanged=False)
 
 
 def _workers(recipe: Recipe, cache: Path, count: int | None, ray: str | None) -> Workers:
@@ -175,7 +191,8 @@ def _with_metric(recipe: Recipe, name: str, digest: str | None = None) -> Recipe
     return recipe.model_copy(update={"accuracy": recipe.accuracy.model_copy(update={"options": options})})
 
 
-def _parsed(text: str | None) -> Limit | None:
+def parsed(text: str | None) -> Limit | None:
+    """The limit that a recipe has; None: none was given, or none is wanted."""
     from mlpack.measure.limits import Limit as Parsed
 
     return None if text in {None, NO_LIMIT} else Parsed.parse(text or "")

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shlex
-import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from mlpack.api.lookup import artifact as find_artifact
+from mlpack.api.packing import check_packable, options_from, write_file
 from mlpack.containers import engine_here
 from mlpack.containers.engine import Image
 from mlpack.core.filesystem import refused_by_machine, remove, sweep, sync, temporary_sibling, write_atomic
-from mlpack.core.runtime import PackageOptions
 from mlpack.core.summary import Commands, Told
 from mlpack.core.words import Frozen
-from mlpack.errors import Tampered, UsageError
+from mlpack.errors import UsageError
 from mlpack.runtimes import RUNTIMES
 from mlpack.runtimes.package_files import image_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mlpack.core.artifact import Stored
     from mlpack.core.summary import Part
 
 RECORD = "mlpack-package.json"
@@ -63,6 +60,14 @@ def package(
     instances: int = 1,
     k8s: bool = False,
     build: bool = False,
+    timeout_ms: float = 20_000.0,
+    access: Literal["open", "token"] = "open",
+    rate_limit: float | None = None,
+    cache: Literal["none", "memory", "redis"] = "none",
+    cache_mb: int = 64,
+    fallback: str | None = None,
+    traces: Literal["none", "otlp"] = "none",
+    engine_fallback: Literal["none", "onnxruntime"] = "none",
     force: bool = False,
     store: str | Path | None = None,
 ) -> Packaged:
@@ -78,6 +83,15 @@ def package(
         instances: copies of the model that run side by side.
         k8s: add plain Kubernetes manifests, in `k8s/`.
         build: build the image too, with docker, podman or buildah, and record its digest in `mlpack-package.json`.
+        timeout_ms: the longest time from a request to its answer, in ms; clients may ask for less.
+        access: `open`, or `token`: only who sends the token that the server is started with.
+        rate_limit: requests per second that one client may make; None: as many as fit.
+        cache: keep answers for requests that come again: `none`, `memory` or `redis`.
+        cache_mb: the size of the cache in memory.
+        fallback: an artifact with the same inputs and outputs that answers where the first one fails.
+        traces: `otlp`: send the course of each request to an OpenTelemetry collector.
+        engine_fallback: `onnxruntime` serves the graph of an artifact for a card where no engine can be built; `none`:
+            nobody does, and the server does not start.
         force: also package a candidate, whose accuracy is not proven.
         store: the store; None: what the settings say.
 
@@ -89,13 +103,31 @@ def package(
         MissingLibrary: an image is asked for, and no container engine works here; nothing is written.
         StageFailed: the engine cannot build the image; the package is there.
     """
-    options = options_from(max_batch, queue_delay_ms, instances).model_copy(
-        update={"manifests": "kubernetes" if k8s else "none"}
+    second = find_artifact(fallback, store) if fallback is not None else None
+    options = options_from(
+        {
+            "max_batch": max_batch,
+            "queue_delay_ms": queue_delay_ms,
+            "instances": instances,
+            "timeout_ms": timeout_ms,
+            "access": access,
+            "rate_limit": rate_limit,
+            "cache": cache,
+            "cache_mb": cache_mb,
+            "fallback": second,
+            "traces": traces,
+            "engine_fallback": engine_fallback,
+            "manifests": "kubernetes" if k8s else "none",
+        }
     )
     server = RUNTIMES[runtime]
     stored = find_artifact(ref, store)
     artifact = stored.artifact
-    check_packable(stored, runtime, force=force)
+    again = f"mlpack package {artifact.name}@{artifact.version} --runtime {runtime}"
+    check_packable(stored, again, force=force)
+    if second:
+        named = f"{second.artifact.name}@{second.artifact.version}"
+        check_packable(second, f"{again} --fallback {named}", force=force)
     place = Path(out or f"{artifact.name}-{artifact.version}-{runtime}").expanduser().absolute()
     if place.exists() or place.is_symlink():
         raise UsageError(f"{place} is there already", f"remove it, or choose another folder: --out {place}-2")
@@ -106,7 +138,7 @@ def package(
     folder = temporary_sibling(place)
     try:
         with refused_by_machine(place):
-            files = {name: write_file(folder / name, content, stored) for name, content in layout.items()}
+            files = {name: write_file(folder / name, content, (stored, second)) for name, content in layout.items()}
             record = {
                 "schema": SCHEMA,
                 "runtime": runtime,
@@ -146,20 +178,6 @@ def _text(record: dict[str, object]) -> str:
     return json.dumps(record, indent=2) + "\n"
 
 
-def check_packable(stored: Stored, runtime: str, *, force: bool) -> None:
-    """Whether its accuracy is proven, or it is forced.
-
-    Raises:
-        UsageError: it is a candidate.
-    """
-    artifact = stored.artifact
-    if artifact.status == "candidate" and not force:
-        raise UsageError(
-            f"{artifact.name}@{artifact.version} is a candidate: its accuracy is {artifact.accuracy.verdict}",
-            f"mlpack package {artifact.name}@{artifact.version} --runtime {runtime} --force",
-        )
-
-
 def _make_parent(place: Path) -> None:
     try:
         with refused_by_machine(place):
@@ -168,50 +186,3 @@ def _make_parent(place: Path) -> None:
         raise UsageError(
             f"{place} cannot be made: a part of its path is a file", "choose another folder: --out DIR"
         ) from error
-
-
-def options_from(max_batch: int, queue_delay_ms: float, instances: int) -> PackageOptions:
-    """The options that were asked for.
-
-    Raises:
-        UsageError: a number is too small or none.
-    """
-    for flag, value, least in (
-        ("--max-batch", max_batch, 1), ("--queue-delay-ms", queue_delay_ms, 0), ("--instances", instances, 1),
-    ):  # fmt: skip
-        # Not `<`: NaN compares false with everything.
-        if not least <= value < float("inf"):
-            raise UsageError(f"{flag} {value} is below {least} or no number", f"{flag} {max(least, 1)}")
-    return PackageOptions(max_batch=max_batch, queue_delay_ms=queue_delay_ms, instances=instances)
-
-
-def write_file(path: Path, content: str | bytes | Path, stored: Stored) -> str:
-    """Write one file of a package; its sha256.
-
-    Raises:
-        Tampered: a file of the artifact is not the one that was published.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(content, Path):
-        return _copy(content, path, stored)
-    raw = content.encode() if isinstance(content, str) else content
-    path.write_bytes(raw)
-    return hashlib.sha256(raw).hexdigest()
-
-
-def _copy(source: Path, path: Path, stored: Stored) -> str:
-    try:
-        shutil.copyfile(source, path)
-    except FileNotFoundError as error:
-        raise _tampered(source, stored, "is missing") from error
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    if source.is_relative_to(stored.path):
-        published = stored.artifact.files.get(source.relative_to(stored.path).as_posix())
-        if published != digest:
-            raise _tampered(source, stored, "is not the file that was published")
-    return digest
-
-
-def _tampered(source: Path, stored: Stored, what: str) -> Tampered:
-    return Tampered(f"{source} {what}", f"mlpack verify {stored.artifact.name}@{stored.artifact.version}")

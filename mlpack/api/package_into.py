@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from mlpack.api.lookup import artifact as find_artifact
-from mlpack.api.package import check_packable, options_from, write_file
+from mlpack.api.packing import check_packable, options_from, write_file
 from mlpack.core.filesystem import make_folder, refused_by_machine, remove, sweep, sync, temporary_sibling, write_atomic
 from mlpack.core.summary import Commands, Told
 from mlpack.core.words import Frozen
@@ -90,7 +90,7 @@ def package_into(
         MissingLibrary: what reads the server's configuration is not installed.
         MachineError: the disk is full or the place cannot be written.
     """
-    options = options_from(max_batch, queue_delay_ms, instances)
+    options = options_from({"max_batch": max_batch, "queue_delay_ms": queue_delay_ms, "instances": instances})
     server = RUNTIMES[runtime]
     if server.repository is None:
         raise UsageError(
@@ -98,8 +98,9 @@ def package_into(
             f"mlpack package {ref or ''} --runtime {runtime} --out DIR".replace("  ", " "),
         )
     stored = find_artifact(ref, store)
-    check_packable(stored, runtime, force=force)
     repository = Path(into).expanduser().absolute()
+    named = f"{stored.artifact.name}@{stored.artifact.version}"
+    check_packable(stored, f"mlpack package {named} --runtime {runtime} --into {repository}", force=force)
     files = _of_the_model(dict(server.layout(stored, options)), stored, server.repository)
     make_folder(repository)
     sweep(repository.parent)
@@ -189,7 +190,7 @@ def _add(
     folder = temporary_sibling(repository)
     try:
         with refused_by_machine(place):
-            sums = {relative: write_file(folder / relative, content, stored) for relative, content in files.items()}
+            sums = {relative: write_file(folder / relative, content, (stored,)) for relative, content in files.items()}
             told = {
                 "name": artifact.name,
                 "version": artifact.version,

@@ -33,6 +33,14 @@ class Draft:
     # Where files lie that were made for it; they go when the draft goes.
     work: tempfile.TemporaryDirectory[str] | None = None
 
+    @classmethod
+    def read(cls, folder: Path) -> Draft:
+        """The draft of a pipeline that was written, to be written again."""
+        import yaml
+
+        document = yaml.safe_load((folder / FILE).read_text(encoding="utf-8"))
+        return cls(document, {path.name: path for path in sorted(folder.iterdir()) if path.name != FILE})
+
     @property
     def says_nothing(self) -> bool:
         """Whether there is neither a before nor an after."""

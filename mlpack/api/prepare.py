@@ -122,7 +122,7 @@ def with_source(opened: Opened, recipe: Recipe, source: Done) -> Prepared:
     elif recipe.data.calibration is not None and not recipe.data.calibration.startswith("random:"):
         raise DataError("--calibration without --data: nothing to judge by", "give labelled data: --data FILE")
     else:
-        context = _with_synthetic(context, given or recipe.data.calibration or SYNTHETIC, source.model)
+        context = with_synthetic(context, given or recipe.data.calibration or SYNTHETIC, source.model)
     draft = None if opened.pipeline is None else finished(opened.pipeline, source.model)
     return Prepared(source, replace(context, baseline=source.model), synthetic=data is None, pipeline=draft)
 
@@ -148,10 +148,11 @@ def _with_data(context: Context, path: str, data: RowDataset, recipe: Recipe, ra
     parts = Split.load(place)
     for note in parts.notes:
         context.reporter.warn(note)
-    return replace(context, data=ref, parts=_parts(ref, calibration, parts))
+    return replace(context, data=ref, parts=part_fingerprints(ref, calibration, parts))
 
 
-def _with_synthetic(context: Context, path: str, model: Model) -> Context:
+def with_synthetic(context: Context, path: str, model: Model) -> Context:
+    """The context with seeded rows of the model's inputs in place of data."""
     from mlpack.datasets import open_data
     from mlpack.datasets.ref import make_ref
 
@@ -161,7 +162,7 @@ def _with_synthetic(context: Context, path: str, model: Model) -> Context:
     return replace(context, data=ref, parts=parts)
 
 
-def _parts(ref: DataRef, calibration: RowDataset | None, rows: Split) -> dict[Part, str]:
+def part_fingerprints(ref: DataRef, calibration: RowDataset | None, rows: Split) -> dict[Part, str]:
     """A part is known by the data it is of and by its rows, so that a longer file keeps nothing by mistake."""
     from mlpack.core.dataset import PARTS
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
 import mlpack
+from mlpack.api.engine_script import engine_script
 from mlpack.api.pipeline_draft import golden_answers, pipeline_record
 from mlpack.api.pipeline_timings import pipeline_parts, with_pipeline
 from mlpack.api.records import (
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from mlpack.engine.cache import Done
     from mlpack.engine.context import Context
     from mlpack.engine.judge import Found
+
+# Reports on a model itself; a model built from it has its own.
+_MEASURED = {"accuracy-baseline", "accuracy-optimized", "comparison", "flips", "latency"}
 
 
 def artifact_of(name: str, recipe: Recipe, prepared: Prepared, found: Found) -> Artifact:
@@ -65,7 +69,7 @@ def artifact_of(name: str, recipe: Recipe, prepared: Prepared, found: Found) -> 
             "numerics": prepared.baseline.numerics,
             "format": prepared.baseline.format,
         },
-        lineage=lineage_of(prepared.source, found.winner),
+        lineage=lineage_of((prepared.source, *found.winner.steps)),
         accuracy=accuracy,
         latency=latency_of(None, model, context.target, context.threads),
         candidates=candidates_of(found, smallest=recipe.smallest),
@@ -76,9 +80,15 @@ def artifact_of(name: str, recipe: Recipe, prepared: Prepared, found: Found) -> 
 
 
 def publish_found(
-    store: Path, draft: Artifact, prepared: Prepared, found: Found, timed: Done | None, recipe: Recipe
+    store: Path,
+    draft: Artifact,
+    prepared: Prepared,
+    found: Found,
+    timed: Done | None,
+    recipe: Recipe,
+    parent: Stored | None = None,
 ) -> Stored:
-    """Make the golden inputs, put all files together and publish."""
+    """Make the golden inputs, put all files together and publish; with a parent, also what its stages reported."""
     from mlpack.engine.run import run
     from mlpack.engine.validate import options_of
     from mlpack.store.publish import publish
@@ -100,7 +110,7 @@ def publish_found(
     sweep(context.cache)
     folder = temporary_sibling(context.cache / "publishing")
     try:
-        _fill(folder, finished, context, golden, found, timed, recipe)
+        _fill(folder, finished, context, golden, found, timed, recipe, parent)
         if pipeline is not None:
             _add_pipeline(folder, pipeline)
         return publish(store, folder, finished)
@@ -109,7 +119,14 @@ def publish_found(
 
 
 def _fill(
-    folder: Path, finished: Artifact, context: Context, golden: Done, found: Found, timed: Done | None, recipe: Recipe
+    folder: Path,
+    finished: Artifact,
+    context: Context,
+    golden: Done,
+    found: Found,
+    timed: Done | None,
+    recipe: Recipe,
+    parent: Stored | None,
 ) -> None:
     with refused_by_machine(folder):
         shutil.copytree(found.winner.model.path, folder / "model", copy_function=shutil.copyfile)
@@ -117,10 +134,21 @@ def _fill(
         for file in golden.report.files:
             shutil.copyfile(golden.file(file), folder / "golden" / file)
         _write_reports(folder / "reports", found, timed)
+        if parent is not None:
+            _keep_reports(parent, folder / "reports")
         (folder / "report.html").write_text(page_of(finished, folder / "reports"), encoding="utf-8")
         (folder / "recipe.yaml").write_text(_recipe_text(recipe), encoding="utf-8")
         if not context.target.here and context.target.kind == "cuda":
-            (folder / "build-engine.sh").write_text(engine_script(found, context.target.title), encoding="utf-8")
+            (folder / "build-engine.sh").write_text(
+                engine_script(found.winner.model, context.target.title), encoding="utf-8"
+            )
+
+
+def _keep_reports(parent: Stored, folder: Path) -> None:
+    """What the parent's stages reported, but for what was measured of the parent and is measured anew."""
+    for file in sorted((parent.path / "reports").glob("*.json")):
+        if file.stem not in _MEASURED and not (folder / file.name).exists():
+            shutil.copyfile(file, folder / file.name)
 
 
 def _add_pipeline(folder: Path, pipeline: Path) -> None:
@@ -175,24 +203,3 @@ def _recipe_text(recipe: Recipe) -> str:
     import yaml
 
     return str(yaml.safe_dump(recipe.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True))
-
-
-def engine_script(found: Found, title: str) -> str:
-    """How the engine is built on the target. TensorRT 11 takes types from the graph: no --int8, no --fp16."""
-    model = found.winner.model
-    shapes = {spec.name: [str(dim) for dim in spec.dims] for spec in model.inputs}
-
-    def profile(batch: int) -> str:
-        sized = {name: [dim if dim.isdigit() else str(batch) for dim in dims] for name, dims in shapes.items()}
-        return ",".join(f"{name}:{'x'.join(dims)}" for name, dims in sized.items())
-
-    flags = ""
-    if model.dynamic_batch:
-        flags = f" \\\n  --minShapes={profile(1)} --optShapes={profile(8)} --maxShapes={profile(32)}"
-    return (
-        "#!/bin/sh\n"
-        f"# Builds the TensorRT 11 engine on {title}. Types come from the graph, which is strongly typed:\n"
-        "# there are no --int8 or --fp16 flags any more. Run it on the target, in this folder.\n"
-        "set -eu\n"
-        f"trtexec --onnx=model/{model.entry} --saveEngine=model.plan{flags}\n"
-    )

@@ -21,6 +21,8 @@ from mlpack.engine.screening import pace
 from mlpack.measure.disturbance import notes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from mlpack.core.model import Model
     from mlpack.core.target import Target
     from mlpack.engine.cache import Done
@@ -31,8 +33,8 @@ if TYPE_CHECKING:
 _LIBRARIES = ("torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "openvino", "numpy")
 
 
-def lineage_of(source: Done, winner: Candidate) -> tuple[LineageRecord, ...]:
-    """Every stage from the source to the model, with its key and cost."""
+def lineage_of(stages: Iterable[Done]) -> tuple[LineageRecord, ...]:
+    """Every stage that the model went through, with its key and cost."""
     return tuple(
         LineageRecord(
             stage=done.stage,
@@ -41,7 +43,7 @@ def lineage_of(source: Done, winner: Candidate) -> tuple[LineageRecord, ...]:
             seconds=done.seconds,
             peak_rss_bytes=done.peak_rss_bytes,
         )
-        for done in (source, *winner.steps)
+        for done in stages
     )
 
 

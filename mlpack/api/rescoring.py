@@ -35,7 +35,7 @@ def context_of(data: str, stored: Stored, context: Context) -> Context:
     raw = raw_options(stored)
     opened = open_data(data, raw=raw)
     check_fits(opened, stored.artifact.model.inputs)
-    rows = _confirmed_rows(stored, opened.fingerprint)
+    rows = confirmed_rows(stored, opened.fingerprint)
     if rows is None:
         ref = make_ref(data, opened, raw=raw)
         return replace(context, data=ref, parts=dict.fromkeys(PARTS, opened.fingerprint))
@@ -75,7 +75,7 @@ def prepared_as(other: Stored, data: str, stored: Stored, context: Context) -> C
     return replace(context, data=ref, parts=parts)
 
 
-def _confirmed_rows(stored: Stored, fingerprint: str) -> np.ndarray | None:
+def confirmed_rows(stored: Stored, fingerprint: str) -> np.ndarray | None:
     """The rows of this data that confirmed the artifact; None where it was judged on other data."""
     if stored.artifact.accuracy.dataset != fingerprint:
         return None

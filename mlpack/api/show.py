@@ -58,6 +58,8 @@ def _facts(this: Artifact, path: str) -> Iterator[tuple[str, str]]:
     yield "path", path
     yield "digest", this.digest
     yield "source", f"{this.source.path} ({this.source.kind})"
+    if this.parent is not None:
+        yield "built from", f"{this.parent.name}@{this.parent.version}"
     yield "target", str(this.target.get("name", ""))
     yield "model", f"{model.numerics} in {model.numerics_share:.0%} of the compute, {model.format}"
     threads = f", {count(model.backend_options.threads, 'thread')}" if model.backend_options.threads else ""

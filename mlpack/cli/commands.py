@@ -20,6 +20,7 @@ COMMANDS: dict[str, Entry] = {
     "optimize": Entry("mlpack.cli.optimize:command", "Make a model smaller and faster, prove it, publish it."),
     "plan": Entry("mlpack.cli.plan:command", "Say what would run, what is kept, and what this machine lacks."),
     "bench": Entry("mlpack.cli.bench:command", "Time models in turns, with intervals and components."),
+    "build": Entry("mlpack.cli.build:command", "Finish an artifact on the machine that it is for."),
     "predict": Entry("mlpack.cli.predict:command", "Run an artifact's model over data and keep its outputs."),
     "package": Entry("mlpack.cli.package:command", "Lay an artifact out for a server: Triton or FastAPI."),
     "check": Entry("mlpack.cli.check:command", "Start a package's server and hold its answers to the recorded ones."),

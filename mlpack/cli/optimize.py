@@ -54,10 +54,11 @@ def command(
         done = optimize(
             flags.model, store=store, fresh=fresh, workers=workers, ray=ray, reporter=reporter, **flags.wanted
         )
-    _tell(screen, done)
+    tell(screen, done)
 
 
-def _tell(screen: Screen, done: Optimized) -> None:
+def tell(screen: Screen, done: Optimized) -> None:
+    """The result, and exit 6 where the samples cannot tell."""
     artifact = done.stored.artifact
     document = artifact.model_dump(mode="json", by_alias=True)
     screen.result({**document, "path": str(done.stored.path), "unchanged": done.unchanged}, done)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -28,6 +28,30 @@ def command(
     into: Annotated[
         Path | None, typer.Option("--into", metavar="REPO", help="Add it to a model repository as a version.")
     ] = None,
+    timeout_ms: Annotated[
+        float, typer.Option("--timeout-ms", help="fastapi: longest time to an answer; clients may ask for less.")
+    ] = 20_000.0,
+    access: Annotated[
+        Literal["open", "token"], typer.Option("--access", help="fastapi: token: AUTH_TOKEN has to be sent.")
+    ] = "open",
+    rate_limit: Annotated[
+        float | None, typer.Option("--rate-limit", help="fastapi: requests per second that one client may make.")
+    ] = None,
+    cache: Annotated[
+        Literal["none", "memory", "redis"],
+        typer.Option("--cache", help="fastapi: where answers are kept for requests that come again."),
+    ] = "none",
+    cache_mb: Annotated[int, typer.Option("--cache-mb", help="Size of the cache in memory, in MB.")] = 64,
+    fallback: Annotated[
+        str | None, typer.Option("--fallback", metavar="REF", help="fastapi: who answers where the model fails.")
+    ] = None,
+    traces: Annotated[
+        Literal["none", "otlp"], typer.Option("--traces", help="fastapi: otlp: OpenTelemetry spans of requests.")
+    ] = "none",
+    engine_fallback: Annotated[
+        Literal["none", "onnxruntime"],
+        typer.Option("--engine-fallback", help="triton: who serves where the card's engine cannot be built."),
+    ] = "none",
     *,
     activate: Annotated[bool, typer.Option("--activate", help="With --into: serve this version from now on.")] = False,
     k8s: Annotated[bool, typer.Option("--k8s", help="Add plain Kubernetes manifests, in k8s/.")] = False,
@@ -76,6 +100,14 @@ def command(
         instances=instances,
         k8s=k8s,
         build=build,
+        timeout_ms=timeout_ms,
+        access=access,
+        rate_limit=rate_limit,
+        cache=cache,
+        cache_mb=cache_mb,
+        fallback=fallback,
+        traces=traces,
+        engine_fallback=engine_fallback,
         force=force,
         store=store,
     )

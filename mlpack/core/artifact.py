@@ -179,6 +179,14 @@ class PipelineRecord(Frozen):
     digest: str = Field(description="sha256 over pipeline.yaml and the files beside it")
 
 
+class ParentRecord(Frozen):
+    """The artifact whose graph this one was built from, on the machine that it is for."""
+
+    name: str
+    version: int
+    digest: str
+
+
 class Artifact(Frozen):
     """The content of `artifact.json`."""
 
@@ -190,6 +198,7 @@ class Artifact(Frozen):
     created: str
     mlpack_version: str
     source: SourceRecord
+    parent: ParentRecord | None = Field(default=None, description="null: made from the source by this run")
     target: dict[str, Any]
     model: ModelRecord
     pipeline: PipelineRecord | None = None

@@ -56,6 +56,22 @@ def this_machine() -> Target:
     )
 
 
+def is_here(recorded: Target) -> bool:
+    """Whether this machine is the target that an artifact, perhaps made elsewhere, says it is for.
+
+    A target of the catalogue is here where its row says so. One of a file has no name that a machine could tell of: it
+    is here where the instruction sets, or the compute capability of a card, are the same. `cpu` is the one CPU that it
+    was made on.
+    """
+    row = next((each for each in _named() if each.name == recorded.name), None)
+    if row is not None:
+        return row.here
+    if recorded.kind == "cuda":
+        return any(each.compute_capability == recorded.compute_capability for each in machine.nvidia_devices())
+    mine = this_machine()
+    return set(recorded.isa) == set(mine.isa) and (recorded.name != mine.name or recorded.title == mine.title)
+
+
 def cpu_numerics(isa: Iterable[str]) -> tuple[str, ...]:
     """What a CPU with these instruction sets runs; fp16 is storage only."""
     has_bf16 = not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(isa)

@@ -70,6 +70,12 @@ class Split:
         write_atomic(path, buffer.getvalue())
 
     @classmethod
+    def around(cls, confirming: np.ndarray, size: int, seed: int) -> Split:
+        """These rows confirm; all others of so many calibrate and choose."""
+        others = np.setdiff1d(np.arange(size, dtype=np.int64), confirming)
+        return cls(seed=seed, own_calibration=False, calibration=others, choosing=others, confirming=confirming)
+
+    @classmethod
     def load(cls, path: Path) -> Split:
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as stored:

@@ -27,13 +27,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model with the stages that made it. `lost` says why it is out of the running, where it is."""
+    """A model with the stages that made it. `lost` says why it is out of the running, where it is.
+
+    `given` is what the first of the stages was given; None: the original.
+    """
 
     model: Model
     steps: tuple[Done, ...] = ()
     choices: tuple[str, ...] = ()
     lost: str | None = None
     facts: dict[str, object] = field(default_factory=dict)
+    given: Model | None = None
 
     @property
     def label(self) -> str:
@@ -82,7 +86,7 @@ def candidates(
     """
     tree = _Tree(context)
     work_off(
-        chain.from_iterable(tree.ways((at,), Candidate(model), steps) for at, steps in enumerate(lists)),
+        chain.from_iterable(tree.ways((at,), Candidate(model, given=model), steps) for at, steps in enumerate(lists)),
         tree.grow,
         lambda: deadline.over() and any(wanted(each) for each in tree.found.values()),
         workers,
@@ -99,9 +103,9 @@ def candidates(
 def follow(candidate: Candidate, place: int, stage: Stage, context: Context) -> Candidate:
     """The candidate made again with another stage in this place, and the same ones after it."""
     before = candidate.steps[:place]
-    model = before[-1].model if before else context.baseline
+    model = before[-1].model if before else candidate.given or context.baseline
     assert model is not None
-    grown = Candidate(model, before)
+    grown = Candidate(model, before, given=candidate.given)
     for each in (stage, *(stage_of(done) for done in candidate.steps[place + 1 :])):
         try:
             grown = _with(grown, each, context)

@@ -61,7 +61,7 @@ def _place(candidate: Candidate) -> int | None:
 
 def _before(candidate: Candidate, place: int, context: Context) -> Model:
     """What that stage was given, to be run as the candidate is."""
-    given = candidate.steps[place - 1].model if place else context.baseline
+    given = candidate.steps[place - 1].model if place else candidate.given or context.baseline
     assert given is not None
     made = candidate.model
     return given.model_copy(update={"backend": made.backend, "backend_options": made.backend_options})

@@ -22,6 +22,7 @@ from mlpack.measure.limits import smallest_limit
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from mlpack.core.model import Model
     from mlpack.core.recipe import Recipe
     from mlpack.engine.cache import Done
     from mlpack.engine.context import Context
@@ -34,8 +35,17 @@ _MOST_RELENTED = 3
 _LATE = "not judged: the time limit was over"
 
 
-def search(recipe: Recipe, limit: Limit | None, context: Context, deadline: Deadline, workers: Workers) -> Found:
+def search(
+    recipe: Recipe,
+    limit: Limit | None,
+    context: Context,
+    deadline: Deadline,
+    workers: Workers,
+    start: Model | None = None,
+) -> Found:
     """Run the recipe's steps in every way that they propose; choose on the choosing rows; confirm.
+
+    The steps begin with `start`, with the original where that is None.
 
     Candidates are made and scored side by side, as many as there are workers; what is timed is timed alone. Once the
     deadline is over nothing further is tried: the best so far is confirmed. What was promised is waited for.
@@ -47,7 +57,7 @@ def search(recipe: Recipe, limit: Limit | None, context: Context, deadline: Dead
     assert context.baseline is not None
     judge = Judge(recipe, limit, context)
     lists = lists_for(recipe, context.target, context.baseline)
-    tried = candidates(lists, context.baseline, context, deadline, workers, partial(_wanted, recipe))
+    tried = candidates(lists, start or context.baseline, context, deadline, workers, partial(_wanted, recipe))
     tried = _judged(tried, judge, deadline, workers)
     lossy = [at for at, each in enumerate(tried) if judge.lossy(each)] if judge.relents(tried) else []
     tried = screened(tried, recipe, context, also=lossy)

@@ -199,8 +199,8 @@ def _next(this: Artifact, path: Path) -> Iterator[str]:
     flag = "" if store == Path("artifacts").absolute() else f" --store {_near(store)}"
     force = " --force" if this.status == "candidate" else ""
     name = f"{this.name}@{this.version}"
-    if this.target.get("kind") == "cuda" and not this.target.get("here"):
-        yield f"sh {_near(path)}/build-engine.sh    (on {this.target['name']}, in that folder)"
+    if this.target.get("here") is False:
+        yield f"mlpack build {name}{flag}    (on {this.target['name']}, which it is for)"
     yield f"mlpack bench {name}{flag}"
     if this.model.format == "onnx":
         yield f"mlpack package {name} --runtime triton{force}{flag}"

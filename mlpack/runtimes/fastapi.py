@@ -1,4 +1,4 @@
-"""The fastapi runtime: a small server on ONNX Runtime or OpenVINO that speaks the V2 protocol in JSON."""
+"""The fastapi runtime: a small server on ONNX Runtime or OpenVINO that speaks the V2 protocol over HTTP."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from mlpack.errors import UsageError
+from mlpack.runtimes.fastapi_options import check_options, described, fallback_files, how_it_runs, pins, variables
 from mlpack.runtimes.fastapi_server import serve
 from mlpack.runtimes.kubernetes import Pod, Port, manifests
 from mlpack.runtimes.package_files import (
     TEMPLATES,
     batching,
+    check_engine_fallback,
     check_servable,
     datatype,
     facts,
@@ -19,7 +21,6 @@ from mlpack.runtimes.package_files import (
     json_text,
     model_files,
     on_gpu,
-    pinned,
     render,
     rows_per_request,
     shared_files,
@@ -40,13 +41,16 @@ if TYPE_CHECKING:
 
 # Characters of the longest JSON number of each kind, and of what separates it from the next one.
 _CHARACTERS = {"bool": 7, "float": 26, "int8": 6, "int16": 8, "int32": 13, "int64": 22}
+_LIBRARIES = ("numpy", "fastapi", "h11", "prometheus_client", "uvicorn")
 _FREE_DIM = 512
+# Beyond the time that an answer may take: a container that is stopped still gives those that it owes.
+_STOP_SECONDS = 10
 _ENVELOPE_BYTES = 64 * 1024
 _MOST_BODY_BYTES = 256 * 1024 * 1024
 # One raw sample's field: a long text as JSON escapes it, a large photograph in base64; and of one request's all.
 _RAW_BYTES = {"text": 256 * 1024, "image": 24 * 1024 * 1024}
 _MOST_RAW_BYTES = 64 * 1024 * 1024
-_POD = Pod(ports=(Port(name="http", number=8000),), user=10001)
+_USER = 10001
 
 
 class FastApi:
@@ -61,7 +65,8 @@ class FastApi:
         """The package by relative path. Pure: writes nothing.
 
         Raises:
-            UsageError: the artifact is for a GPU, is not ONNX, or was not scored on the backend that serves.
+            UsageError: the artifact is for a GPU, is not ONNX, was not scored on the backend that serves, or does not
+                go with these options.
             MissingLibrary: the version of a library to pin is neither recorded nor installed.
         """
         check_servable(stored)
@@ -72,38 +77,58 @@ class FastApi:
                 f"{artifact.target.get('name')}",
                 f"mlpack package {artifact.name}@{artifact.version} --runtime triton",
             )
+        check_engine_fallback(artifact, options)
         shared_by = batching(stored, options)
         raw = raw_side(stored)
         limit = _body_limit(stored, shared_by, raw)
         backend = artifact.model.backend
-        needed = (backend, "numpy", "fastapi", "prometheus_client", "uvicorn", *(raw.libraries if raw else ()))
-        pins = pinned(artifact, needed)
-        needed_in_turn = needed_by(pins)
+        wanted = variables(options)
+        check_options(stored, options)
+        libraries = (backend, *_LIBRARIES, *(raw.libraries if raw else ()))
+        versions = pins(stored, options, libraries)
+        needed = needed_by(versions)
+        stop_seconds = math.ceil(options.timeout_ms / 1000) + _STOP_SECONDS
         values = {
             **facts(stored, shared_by),
-            "pins": pins,
-            "needed": needed_in_turn,
-            "backend_version": pins[backend],
+            "pins": versions,
+            "needed": needed,
+            "backend_version": versions[backend],
             "max_body_bytes": limit,
             "curl": has_sample_request(stored),
             "no_curl_reason": "one sample is too large to paste",
             "ports": [8000],
             "shm_size": None,
+            "passed": [each.name for each in wanted],
+            "variables": wanted,
+            "limits": options,
+            "fallback": options.fallback and f"{options.fallback.artifact.name}@{options.fallback.artifact.version}",
+            "stop_seconds": stop_seconds,
             "raw": raw,
         }
         server = TEMPLATES / "fastapi" / "server"
         return {
             **{f"model/{relative}": path for relative, path in model_files(stored).items()},
+            **fallback_files(options),
             **{f"server/{path.name}": path for path in sorted(server.glob("*.py"))},
             **(pipeline_files(stored, "server/pipeline", "pipeline") if raw else {}),
             **shared_files(stored, shared_by, raw),
             "model.json": _description(stored, options, shared_by, limit, raw),
             "requirements.txt": render("fastapi/requirements.txt.j2", **values),
-            "sbom.cdx.json": bill_of_materials(artifact, {**pins, **needed_in_turn}),
+            "sbom.cdx.json": bill_of_materials(artifact, {**versions, **needed}),
             "Dockerfile": render("fastapi/Dockerfile.j2", **values),
             "compose.yaml": render("compose.yaml.j2", **values),
             "README.md": render("fastapi/README.md.j2", **values),
-            **manifests(stored, options, shared_by, _POD),
+            **manifests(
+                stored,
+                options,
+                shared_by,
+                Pod(
+                    ports=(Port(name="http", number=self.ports["http"]),),
+                    user=_USER,
+                    stop_seconds=stop_seconds,
+                    variables=tuple(each.name for each in wanted),
+                ),
+            ),
         }
 
     def serve(self, folder: Path, options: ServeOptions, log: Path) -> AbstractContextManager[Running]:
@@ -119,13 +144,7 @@ def _description(stored: Stored, options: PackageOptions, shared_by: Batching, l
             "name": artifact.name,
             "version": str(artifact.version),
             "digest": artifact.digest,
-            "backend": record.backend,
-            "entry": f"model/{record.entry}",
-            "options": {
-                "threads": record.backend_options.threads or 1,
-                "precision": record.backend_options.precision,
-                "graph_optimizations": record.backend_options.graph_optimizations,
-            },
+            **how_it_runs(artifact, "model"),
             "limits": {
                 "batching": shared_by.mode,
                 "max_rows": shared_by.max_rows,
@@ -134,7 +153,10 @@ def _description(stored: Stored, options: PackageOptions, shared_by: Batching, l
                 "queue_capacity": max(64, 8 * (shared_by.max_rows or 1) * options.instances),
                 "instances": options.instances,
                 "max_body_bytes": limit,
+                "timeout_ms": options.timeout_ms,
+                "rate_per_second": options.rate_limit,
             },
+            **described(options),
             "inputs": [_tensor(spec) for spec in record.inputs],
             "outputs": [_tensor(spec) for spec in record.outputs],
             **({"raw": {"fields": raw.fields, "media": raw.media, "columns": raw.columns}} if raw else {}),

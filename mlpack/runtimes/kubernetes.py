@@ -37,13 +37,18 @@ class Port(Frozen):
 
 
 class Pod(Frozen):
-    """What a server's container needs beside CPU and memory. `user` is the number that its image runs it as."""
+    """What a server's container needs beside CPU and memory. `user` is the number that its image runs it as.
+
+    `variables` are those that only who runs it can know; they are taken from a Secret.
+    """
 
     ports: tuple[Port, ...]
     user: int
     shared_memory_mib: int | None = None
     cache: str | None = None
     start_seconds: int = 60
+    stop_seconds: int = 30
+    variables: tuple[str, ...] = ()
     own_bytes: int = 0
 
 

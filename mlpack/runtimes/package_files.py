@@ -15,7 +15,7 @@ from mlpack.errors import MissingLibrary, UsageError
 from mlpack.runtimes.raw_side import RawSide, golden_files, golden_record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping
 
     from jinja2 import Environment
 
@@ -38,7 +38,13 @@ DATATYPES = {
     "float32": "FP32",
     "float64": "FP64",
 }
-_EXTRAS = {"tokenizers": "text", "pillow": "images"}
+_EXTRAS = {
+    "tokenizers": "text",
+    "pillow": "images",
+    "redis": "redis",
+    "opentelemetry-sdk": "traces",
+    "opentelemetry-exporter-otlp-proto-http": "traces",
+}
 _MOST_SAMPLE_NUMBERS = 1_000_000
 
 
@@ -91,7 +97,9 @@ def check_servable(stored: Stored) -> None:
     if record.format != "onnx" or record.backend not in {"onnxruntime", "openvino"}:
         raise UsageError(
             f"{named} is {record.format} run by {record.backend}; packages serve ONNX models only",
-            f"mlpack optimize {artifact.source.path} --backend onnxruntime",
+            f"the graph that it was built from: mlpack package {artifact.parent.name}@{artifact.parent.version}"
+            if artifact.parent
+            else f"mlpack optimize {artifact.source.path} --backend onnxruntime",
         )
     if artifact.accuracy.backend != record.backend:
         raise UsageError(
@@ -105,6 +113,34 @@ def check_servable(stored: Stored) -> None:
                 f"{spec.name!r} of {named} is {spec.dtype}, which the V2 inference protocol cannot carry",
                 "export the model with float32 inputs and outputs",
             )
+
+
+def refuse_options(options: PackageOptions, known: Container[str], named: str) -> None:
+    """Refuse what a server has no use for, rather than leave it out.
+
+    Raises:
+        UsageError: an option that is not among the known ones has another value than its default.
+    """
+    for name, field in type(options).model_fields.items():
+        if name not in known and getattr(options, name) != field.default:
+            raise UsageError(
+                f"--{name.replace('_', '-')} is an option of the fastapi server; {named}",
+                "leave it out, or --runtime fastapi",
+            )
+
+
+def check_engine_fallback(artifact: Artifact, options: PackageOptions) -> None:
+    """It is for packages that build an engine.
+
+    Raises:
+        UsageError: it is asked for, and the artifact is for no card.
+    """
+    if options.engine_fallback != "none" and not on_gpu(artifact):
+        raise UsageError(
+            "--engine-fallback is for engines that are built at the first start, and "
+            f"{artifact.name}@{artifact.version} is for {artifact.target.get('name')}",
+            "leave it out",
+        )
 
 
 def on_gpu(artifact: Artifact) -> bool:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlpack.backends.tensorrt_plan import PLAN
 from mlpack.errors import UsageError
 from mlpack.runtimes.kubernetes import Pod, Port, manifests
 from mlpack.runtimes.package_files import (
     TEMPLATES,
     batching,
+    check_engine_fallback,
     check_servable,
     datatype,
     facts,
@@ -21,11 +23,13 @@ from mlpack.runtimes.package_files import (
     model_files,
     on_gpu,
     pinned,
+    refuse_options,
     render,
     shared_files,
 )
 from mlpack.runtimes.raw_side import raw_side
 from mlpack.runtimes.requirements import bill_of_materials, needed_by
+from mlpack.runtimes.triton_engine import engine_files, lacking
 from mlpack.runtimes.triton_raw import ensemble_name, raw_models
 from mlpack.runtimes.triton_repository import TritonRepository
 from mlpack.runtimes.triton_server import serve
@@ -48,6 +52,7 @@ _IMAGE_ONNXRUNTIME = "1.27.0"
 _IMAGE_NUMPY = "1.26.4"
 # The server itself, before it loads a model.
 _OWN_BYTES = 256 * 2**20
+_OPTIONS = frozenset({"max_batch", "queue_delay_ms", "instances", "manifests", "engine_fallback"})
 _PRECISION_MODES = {"int8": "INT8", "fp16": "FP16"}
 
 
@@ -69,8 +74,10 @@ class Triton:
             UsageError: the artifact is not ONNX, has tensors that Triton cannot describe, or was not scored
                 on the backend that serves.
         """
+        refuse_options(options, _OPTIONS, "Triton is told what it has of this in config.pbtxt or in front of it")
         check_servable(stored)
         artifact = stored.artifact
+        check_engine_fallback(artifact, options)
         repository = f"model_repository/{artifact.name}"
         folder = f"{repository}/{artifact.version}"
         shared_by = batching(stored, options)
@@ -86,6 +93,9 @@ class Triton:
         if raw:
             pins = {**pins, "numpy": _IMAGE_NUMPY, **pinned(artifact, raw.libraries)}
             files |= raw_models(stored, raw, options, shared_by, lambda spec: _tensor(artifact, spec, shared_by))
+        if on_gpu(artifact):
+            most = shared_by.max_rows or options.max_batch
+            files |= engine_files(artifact, most, config(stored, options, "tensorrt"))
         if warmups:
             for index, array in enumerate(golden_inputs(stored).values()):
                 files[f"{repository}/warmup/{_raw_name(index)}"] = _one_request(array, shared_by).tobytes()
@@ -100,6 +110,10 @@ class Triton:
             "no_curl_reason": "Triton takes FP16 as binary" if _has_half(artifact) else "samples are large",
             "ports": [8000, 8001, 8002],
             "shm_size": "1gb" if pins else None,
+            "stop_seconds": 30,
+            "passed": [],
+            "fallback": options.engine_fallback,
+            "lacks": lacking(artifact),
             "raw": raw,
             "raw_name": ensemble_name(artifact.name),
             "raw_shape": [1] if shared_by.max_rows is None else [1, 1],
@@ -120,8 +134,10 @@ class Triton:
         return serve(folder, options, log)
 
 
-def config(stored: Stored, options: PackageOptions) -> str:
+def config(stored: Stored, options: PackageOptions, serving: str | None = None) -> str:
     """config.pbtxt, with a comment on the origin of each number.
+
+    `serving` is who runs the model. None: as the repository has it; `tensorrt`: an engine in place of the graph.
 
     Raises:
         UsageError: a tensor has no dims and the model no batch: Triton cannot describe it.
@@ -133,8 +149,8 @@ def config(stored: Stored, options: PackageOptions) -> str:
         "triton/config.pbtxt.j2",
         **{
             **facts(stored, shared_by),
-            "serving": _serving(artifact),
-            "filename": artifact.model.entry,
+            "serving": serving or _serving(artifact),
+            "filename": PLAN if serving == "tensorrt" else artifact.model.entry,
             "inputs": [_tensor(artifact, spec, shared_by) for spec in artifact.model.inputs],
             "outputs": [_tensor(artifact, spec, shared_by) for spec in artifact.model.outputs],
             "max_batch_comment": _max_batch_comment(shared_by),
@@ -165,7 +181,7 @@ def _pod(artifact: Artifact, *, shared_memory: bool) -> Pod:
 
 
 def _serving(artifact: Artifact) -> str:
-    """Who runs it in Triton: on a GPU, ONNX Runtime with TensorRT as its provider."""
+    """Who runs what lies in the repository: on a GPU ONNX Runtime, with TensorRT as its provider."""
     return "onnxruntime" if on_gpu(artifact) else artifact.model.backend
 
 

@@ -38,6 +38,9 @@ class Compile(Stage):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="execution precision of the float parts; auto follows the graph's numerics"
     )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="where it runs; auto: an engine on its card, a graph on the CPU"
+    )
     most_threads: int | None = Field(
         default=None, ge=1, description="threads of the session at most; none: as many as the run has"
     )
@@ -104,9 +107,14 @@ class Compile(Stage):
             most_threads=self.most_threads,
             precision=precision,
             graph_optimizations="off" if literal else "all",
-            device="cuda" if model.format == "tensorrt" else "cpu",
+            device=self._device(model),
         )
         return found if threads is None else found.with_threads(threads)
+
+    def _device(self, model: Model) -> Literal["cpu", "cuda"]:
+        if self.device != "auto":
+            return self.device
+        return "cuda" if model.format == "tensorrt" else "cpu"
 
     def run(self, model: Model | None, job: Job) -> Outcome:
         """Open it, run it once.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from mlpack.backends.tensorrt_plan import LOG, PLAN, RECORD, TIMING_CACHE, Build, Profile
+from mlpack.backends.tensorrt_plan import LOG, PLAN, RECORD, TIMING_CACHE, Build, Profile, spans_of
 from mlpack.core.machine import nvidia_devices
 from mlpack.errors import MissingHardware, MissingLibrary, ModelError, StageFailed, UsageError
 from mlpack.stages.engine_network import Types, parsed, types_of
@@ -147,20 +147,12 @@ def _profile(spec: TensorSpec, model: Model, stage: BuildEngine) -> Profile:
     Raises:
         ModelError: nobody knows how large a free dim can be.
     """
-    spans: list[tuple[int, int, int]] = []
-    for place, dim in enumerate(spec.dims):
-        if isinstance(dim, int):
-            spans.append((dim, dim, dim))
-        elif dim in stage.dims:
-            spans.append(stage.dims[dim])
-        elif place == 0:
-            spans.append(stage.batches)
-        elif dim in model.largest:
-            spans.append((1, model.largest[dim], model.largest[dim]))
-        else:
-            raise ModelError(
-                f"input {spec} has a free dim {dim!r} of which no largest size is known",
-                f"say its smallest, usual and largest: --set 'build_engine.dims={{{dim}: [1, 32, 128]}}'",
-            )
-    smallest, usual, largest = (tuple(span[at] for span in spans) for at in range(3))
+    spans = spans_of(spec, stage.batches, model.largest, stage.dims)
+    sizes = [span for span in spans if not isinstance(span, str)]
+    for dim in (span for span in spans if isinstance(span, str)):
+        raise ModelError(
+            f"input {spec} has a free dim {dim!r} of which no largest size is known",
+            f"say its smallest, usual and largest: --set 'build_engine.dims={{{dim}: [1, 32, 128]}}'",
+        )
+    smallest, usual, largest = (tuple(span[at] for span in sizes) for at in range(3))
     return Profile(smallest=smallest, usual=usual, largest=largest)

@@ -40,6 +40,19 @@ def test_the_search_judges_fewer_threads_by_what_they_measure(wanted):
     assert artifact.latency[0].baseline.threads == usable_threads()
 
 
+@pytest.mark.slow
+@needs_two
+def test_a_build_tries_them_too_and_begins_with_the_artifacts_graph(wanted):
+    first = mlpack.optimize(**wanted, auto=True, backend="onnxruntime").stored.artifact
+    built = mlpack.build(backend="onnxruntime").stored.artifact
+    fewer = [each for each in built.candidates if each.label.endswith(("thread", "threads"))]
+    assert fewer
+    for form in fewer:
+        assert (form.numerics, form.recipe) == (first.model.numerics, "compile")
+        assert form.accuracy is not None or form.why.startswith("no faster"), form.why
+    assert built.parent.digest == first.digest
+
+
 @needs_two
 @pytest.mark.parametrize("asked", [{"threads": 2, "auto": True}, {}], ids=["a number of threads", "no search"])
 def test_nothing_is_tried_with_fewer_threads_unasked(wanted, asked):

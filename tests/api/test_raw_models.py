@@ -85,6 +85,20 @@ def counted(tmp_path_factory):
         ).stored  # fmt: skip
 
 
+def test_a_build_takes_the_pipeline_of_the_artifact(counted, tmp_path, monkeypatch):
+    place = Path.cwd()
+    monkeypatch.chdir(tmp_path)
+    given = {"model": f"{place}/model.py:model", "data": place / "reviews.csv", "backend": "onnxruntime"}
+    built = mlpack.build(str(counted.path), store="store", **given).stored
+    assert built.artifact.pipeline == counted.artifact.pipeline
+    assert built.artifact.accuracy.part == counted.artifact.accuracy.part
+    assert (built.artifact.version, built.artifact.parent.digest) == (1, counted.artifact.digest)
+    steps = "pipeline/pipeline.yaml"
+    assert (built.path / steps).read_bytes() == (counted.path / steps).read_bytes()
+    assert len((built.path / "golden" / "answers.jsonl").read_text().splitlines()) == 8
+    assert next(each.name for each in built.artifact.components) == "preprocess"
+
+
 def test_texts_are_optimized_predicted_and_judged_again(counted):
     this = counted.artifact
     assert this.accuracy.metric == "top1"

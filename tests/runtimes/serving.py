@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import io
 import json
 import os
@@ -58,22 +59,40 @@ class Running:
             lines = response.read().decode().splitlines()
         return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
 
+    def exchange(
+        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
+        """Status, headers and body."""
+        connection = http.client.HTTPConnection(self.address[0], self.address[1], timeout=300)
+        with contextlib.closing(connection):
+            connection.request(method, path, body, headers or {})
+            answer = connection.getresponse()
+            return answer.status, answer.headers, answer.read()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, port = self.url.removeprefix("http://").split(":")
+        return host, int(port)
+
 
 @pytest.fixture
 def packaged(tmp_path):
     """Make an artifact and its package: `packaged("mlp", "fastapi", changes, **options)`."""
 
     def build(kind: str = "mlp", runtime: str = "fastapi", changes: dict | None = None, **options: object) -> Path:
-        (make_raw if kind in RAW_KINDS else make)(tmp_path / "store", kind, **(changes or {}))
-        return package(
-            f"tiny-{kind}",
-            runtime=runtime,
-            store=tmp_path / "store",
-            out=tmp_path / f"package-{kind}",
-            **options,
-        ).path
+        return built_package(tmp_path, kind, runtime, changes, **options)
 
     return build
+
+
+def built_package(
+    place: Path, kind: str = "mlp", runtime: str = "fastapi", changes: dict | None = None, **options: object
+) -> Path:
+    """The folder of a package of an artifact that is made for it."""
+    (make_raw if kind in RAW_KINDS else make)(place / "store", kind, **(changes or {}))
+    return package(
+        f"tiny-{kind}", runtime=runtime, store=place / "store", out=place / f"package-{kind}", **options
+    ).path
 
 
 @pytest.fixture
@@ -82,10 +101,14 @@ def serve():
     with contextlib.ExitStack() as stack:
 
         def start(folder: Path, **environment: str) -> Running:
-            command = [sys.executable, "-I", "-B", "-c", LAUNCH, str(folder)]
-            return stack.enter_context(started(command, folder, environment))
+            return stack.enter_context(serving(folder, **environment))
 
         yield start
+
+
+def serving(folder: Path, **environment: str) -> contextlib.AbstractContextManager[Running]:
+    """The server of a package, where neither mlpack nor torch can be imported."""
+    return started([sys.executable, "-I", "-B", "-c", LAUNCH, str(folder)], folder, environment)
 
 
 @contextlib.contextmanager

@@ -62,7 +62,7 @@ def cli(tmp_path, monkeypatch, capsys):
 
 def test_closed_loops_against_the_packaged_server(served):
     done = bench_server(served.url, clients=(1, 3), seconds=SHORT)
-    assert (done.model, done.version, done.form, done.rows) == ("tiny-mlp", "1", "json", "synthetic")
+    assert (done.model, done.version, done.form, done.rows) == ("tiny-mlp", "1", "binary", "synthetic")
     assert done.server == "mlpack-fastapi 1"
     for each in done.loads:
         assert each.load.good == each.load.requests > 6

@@ -137,6 +137,48 @@ def test_the_command(here):
     assert again.returncode == 2
     assert again.stderr.startswith("error: ")
     assert "hint: " in again.stderr
+    served = mlpack("package", "--runtime", "fastapi", "--timeout-ms", "50", "--cache", "memory", cwd=here)
+    assert served.returncode == 0, served.stderr
+    described = json.loads((here / "tiny-mlp-1-fastapi" / "model.json").read_text())
+    assert described["limits"]["timeout_ms"] == 50
+    assert described["cache"] == {"store": "memory", "size_bytes": 64_000_000}
     missing = mlpack("package", cwd=here)
     assert missing.returncode == 2
     assert "--runtime triton or --runtime fastapi" in missing.stderr
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("timeout_ms", 100.0),
+        ("access", "token"),
+        ("rate_limit", 5.0),
+        ("cache", "memory"),
+        ("cache_mb", 1),
+        ("fallback", "tiny-text"),
+        ("traces", "otlp"),
+    ],
+)
+def test_triton_refuses_what_it_has_no_use_for(here, flag, value):
+    make(here / "store")
+    make(here / "store", "text")
+    with pytest.raises(UsageError, match=f"--{flag.replace('_', '-')} is an option of the fastapi server"):
+        package("tiny-mlp", runtime="triton", **{flag: value})
+    assert left(here) == []
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "said"),
+    [
+        ("timeout_ms", 0, "--timeout-ms 0: Input should be greater than 0"),
+        ("rate_limit", -1, "--rate-limit -1: Input should be greater than 0"),
+        ("access", "friends", "--access friends: Input should be 'open' or 'token'"),
+        ("cache_mb", 0, "--cache-mb 0: Input should be greater than or equal to 1"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(here, flag, value, said):
+    make(here / "store")
+    with pytest.raises(UsageError) as caught:
+        package(runtime="fastapi", **{flag: value})
+    assert caught.value.message == said
+    assert caught.value.hint.startswith(f"--{flag.replace('_', '-')} is the ")

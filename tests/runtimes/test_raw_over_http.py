@@ -214,7 +214,7 @@ def test_what_the_protocol_does_not_say_is_refused(servers, request_, said):
     ("kind", "body", "form", "status", "said"),
     [
         ("reviews", {"text": []}, "application/json", 400, "there are no samples"),
-        ("reviews", b"good film", "text/plain", 400, "not valid JSON"),
+        ("reviews", b"good film", "text/plain", 415, "a body of text/plain is not read here"),
         ("reviews", GOOD, "image/png", 400, "takes no image file but JSON with 'text'"),
         ("photos", GOOD, "application/json", 400, "send an image file with 'Content-Type: image/jpeg'"),
         ("photos", b"", "image/png", 400, "the body is empty"),

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from test_v2_protocol import JSON, described
 
 from mlpack.pipeline import PipelineError, datatypes, packed
+from mlpack.runtimes.templates.fastapi.server.answers import Result, build_response
 from mlpack.runtimes.templates.fastapi.server.description import RawSide, Tensor
-from mlpack.runtimes.templates.fastapi.server.protocol import BadRequest, build_response
+from mlpack.runtimes.templates.fastapi.server.faults import BadRequest, NoAnswer
 from mlpack.runtimes.templates.fastapi.server.raw_requests import is_raw, plain_request, plain_response, raw_request
 
 TENSOR = Tensor("x", "FP32", ("batch", 2))
@@ -104,7 +105,7 @@ def test_a_column_hides_an_output_of_its_name_from_raw_requests():
     asked = {"text": "a", "text_pair": "b"}
     read = plain_request(json.dumps(asked).encode(), "", model("text"))
     assert read.outputs == read.columns == ("label", "y")
-    answer = json.loads(build_response(read, {}, model("text"), {"label": ["a"], "y": [0.5]}))
+    answer = json.loads(build_response(read, Result({}, {"label": ["a"], "y": [0.5]}), model("text")).body)
     assert answer["outputs"] == [
         {"name": "label", "datatype": "BYTES", "shape": [1], "data": ["a"]},
         {"name": "y", "datatype": "FP32", "shape": [1], "data": [0.5]},
@@ -114,7 +115,7 @@ def test_a_column_hides_an_output_of_its_name_from_raw_requests():
 def test_an_answer_that_json_cannot_carry_is_refused():
     read = plain_request(json.dumps({"text": "a", "text_pair": "b"}).encode(), "", model("text"))
     for value in (float("nan"), {1, 2}):
-        with pytest.raises(ValueError, match="cannot be written as JSON"):
+        with pytest.raises(NoAnswer, match="cannot be written as JSON"):
             plain_response(read, {}, {"label": ["a"], "y": [value]})
 
 

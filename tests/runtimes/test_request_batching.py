@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mlpack.runtimes.templates.fastapi.server.batching import Batcher, Draining, QueueFull
 from mlpack.runtimes.templates.fastapi.server.description import Limits
+from mlpack.runtimes.templates.fastapi.server.sessions import Model, ModelFailed
 
 
 def limits(max_rows=4, mode="merged", delay_ms=5.0, capacity=100, instances=1):
@@ -48,7 +49,7 @@ def test_everybody_gets_their_own_rows_and_no_batch_is_too_large(shapes, instanc
 
     async def go():
         nonlocal batcher
-        batcher = Batcher([doubled] * instances, limits(mode=mode, instances=instances, delay_ms=1), ran.append)
+        batcher = Batcher([Model(doubled)] * instances, limits(mode=mode, instances=instances, delay_ms=1), ran.append)
         return await answers(batcher, requests)
 
     for request, answer in zip(requests, asyncio.run(go()), strict=True):
@@ -64,7 +65,9 @@ def test_the_wait_ends_when_the_batch_is_full():
 
     async def go():
         return await asyncio.wait_for(
-            answers(Batcher([doubled], limits(delay_ms=60_000), ran.append), [column(1), column(2, 3), column(4)]),
+            answers(
+                Batcher([Model(doubled)], limits(delay_ms=60_000), ran.append), [column(1), column(2, 3), column(4)]
+            ),
             5,
         )
 
@@ -76,7 +79,7 @@ def test_the_wait_ends_with_the_delay():
     ran = []
 
     async def go():
-        batcher = Batcher([doubled], limits(delay_ms=20), ran.append)
+        batcher = Batcher([Model(doubled)], limits(delay_ms=20), ran.append)
         batcher.start()
         loop = asyncio.get_running_loop()
         start = loop.time()
@@ -97,7 +100,7 @@ def test_the_bound_of_the_queue_is_exact():
         return doubled(inputs)
 
     async def go():
-        batcher = Batcher([slow], limits(max_rows=1, delay_ms=0, capacity=3), lambda _: None)
+        batcher = Batcher([Model(slow)], limits(max_rows=1, delay_ms=0, capacity=3), lambda _: None)
         batcher.start()
         first = asyncio.create_task(batcher.answer(column(0), 1))
         await asyncio.sleep(0.1)
@@ -117,7 +120,7 @@ def test_the_bound_of_the_queue_is_exact():
 
 def test_draining_answers_what_waits_and_refuses_what_comes():
     async def go():
-        batcher = Batcher([doubled], limits(delay_ms=60_000), lambda _: None)
+        batcher = Batcher([Model(doubled)], limits(delay_ms=60_000), lambda _: None)
         batcher.start()
         task = asyncio.create_task(batcher.answer(column(1), 1))
         await asyncio.sleep(0.05)
@@ -138,7 +141,7 @@ def test_nobody_waits_for_mates_while_others_wait_that_do_not_fit():
     ran = []
 
     async def go():
-        batcher = Batcher([doubled], limits(delay_ms=60_000), ran.append)
+        batcher = Batcher([Model(doubled)], limits(delay_ms=60_000), ran.append)
         batcher.start()
         narrow = [asyncio.create_task(batcher.answer(column(turn), 1)) for turn in range(2)]
         await asyncio.sleep(0.05)
@@ -160,7 +163,7 @@ def test_one_bad_request_does_not_fail_its_mates_nor_the_worker():
 
     async def go():
         return await answers(
-            Batcher([picky], limits(max_rows=3, delay_ms=50), lambda _: None),
+            Batcher([Model(picky)], limits(max_rows=3, delay_ms=50), lambda _: None),
             [column(1), column(-1), column(2), column(3)],
         )
 
@@ -172,7 +175,7 @@ def test_one_bad_request_does_not_fail_its_mates_nor_the_worker():
 def test_outputs_that_do_not_have_the_batch_rows_are_an_error():
     async def go():
         return await answers(
-            Batcher([lambda inputs: {"y": inputs["x"][:1]}], limits(delay_ms=50), lambda _: None),
+            Batcher([Model(lambda inputs: {"y": inputs["x"][:1]})], limits(delay_ms=50), lambda _: None),
             [column(1), column(2)],
         )
 
@@ -181,7 +184,7 @@ def test_outputs_that_do_not_have_the_batch_rows_are_an_error():
 
 def test_a_client_that_went_away_harms_nobody():
     async def go():
-        batcher = Batcher([doubled], limits(delay_ms=30), lambda _: None)
+        batcher = Batcher([Model(doubled)], limits(delay_ms=30), lambda _: None)
         batcher.start()
         gone = asyncio.create_task(batcher.answer(column(1), 1))
         kept = asyncio.create_task(batcher.answer(column(2), 1))
@@ -192,3 +195,67 @@ def test_a_client_that_went_away_harms_nobody():
         return found
 
     assert asyncio.run(go()) == 4.0
+
+
+def test_who_is_cancelled_leaves_the_queue_and_is_not_computed():
+    release = threading.Event()
+    ran = []
+
+    def slow(inputs):
+        ran.append(inputs["x"].item())
+        release.wait(10)
+        return doubled(inputs)
+
+    async def go():
+        batcher = Batcher([Model(slow)], limits(max_rows=1, delay_ms=0, capacity=2), lambda _: None)
+        batcher.start()
+        first = asyncio.create_task(batcher.answer(column(0), 1))
+        await asyncio.sleep(0.1)
+        late = [asyncio.create_task(batcher.answer(column(turn), 1)) for turn in (1, 2)]
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFull):
+            batcher.check_open()
+        for each in late:
+            each.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        assert batcher.depth == 0
+        kept = asyncio.create_task(batcher.answer(column(3), 1))
+        await asyncio.sleep(0)
+        release.set()
+        await asyncio.gather(first, kept)
+        await batcher.drain()
+
+    asyncio.run(go())
+    assert ran == [0.0, 3.0]
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_the_spare_answers_only_what_the_first_fails_on(is_open):
+    def picky(inputs):
+        if (inputs["x"] < 0).any():
+            raise ModelFailed("negative")
+        return doubled(inputs)
+
+    def spare(inputs):
+        return {"y": inputs["x"] * 10}
+
+    async def go():
+        model = Model(picky if is_open else None, spare)
+        batcher = Batcher([model], limits(max_rows=3, delay_ms=50), lambda _: None)
+        return await answers(batcher, [column(1), column(-1), column(2)])
+
+    found = [(each.outputs["y"].item(), each.by_spare) for each in asyncio.run(go())]
+    if is_open:
+        assert found == [(2.0, False), (-10.0, True), (4.0, False)]
+    else:
+        assert found == [(10.0, True), (-10.0, True), (20.0, True)]
+
+
+def test_a_bug_is_not_what_a_spare_is_for():
+    def broken(inputs):
+        raise ZeroDivisionError
+
+    async def go():
+        return await answers(Batcher([Model(broken, doubled)], limits(), lambda _: None), [column(1)])
+
+    assert isinstance(asyncio.run(go())[0], ZeroDivisionError)

@@ -205,6 +205,10 @@ def test_another_backend_than_the_scored_one_is_refused(tmp_path, runtime):
             {"model__format": "torch", "model__backend": "torch", "accuracy__backend": "torch"},
             "torch run by torch",
         ),
+        (
+            {"model__format": "tensorrt", "parent": {"name": "tiny-mlp", "version": 7, "digest": "d" * 64}},
+            "packages serve ONNX models only",
+        ),
         ({"golden": {}}, "no golden tolerance for output 'logits'"),
     ],
 )
@@ -214,6 +218,7 @@ def test_what_cannot_be_served_is_refused(tmp_path, runtime, changes, said):
         RUNTIMES[runtime].layout(make(tmp_path, **changes), PackageOptions())
     assert said in caught.value.message
     assert caught.value.hint
+    assert ("tiny-mlp@7" in caught.value.hint) == ("parent" in changes)
 
 
 def test_fastapi_refuses_a_gpu_artifact_and_names_triton(tmp_path):
@@ -240,3 +245,21 @@ def test_every_package_has_what_every_package_has(tmp_path, runtime):
     assert golden["rows_per_request"] == 1
     assert yaml.safe_load(layout["compose.yaml"])["services"]["tiny-mlp"]["ports"][0] == "127.0.0.1:8000:8000"
     assert {"client.py", ".dockerignore", "golden/inputs.npz", "golden/outputs.npz"} <= layout.keys()
+
+
+@pytest.mark.parametrize("case", ["tensorrt", "tensorrt_free_dims"])
+def test_an_engine_is_served_as_the_graph_would_be(tmp_path, case):
+    stored, layout, _ = build(tmp_path, case)
+    engine = text_format.Parse(layout["engine/config.pbtxt"], model_config_pb2.ModelConfig())
+    graph = parsed(stored, layout)
+    assert (engine.platform, engine.backend, engine.default_model_filename) == (
+        "tensorrt_plan", "tensorrt", "model.plan",
+    )  # fmt: skip
+    for served in (engine, graph):
+        for field in ("platform", "backend", "default_model_filename", "optimization"):
+            served.ClearField(field)
+    assert engine == graph
+    assert (
+        'CMD ["python3", "/opt/engine/start.py", "tritonserver", "--disable-auto-complete-config"]'
+        in (layout["Dockerfile"])
+    )

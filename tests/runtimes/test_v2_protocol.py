@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from mlpack.runtimes.templates.fastapi.server.answers import Result, build_response
 from mlpack.runtimes.templates.fastapi.server.description import (
     DATATYPES,
     Description,
@@ -17,7 +18,8 @@ from mlpack.runtimes.templates.fastapi.server.description import (
     Options,
     Tensor,
 )
-from mlpack.runtimes.templates.fastapi.server.protocol import BadRequest, build_response, parse_request
+from mlpack.runtimes.templates.fastapi.server.faults import BadRequest, NoAnswer
+from mlpack.runtimes.templates.fastapi.server.protocol import InferRequest, read_content, tensor_request
 
 MAX_ROWS = 8
 
@@ -34,6 +36,10 @@ def described(*inputs: Tensor, max_rows: int | None = MAX_ROWS) -> Description:
         inputs=inputs,
         outputs=(Tensor("y", "FP32", ("batch", 3)), Tensor("z", "INT64", ("batch",))),
     )
+
+
+def parse_request(body: bytes, description: Description) -> InferRequest:
+    return tensor_request(read_content(body), description)
 
 
 def written(array: np.ndarray, datatype: str, data: object = None, **more: object) -> bytes:
@@ -147,22 +153,16 @@ def test_a_symbol_has_one_size_in_all_inputs():
         parse_request(json.dumps({"inputs": request["inputs"][:1]}).encode(), both)
 
 
-def test_binary_tensors_are_refused_by_name():
-    body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "parameters": {"binary_data_size": 8}}]}
-    with pytest.raises(BadRequest, match="JSON only"):
-        parse_request(json.dumps(body).encode(), described(Tensor("x", "FP32", ("batch", 2))))
-
-
 def test_the_response_keeps_values_and_refuses_what_json_cannot_say():
     model = described(Tensor("x", "FP32", ("batch", 2)))
     request = parse_request(written(np.zeros((1, 2)), "FP32", id="a"), model)
     logits = np.array([[0.1, 1e-38, -3e38]], np.float32)
-    answer = json.loads(build_response(request, {"y": logits, "z": np.array([2**60])}, model))
+    answer = json.loads(build_response(request, Result({"y": logits, "z": np.array([2**60])}), model).body)
     assert answer["id"] == "a"
     assert np.array(answer["outputs"][0]["data"], np.float32).tobytes() == logits.tobytes()
     assert answer["outputs"][1] == {"name": "z", "datatype": "INT64", "shape": [1], "data": [2**60]}
-    with pytest.raises(ValueError, match="output 'y' has NaN"):
-        build_response(request, {"y": np.array([[np.nan]]), "z": np.array([1])}, model)
+    with pytest.raises(NoAnswer, match="output 'y' has NaN"):
+        build_response(request, Result({"y": np.array([[np.nan]]), "z": np.array([1])}), model)
 
 
 @pytest.mark.parametrize("data", [[0, 2**64], [-1, 2**63], [None, 1], [1.5, 2**63]])

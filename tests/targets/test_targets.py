@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from mlpack.core import machine
 from mlpack.core.target import Target
-from mlpack.core.targets import cpu_numerics, cpu_rules, load_target, rows, targets
+from mlpack.core.targets import cpu_numerics, cpu_rules, is_here, load_target, rows, targets
 from mlpack.core.threads import usable_threads
 from mlpack.errors import UsageError
 
@@ -122,3 +122,21 @@ def test_mig_profiles_fit_the_card(target):
 @pytest.mark.parametrize("target", NAMED_CPUS, ids=lambda target: target.name)
 def test_a_named_cpu_says_how_many_cores_a_socket_has(target):
     assert (target.cores is None) == (target.name == "avx2")
+
+
+def test_whether_a_target_that_an_artifact_names_is_here():
+    mine = load_target("cpu")
+    assert is_here(mine)
+    assert not is_here(mine.model_copy(update={"title": "this machine: another CPU"})), "the same sets, another CPU"
+    for row in (*NAMED_CPUS, *NVIDIA):
+        assert is_here(row.model_copy(update={"here": True})) == row.here, "what was recorded elsewhere says nothing"
+    of_a_file = mine.model_copy(update={"name": "my-server", "title": "my-server", "here": False})
+    assert is_here(of_a_file)
+    assert not is_here(of_a_file.model_copy(update={"isa": mine.isa[1:]}))
+
+
+def test_a_card_of_a_file_is_here_where_one_of_its_compute_capability_is(monkeypatch):
+    mine = load_target("a10").model_copy(update={"name": "my-card", "here": False})
+    monkeypatch.setattr(machine, "nvidia_devices", lambda: (machine.Device("NVIDIA A10", 23028, "8.6"),))
+    assert is_here(mine)
+    assert not is_here(mine.model_copy(update={"compute_capability": "9.0"}))

@@ -3,13 +3,14 @@
     python client.py [URL]          (default http://127.0.0.1:8000)
 
 Exit code 0: every answer is within the tolerance of golden/golden.json. Exit code 1: one is not, is missing
-or empty, or the server cannot be asked. Needs numpy and nothing else.
+or empty, or the server cannot be asked. AUTH_TOKEN is sent where it is set. Needs numpy and nothing else.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import os
 import sys
 import time
 import urllib.error
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS = 60
 HERE = {"127.0.0.1", "::1", "localhost"}
+TOKEN = {"Authorization": f"Bearer {os.environ['AUTH_TOKEN']}"} if os.environ.get("AUTH_TOKEN") else {}
 BUSY = {429, 503}
 NAMES = {
     "bool": "BOOL", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64",
@@ -47,7 +49,7 @@ def fetch(
 ) -> tuple[bytes, int]:
     """The response body, and the length of its JSON part. A server that says when to come again is asked again then."""
     try:
-        request = urllib.request.Request(url, body, headers or {})  # noqa: S310 - the user's own URL
+        request = urllib.request.Request(url, body, {**(headers or {}), **TOKEN})  # noqa: S310 - the user's own URL
         # A proxy that the environment names must not answer for a server on this machine.
         proxies = urllib.request.ProxyHandler({} if urlsplit(url).hostname in HERE else None)
         with urllib.request.build_opener(proxies).open(request, timeout=TIMEOUT_SECONDS) as response:

@@ -1,31 +1,39 @@
-"""The HTTP face: the V2 inference protocol's endpoints, a plain door for people, health, and Prometheus metrics."""
+"""The HTTP face: everything that the package was made with, joined, and the doors to ask it by."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
-from .answering import Answering, Form
+from .access import TokenGate
+from .answering import Answering, Parts
 from .batching import Batcher
+from .bodies import Bodies
+from .cache import open_cache
 from .description import Description
+from .forms import plain_form, protocol_form
+from .metadata import add_documents, add_metadata
 from .metrics import Metrics
-from .pipelines import Columns, Pipelines
-from .protocol import BadRequest, InferRequest, build_response, read_content, tensor_request
-from .raw_requests import is_raw, plain_request, plain_response, raw_request
-from .sessions import Arrays, Session
+from .pipelines import Pipelines
+from .schema import openapi
+from .sessions import Model
+from .settings import Settings
+from .tracing import open_tracing
 
 
 def create_app(
-    description: Description, sessions: list[Session], pipelines: Pipelines | None = None
+    description: Description, models: list[Model], pipelines: Pipelines | None, settings: Settings
 ) -> tuple[FastAPI, Batcher]:
     """The application and the queue behind it."""
     metrics = Metrics(description)
-    batcher = Batcher(sessions, description.limits, metrics.batch_rows.observe)
+    batcher = Batcher(models, description.limits, metrics.batch_rows.observe)
+    bodies = Bodies(settings.bounds)
     metrics.queue_depth.set_function(lambda: batcher.depth + (pipelines.depth if pipelines else 0))
-    answering = Answering(description, batcher, pipelines, metrics)
+    metrics.held_bytes.set_function(lambda: bodies.held)
+    parts = Parts(batcher, pipelines, bodies, open_cache(description, settings, metrics), open_tracing(description))
+    answering = Answering(description, parts, metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -36,20 +44,23 @@ def create_app(
         await batcher.drain()
         if pipelines:
             pipelines.stop()
+        if parts.cache:
+            await parts.cache.close()
+        if parts.tracing:
+            await parts.tracing.close()
 
     app = FastAPI(
         title=description.name,
         version=description.version,
         lifespan=lifespan,
-        openapi_url=None,  # its pages would load scripts from the network
+        openapi_url=None,  # FastAPI knows nothing of the bodies, and its pages would load scripts from the network
         exception_handlers={HTTPException: _http_error, Exception: _internal_error},
     )
-    _add_metadata(app, description, batcher, answering)
-    protocol, plain = _protocol_form(description, pipelines), _plain_form(description)
-
-    @app.get("/metrics")
-    async def show_metrics() -> Response:
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    if settings.token:
+        app.add_middleware(TokenGate, token=settings.token, on_refusal=metrics.refused.labels("token").inc)
+    add_metadata(app, description, batcher, answering.check_model)
+    add_documents(app, openapi(description, needs_token=settings.token is not None), metrics.registry)
+    protocol, plain = protocol_form(description, pipelines), plain_form(description)
 
     @app.post("/v2/models/{name}/infer")
     @app.post("/v2/models/{name}/versions/{version}/infer")
@@ -61,67 +72,6 @@ def create_app(
         return await answering.respond(request, plain, description.name, description.version)
 
     return app, batcher
-
-
-def _protocol_form(description: Description, pipelines: Pipelines | None) -> Form:
-    def read(body: bytes, headers: Mapping[str, str]) -> InferRequest:
-        if "inference-header-content-length" in headers:
-            raise BadRequest("binary tensor data is not supported; send the data as JSON")
-        content = read_content(body)
-        wanted = raw_request if is_raw(content, description.raw) else tensor_request
-        return wanted(content, description)
-
-    def write(request: InferRequest, outputs: Arrays, columns: Columns) -> bytes:
-        return build_response(request, outputs, description, pipelines.packed(columns) if pipelines else None)
-
-    return Form(read, write)
-
-
-def _plain_form(description: Description) -> Form:
-    def read(body: bytes, headers: Mapping[str, str]) -> InferRequest:
-        return plain_request(body, headers.get("content-type", ""), description)
-
-    return Form(read, plain_response)
-
-
-def _add_metadata(app: FastAPI, description: Description, batcher: Batcher, answering: Answering) -> None:
-    @app.get("/v2")
-    async def server_metadata() -> dict[str, object]:
-        return {"name": "mlpack-fastapi", "version": description.version, "extensions": []}
-
-    @app.get("/v2/health/live")
-    async def live() -> dict[str, bool]:
-        return {"live": True}
-
-    @app.get("/v2/health/ready")
-    async def ready() -> JSONResponse:
-        return JSONResponse({"ready": not batcher.draining}, 503 if batcher.draining else 200)
-
-    @app.post("/v2/repository/index")
-    async def index() -> list[dict[str, str]]:
-        state = "UNAVAILABLE" if batcher.draining else "READY"
-        return [{"name": description.name, "version": description.version, "state": state}]
-
-    @app.get("/v2/models/{name}")
-    @app.get("/v2/models/{name}/versions/{version}")
-    async def model_metadata(name: str, version: str = description.version) -> dict[str, object]:
-        answering.check_model(name, version)
-        return {
-            "name": description.name,
-            "versions": [description.version],
-            "platform": description.backend,
-            "inputs": [tensor.metadata for tensor in description.inputs],
-            "outputs": [tensor.metadata for tensor in description.outputs],
-            "parameters": {"artifact_digest": description.digest},
-            **(description.raw.metadata if description.raw else {}),
-        }
-
-    @app.get("/v2/models/{name}/ready")
-    @app.get("/v2/models/{name}/versions/{version}/ready")
-    async def model_ready(name: str, version: str = description.version) -> JSONResponse:
-        answering.check_model(name, version)
-        answer = {"name": description.name, "ready": not batcher.draining}
-        return JSONResponse(answer, 503 if batcher.draining else 200)
 
 
 async def _http_error(_: Request, error: Exception) -> JSONResponse:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .sessions import ModelFailed
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .description import Limits
-    from .sessions import Arrays, Session
+    from .sessions import Arrays, Model, Session
 
 
 class QueueFull(Exception):
@@ -28,13 +31,14 @@ class Draining(Exception):
 
 @dataclass(frozen=True)
 class Answered:
-    """The outputs of one request, and how long the model ran for the batch that it was in."""
+    """The outputs of one request, how long the model ran for the batch that it was in, and whether it was the spare."""
 
     outputs: Arrays
     compute_seconds: float
+    by_spare: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Waiting:
     """A queued request. Only requests with the same `key` (all dims but the first) fit in one batch."""
 
@@ -49,15 +53,15 @@ class _Waiting:
 
 
 class Batcher:
-    """A bounded queue before one worker per session.
+    """A bounded queue before one worker per model.
 
     A worker takes the oldest request, waits for batch mates until `queue_delay_ms` after its arrival, until
     `max_rows` are there or until others wait that fit with none of them, and runs them together. With
     `batching: apart` every request runs alone.
     """
 
-    def __init__(self, sessions: Sequence[Session], limits: Limits, on_batch: Callable[[int], None]) -> None:
-        self._sessions = sessions
+    def __init__(self, models: Sequence[Model], limits: Limits, on_batch: Callable[[int], None]) -> None:
+        self._models = models
         self._limits = limits
         self._on_batch = on_batch
         self._max_rows = limits.max_rows if limits.batching == "merged" and limits.max_rows else 1
@@ -65,7 +69,7 @@ class Batcher:
         self._changed = asyncio.Condition()
         self._refusing = False
         self._draining = False
-        self._threads = ThreadPoolExecutor(len(sessions), thread_name_prefix="inference")
+        self._threads = ThreadPoolExecutor(len(models), thread_name_prefix="inference")
         self._workers: list[asyncio.Task[None]] = []
 
     @property
@@ -92,6 +96,8 @@ class Batcher:
     async def answer(self, inputs: Arrays, rows: int) -> Answered:
         """Outputs for the inputs of one request of so many rows, which `check_open` has let in.
 
+        Who is cancelled (too late, gone) leaves the queue at once.
+
         Raises:
             Draining: the workers are at their end. Until then a request that was let in is answered.
             QueueFull: the queue is full.
@@ -104,13 +110,19 @@ class Batcher:
         waiting = _Waiting(inputs, rows, loop.time(), loop.create_future())
         # No await between the check and this line: the bound holds exactly.
         self._queue.append(waiting)
-        async with self._changed:
-            self._changed.notify_all()
-        return await waiting.answer
+        try:
+            async with self._changed:
+                self._changed.notify_all()
+            return await waiting.answer
+        except asyncio.CancelledError:
+            waiting.answer.cancel()
+            with suppress(ValueError):
+                self._queue.remove(waiting)
+            raise
 
     def start(self) -> None:
         """Start the workers; needs a running event loop."""
-        self._workers = [asyncio.create_task(self._work(session)) for session in self._sessions]
+        self._workers = [asyncio.create_task(self._work(model)) for model in self._models]
 
     def refuse(self) -> None:
         """Let no new request in from now on; those that were let in are still answered."""
@@ -128,10 +140,12 @@ class Batcher:
         if len(self._queue) >= self._limits.queue_capacity:
             raise QueueFull
 
-    async def _work(self, session: Session) -> None:
+    async def _work(self, model: Model) -> None:
         while batch := await self._next_batch():
-            self._on_batch(sum(waiting.rows for waiting in batch))
-            await self._run(session, batch)
+            wanted = [waiting for waiting in batch if not waiting.answer.done()]
+            if wanted:
+                self._on_batch(sum(waiting.rows for waiting in wanted))
+                await self._run(model, wanted)
 
     async def _next_batch(self) -> list[_Waiting]:
         async with self._changed:
@@ -164,32 +178,38 @@ class Batcher:
         self._queue.extendleft(reversed(kept))
         return room <= 0
 
-    async def _run(self, session: Session, batch: list[_Waiting]) -> None:
+    async def _run(self, model: Model, batch: list[_Waiting]) -> None:
         names = batch[0].inputs
         merged = (
             batch[0].inputs
             if len(batch) == 1
             else {name: np.concatenate([waiting.inputs[name] for waiting in batch]) for name in names}
         )
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        call = loop.run_in_executor(self._threads, session, merged)
-        # Every exception goes to the request that caused it: a worker must outlive them all.
-        (result,) = await asyncio.gather(call, return_exceptions=True)
-        seconds = loop.time() - started
-        if isinstance(result, BaseException):
-            if len(batch) == 1:
-                _settle(batch[0].answer, result)
-                return
+        by_spare = model.first is None
+        result, seconds = await self._call(model.session, merged)
+        if isinstance(result, BaseException) and len(batch) > 1:
             # One bad request must not fail its batch mates.
             for waiting in batch:
-                await self._run(session, [waiting])
-        elif len(batch) == 1:
-            _settle(batch[0].answer, Answered(result, seconds))
-        else:
-            outputs = _split(result, [waiting.rows for waiting in batch])
-            for waiting, part in zip(batch, outputs, strict=True):
-                _settle(waiting.answer, part if isinstance(part, BaseException) else Answered(part, seconds))
+                await self._run(model, [waiting])
+            return
+        if isinstance(result, ModelFailed) and model.spare and not by_spare:
+            by_spare = True
+            result, seconds = await self._call(model.spare, merged)
+        if isinstance(result, BaseException):
+            _settle(batch[0].answer, result)
+            return
+        parts = [result] if len(batch) == 1 else _split(result, [waiting.rows for waiting in batch])
+        for waiting, part in zip(batch, parts, strict=True):
+            _settle(waiting.answer, part if isinstance(part, BaseException) else Answered(part, seconds, by_spare))
+
+    async def _call(self, session: Session, inputs: Arrays) -> tuple[Arrays | BaseException, float]:
+        """What comes of a run, and how long it took."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        call = loop.run_in_executor(self._threads, session, inputs)
+        # Every exception goes to the request that caused it: a worker must outlive them all.
+        (result,) = await asyncio.gather(call, return_exceptions=True)
+        return result, loop.time() - started
 
 
 def _split(outputs: Arrays, rows: list[int]) -> list[Arrays | BaseException]:

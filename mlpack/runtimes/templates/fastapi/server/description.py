@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -59,7 +59,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Limits:
-    """Batching and its bounds. `max_rows` is None where the model has no free batch dim."""
+    """Batching, and bounds of requests. `max_rows` is None where the model has no free batch dim."""
 
     batching: Literal["merged", "apart"]
     max_rows: int | None
@@ -67,6 +67,8 @@ class Limits:
     queue_capacity: int
     instances: int
     max_body_bytes: int
+    timeout_ms: float = 20_000.0
+    rate_per_second: float | None = None
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,20 @@ class RawSide:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """Where answers are kept for requests that come again; `size_bytes` is that of the store in memory."""
+
+    store: Literal["memory", "redis"]
+    size_bytes: int
+
+
+@dataclass(frozen=True)
 class Description:
-    """The content of model.json. `raw` is None where the package has no pipeline."""
+    """The content of model.json. `raw` is None where the package has no pipeline.
+
+    `fallback` is another model with the same inputs and outputs: what differs is its name, version, digest, entry and
+    how it is run.
+    """
 
     name: str
     version: str
@@ -106,17 +120,18 @@ class Description:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     raw: RawSide | None = None
+    access: Literal["open", "token"] = "open"
+    cache: Kept | None = None
+    traces: Literal["none", "otlp"] = "none"
+    fallback: Description | None = None
 
 
 def read_description(package: Path) -> Description:
     """Read `model.json` of a package folder."""
     content = json.loads((package / "model.json").read_text())
-    tensors = {
-        side: tuple(Tensor(each["name"], each["datatype"], tuple(each["dims"])) for each in content[side])
-        for side in ("inputs", "outputs")
-    }
     raw = content.get("raw")
-    return Description(
+    cache = content.get("cache")
+    described = Description(
         name=content["name"],
         version=content["version"],
         digest=content["digest"],
@@ -125,8 +140,20 @@ def read_description(package: Path) -> Description:
         options=Options(**content["options"]),
         limits=Limits(**content["limits"]),
         raw=raw and RawSide(tuple(raw["fields"]), raw["media"], raw["columns"]),
-        **tensors,
+        access=content["access"],
+        cache=cache and Kept(**cache),
+        traces=content["traces"],
+        inputs=_tensors(content["inputs"]),
+        outputs=_tensors(content["outputs"]),
     )
+    spare = content.get("fallback")
+    if spare is None:
+        return described
+    return replace(described, fallback=replace(described, **{**spare, "options": Options(**spare["options"])}))
+
+
+def _tensors(side: list[dict[str, Any]]) -> tuple[Tensor, ...]:
+    return tuple(Tensor(each["name"], each["datatype"], tuple(each["dims"])) for each in side)
 
 
 def check_files(package: Path) -> None:
@@ -140,7 +167,7 @@ def check_files(package: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PackageAltered(f"mlpack-package.json is missing or damaged: {error!r}") from error
     for relative, digest in recorded.items():
-        if relative != "model.json" and not relative.startswith(("model/", "pipeline/", "golden/")):
+        if relative != "model.json" and not relative.startswith(("model/", "fallback/", "pipeline/", "golden/")):
             continue
         path = package / relative
         if not path.is_file():

@@ -23,6 +23,13 @@ class Metrics:
         self.requests = Counter(
             "inference_requests", "Inference requests by HTTP status", ["status"], registry=self.registry
         )
+        if description.fallback:
+            self.fallbacks = Counter(
+                "inference_fallbacks", "Requests that the fallback answered", registry=self.registry
+            )
+        self.refused = Counter(
+            "inference_refused", "Requests that were let nowhere, by reason", ["reason"], registry=self.registry
+        )
         self.seconds = Histogram(
             "inference_request_seconds",
             "Time from reading an answered request to its response",
@@ -44,6 +51,20 @@ class Metrics:
             registry=self.registry,
         )
         self.queue_depth = Gauge("inference_queue_depth", "Requests that wait", registry=self.registry)
+        self.held_bytes = Gauge(
+            "inference_held_bytes", "Bytes of bodies whose requests are not answered yet", registry=self.registry
+        )
+        if description.cache:
+            self.cache_requests = Counter(
+                "inference_cache_requests",
+                "What the cache said: hit, miss or error",
+                ["result"],
+                registry=self.registry,
+            )
+            for result in ("hit", "miss", "error"):
+                self.cache_requests.labels(result)
+        if description.cache and description.cache.store == "memory":
+            self.cache_bytes = Gauge("inference_cache_bytes", "Bytes of kept answers", registry=self.registry)
         raw = description.raw
         before = ["prepare"] if raw and raw.fields else []
         after = ["finish"] if raw and raw.columns else []

@@ -1,26 +1,24 @@
-"""The V2 inference protocol in JSON: reads requests of tensors strictly and writes responses."""
+"""The V2 inference protocol: reads requests of tensors strictly."""
 
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import numpy as np
-
-from .description import DATATYPES
+from .binary import HEADER, attach, split
+from .faults import BadRequest
+from .tensors import read_tensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from .description import Description, Tensor
+    from .description import Description
+    from .tensors import Array
 
-Array = np.ndarray[Any, np.dtype[Any]]
 
-
-class BadRequest(Exception):
-    """The request cannot be answered; the message says what is wrong with it."""
+# What other servers do for these is not done here; an answer as if they were not there would be another one.
+_REFUSED = frozenset({"classification", "sequence_id", "shared_memory_region"})
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,8 @@ class InferRequest:
     """A valid request. `rows` is the size of its batch, or 1 where the model has no free batch dim.
 
     A raw request has `samples`, a list per field, instead of `inputs`. Of `outputs`, the wanted names, `columns`
-    are those that the pipeline makes of the model's outputs.
+    are those that the pipeline makes of the model's outputs, and `binary` those that are answered as bytes.
+    `timeout_us`: how long the client waits, where it says so.
     """
 
     id: str | None
@@ -37,26 +36,21 @@ class InferRequest:
     rows: int
     samples: dict[str, list[Any]] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
+    binary: frozenset[str] = frozenset()
+    timeout_us: int | None = None
 
 
-def parse_request(body: bytes, description: Description) -> InferRequest:
-    """Read the body of an infer request that has tensors.
-
-    Raises:
-        BadRequest: it is not JSON, or names, datatypes, shapes or values do not fit the model.
-    """
-    return tensor_request(read_content(body), description)
-
-
-def read_content(body: bytes) -> dict[str, Any]:
-    """The JSON object in a body.
+def read_content(body: bytes, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The JSON object in a body; the 'data' of inputs that come as bytes behind it are views of these.
 
     Raises:
-        BadRequest: it is none.
+        BadRequest: it is none, or its parts are not as long as they are said to be.
     """
-    content = _json(body)
+    head, tail = split(body, (headers or {}).get(HEADER.lower()))
+    content = _json(head)
     if not isinstance(content, dict):
         raise BadRequest("the body must be a JSON object")
+    attach(content.get("inputs"), tail)
     return content
 
 
@@ -64,7 +58,7 @@ def tensor_request(content: dict[str, Any], description: Description) -> InferRe
     """The request in an object with the model's own inputs.
 
     Raises:
-        BadRequest: as above.
+        BadRequest: names, datatypes, shapes or values do not fit the model.
     """
     given = by_name(content.get("inputs"), "inputs")
     known = {tensor.name: tensor for tensor in description.inputs}
@@ -75,7 +69,7 @@ def tensor_request(content: dict[str, Any], description: Description) -> InferRe
         if name not in given:
             raise BadRequest(f"input {name!r} is missing")
     symbols: dict[str, tuple[int, str]] = {}
-    inputs = {name: _array(given[name], tensor, symbols) for name, tensor in known.items()}
+    inputs = {name: read_tensor(given[name], tensor, symbols) for name, tensor in known.items()}
     # Columns can need the raw sample, so they answer tensors only where there is no other way to ask.
     raw = description.raw
     made = tuple(raw.columns) if raw and not raw.fields else ()
@@ -87,45 +81,9 @@ def tensor_request(content: dict[str, Any], description: Description) -> InferRe
         outputs=wanted,
         rows=_rows(inputs, description.limits.max_rows),
         columns=tuple(name for name in wanted if name not in own),
+        binary=in_binary(content, wanted),
+        timeout_us=timeout(content),
     )
-
-
-def build_response(
-    request: InferRequest,
-    outputs: Mapping[str, Array],
-    description: Description,
-    columns: Mapping[str, list[Any]] | None = None,
-) -> bytes:
-    """Write the answer to a request: outputs in row-major order, and the columns that it asked for.
-
-    Raises:
-        ValueError: an output has NaN or infinity, which JSON cannot carry.
-    """
-    datatypes = {tensor.name: tensor.datatype for tensor in description.outputs}
-    written = []
-    for name in request.outputs:
-        if name in request.columns:
-            assert columns is not None
-            assert description.raw is not None
-            values = columns[name]
-            datatype = description.raw.columns[name]
-            written.append({"name": name, "datatype": datatype, "shape": [len(values)], "data": values})
-            continue
-        array = outputs[name]
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ValueError(f"the model's output {name!r} has NaN or infinity for this input")
-        written.append(
-            {
-                "name": name,
-                "datatype": datatypes[name],
-                "shape": list(array.shape),
-                "data": array.ravel().tolist(),
-            }
-        )
-    answer = {"model_name": description.name, "model_version": description.version, "outputs": written}
-    if request.id is not None:
-        answer["id"] = request.id
-    return json.dumps(answer, separators=(",", ":")).encode()
 
 
 def _json(body: bytes) -> Any:
@@ -157,7 +115,7 @@ def by_name(value: Any, side: str) -> dict[str, dict[str, Any]]:
     """The tensors of one side of a request by name.
 
     Raises:
-        BadRequest: they are not in the protocol's form.
+        BadRequest: they are not in the protocol's form, or ask for what is not done here.
     """
     if not isinstance(value, list) or not value:
         raise BadRequest(f"'{side}' must be a list of at least one tensor")
@@ -165,13 +123,28 @@ def by_name(value: Any, side: str) -> dict[str, dict[str, Any]]:
     for each in value:
         if not isinstance(each, dict) or not isinstance(each.get("name"), str):
             raise BadRequest(f"each of '{side}' must be an object with a 'name'")
-        if each["name"] in tensors:
+        # To want an output twice is to want it.
+        if each["name"] in tensors and side == "inputs":
             raise BadRequest(f"{each['name']!r} is given twice in '{side}'")
-        parameters = each.get("parameters")
-        if isinstance(parameters, dict) and {"binary_data_size", "binary_data"} & parameters.keys():
-            raise BadRequest(f"{each['name']!r} asks for binary data; this server speaks JSON only")
+        parameters(each, repr(each["name"]))
         tensors[each["name"]] = each
     return tensors
+
+
+def parameters(owner: Mapping[str, Any], whose: str) -> Mapping[str, Any]:
+    """The parameters of a tensor or of a request; empty where it has none.
+
+    Raises:
+        BadRequest: they are no object, or ask for what is not done here.
+    """
+    given = owner.get("parameters")
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise BadRequest(f"the parameters of {whose} must be an object")
+    for name in sorted(_REFUSED & given.keys()):
+        raise BadRequest(f"{whose} has the parameter {name!r}, which this server does not have")
+    return given
 
 
 def wanted_outputs(content: Mapping[str, Any], known: tuple[str, ...]) -> tuple[str, ...]:
@@ -187,6 +160,40 @@ def wanted_outputs(content: Mapping[str, Any], known: tuple[str, ...]) -> tuple[
         if name not in known:
             raise BadRequest(f"unknown output {name!r}; the model has {listed(known)}")
     return wanted
+
+
+def in_binary(content: Mapping[str, Any], wanted: tuple[str, ...]) -> frozenset[str]:
+    """Which of the wanted outputs are to come as bytes: each says it for itself, else the request for all.
+
+    Raises:
+        BadRequest: one says neither yes nor no.
+    """
+    every = _flag(parameters(content, "the request"), "binary_data_output", "the request", otherwise=False)
+    asked = {} if content.get("outputs") is None else by_name(content["outputs"], "outputs")
+    return frozenset(
+        name
+        for name in wanted
+        if _flag(parameters(asked.get(name, {}), repr(name)), "binary_data", repr(name), otherwise=every)
+    )
+
+
+def _flag(given: Mapping[str, Any], name: str, whose: str, *, otherwise: bool) -> bool:
+    value = given.get(name, otherwise)
+    if not isinstance(value, bool):
+        raise BadRequest(f"the parameter {name!r} of {whose} must be true or false")
+    return value
+
+
+def timeout(content: Mapping[str, Any]) -> int | None:
+    """Microseconds after which the client wants no answer any more; None where it does not say, or says 0.
+
+    Raises:
+        BadRequest: they are no number of these.
+    """
+    value = parameters(content, "the request").get("timeout", 0)
+    if type(value) is not int or value < 0:
+        raise BadRequest("the parameter 'timeout' must be a whole number of microseconds")
+    return value or None
 
 
 def _rows(inputs: Mapping[str, Array], max_rows: int | None) -> int:
@@ -205,80 +212,6 @@ def check_rows(rows: int, max_rows: int) -> None:
     """
     if rows > max_rows:
         raise BadRequest(f"the batch has {rows} rows; this server takes at most {max_rows} in one request")
-
-
-def _array(given: dict[str, Any], tensor: Tensor, symbols: dict[str, tuple[int, str]]) -> Array:
-    if given.get("datatype") != tensor.datatype:
-        raise BadRequest(f"input {tensor.name!r} must have datatype {tensor.datatype}")
-    shape = _shape(given.get("shape"), tensor, symbols)
-    data = given.get("data")
-    if not isinstance(data, list):
-        raise BadRequest(f"input {tensor.name!r} must have its values in a list, 'data'")
-    try:
-        values = _exact(data, np.array(data), tensor)
-    except (ValueError, OverflowError, RecursionError):
-        raise BadRequest(f"the data of input {tensor.name!r} is ragged or not of numbers") from None
-    count = math.prod(shape)
-    if values.shape not in {(count,), shape}:
-        raise BadRequest(
-            f"the data of input {tensor.name!r} has shape {list(values.shape)}, "
-            f"neither {list(shape)} nor {count} values in one list"
-        )
-    return _cast(values, tensor).reshape(shape)
-
-
-def _exact(data: list[Any], values: Array, tensor: Tensor) -> Array:
-    """Whole numbers as they came: beside one from 2**63 on, numpy makes floats of all of them."""
-    dtype = DATATYPES[tensor.datatype]
-    if dtype.kind not in "iu" or values.dtype.kind not in "fO" or not values.size:
-        return values
-    exact = np.array(data, dtype=object)
-    if not all(type(each) is int for each in exact.flat):
-        return values
-    bounds = np.iinfo(dtype)
-    if exact.min() < bounds.min or exact.max() > bounds.max:
-        raise BadRequest(f"the data of input {tensor.name!r} has values that {tensor.datatype} cannot hold")
-    return exact.astype(dtype)
-
-
-def _shape(given: Any, tensor: Tensor, symbols: dict[str, tuple[int, str]]) -> tuple[int, ...]:
-    expected = list(tensor.dims)
-    # A bool is an int to Python, not to the protocol.
-    if not isinstance(given, list) or any(type(dim) is not int or dim < 1 for dim in given):
-        raise BadRequest(f"the shape of input {tensor.name!r} must be a list of whole numbers of at least 1")
-    fits = len(given) == len(expected) and all(
-        isinstance(dim, str) or size == dim for size, dim in zip(given, expected, strict=True)
-    )
-    if not fits:
-        raise BadRequest(f"input {tensor.name!r} has shape {given}, expected {_shown(tensor.dims)}")
-    for size, dim in zip(given, expected, strict=True):
-        if isinstance(dim, str):
-            known, owner = symbols.setdefault(dim, (size, tensor.name))
-            if known != size:
-                raise BadRequest(f"{dim!r} is {known} in input {owner!r} but {size} in input {tensor.name!r}")
-    return tuple(given)
-
-
-def _cast(values: Array, tensor: Tensor) -> Array:
-    dtype = DATATYPES[tensor.datatype]
-    outside = False
-    kinds = {"b": "b", "i": "iu", "u": "iu", "f": "fiu"}[dtype.kind]
-    if values.dtype.kind not in kinds:
-        raise BadRequest(f"the data of input {tensor.name!r} does not hold {tensor.datatype} values")
-    if dtype.kind in "iu":
-        bounds = np.iinfo(dtype)
-        outside = int(values.min()) < bounds.min or int(values.max()) > bounds.max
-    with np.errstate(over="ignore"):
-        cast = values.astype(dtype)
-    if dtype.kind == "f":
-        outside = not np.isfinite(cast).all()
-    if outside:
-        raise BadRequest(f"the data of input {tensor.name!r} has values that {tensor.datatype} cannot hold")
-    return cast
-
-
-def _shown(dims: tuple[int | str, ...]) -> str:
-    return f"[{', '.join(str(dim) for dim in dims)}]"
 
 
 def listed(names: Iterable[str]) -> str:

@@ -7,15 +7,27 @@ import binascii
 import json
 from typing import TYPE_CHECKING, Any
 
-from .protocol import BadRequest, InferRequest, by_name, check_rows, identifier, listed, read_content, wanted_outputs
+from .binary import byte_values
+from .faults import BadRequest, NoAnswer
+from .media import is_file
+from .protocol import (
+    InferRequest,
+    by_name,
+    check_rows,
+    identifier,
+    in_binary,
+    listed,
+    parameters,
+    read_content,
+    timeout,
+    wanted_outputs,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .description import Description, RawSide
-    from .protocol import Array
-
-_IMAGE_FILES = ("image/", "application/octet-stream")
+    from .tensors import Array
 
 
 def is_raw(content: Mapping[str, Any], raw: RawSide | None) -> bool:
@@ -39,7 +51,7 @@ def raw_request(content: Mapping[str, Any], description: Description) -> InferRe
     return _request(samples, description, content)
 
 
-def plain_request(body: bytes, content_type: str, description: Description) -> InferRequest:
+def plain_request(body: bytes, media: str, description: Description) -> InferRequest:
     """The request of somebody who speaks no protocol: an image file, or a JSON object with the fields of samples.
 
     Each field is one value or a list of them; an image in JSON is base64, alone or as {"b64": …}.
@@ -50,7 +62,7 @@ def plain_request(body: bytes, content_type: str, description: Description) -> I
     raw = description.raw
     if raw is None or not raw.fields:
         raise BadRequest(f"this model takes tensors only: POST /v2/models/{description.name}/infer")
-    if content_type.lower().startswith(_IMAGE_FILES):
+    if is_file(media):
         if raw.media != "image" or len(raw.fields) > 1:
             raise BadRequest(f"this model takes no image file but JSON with {listed(raw.fields)}")
         if not body:
@@ -76,18 +88,18 @@ def plain_response(request: InferRequest, outputs: Mapping[str, Array], columns:
     """One object per sample, with the columns; with the model's outputs where there are none.
 
     Raises:
-        ValueError: a value is one that JSON cannot carry.
+        NoAnswer: a value is one that JSON cannot carry, or is not of one sample.
     """
     rows = len(next(iter(request.samples.values())))
     for name in () if request.columns else request.outputs:
         if outputs[name].shape[:1] != (rows,):
-            raise ValueError(f"output {name!r} has no row per sample: POST /v2/models/NAME/infer")
+            raise NoAnswer(f"output {name!r} has no row per sample: POST /v2/models/NAME/infer")
     chosen = columns if request.columns else {name: outputs[name].tolist() for name in request.outputs}
     predictions = [{name: values[row] for name, values in chosen.items()} for row in range(rows)]
     try:
         return json.dumps({"predictions": predictions}, allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError) as error:
-        raise ValueError(f"the answer cannot be written as JSON: {error}") from error
+        raise NoAnswer(f"the answer cannot be written as JSON: {error}") from error
 
 
 def _request(samples: dict[str, list[Any]], description: Description, content: Mapping[str, Any]) -> InferRequest:
@@ -114,6 +126,8 @@ def _request(samples: dict[str, list[Any]], description: Description, content: M
         rows=1 if most is None else rows,
         samples=samples,
         columns=tuple(name for name in wanted if name in raw.columns),
+        binary=in_binary(content, wanted),
+        timeout_us=timeout(content),
     )
 
 
@@ -142,18 +156,30 @@ def _strings(tensor: Mapping[str, Any], name: str, media: str) -> list[Any]:
         or not (len(shape) == 1 or (len(shape) == 2 and shape[1] == 1))  # noqa: PLR2004 - samples, one value
     ):
         raise BadRequest(f"raw input {name!r} must have shape [n] or [n, 1]")
+    given = parameters(tensor, repr(name)).get("content_type")
+    expected = "base64" if media == "image" else "str"
+    if given not in (None, expected):
+        raise BadRequest(f"input {name!r} has content type {given!r}; here it can only be {expected!r}")
+    if isinstance(data, memoryview):
+        values = byte_values(data, name, shape[0])
+        # Bytes need no base64 around them, and have it where it is said.
+        if media == "image" and given is None:
+            return list(values)
+        return [_value(_text(each, name, row), name, row, media) for row, each in enumerate(values)]
     if not isinstance(data, list):
         raise BadRequest(f"input {name!r} must have its values in a list, 'data'")
     if all(isinstance(each, list) and len(each) == 1 for each in data):
         data = [each[0] for each in data]
     if len(data) != shape[0]:
         raise BadRequest(f"input {name!r} has shape {shape}, but {len(data)} values")
-    parameters = tensor.get("parameters")
-    given = parameters.get("content_type") if isinstance(parameters, dict) else None
-    expected = "base64" if media == "image" else "str"
-    if given not in {None, expected}:
-        raise BadRequest(f"input {name!r} has content type {given!r}; here it can only be {expected!r}")
     return [_value(each, name, row, media) for row, each in enumerate(data)]
+
+
+def _text(value: bytes, name: str, row: int) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"{name!r} of sample {row + 1} is no UTF-8: {error}") from None
 
 
 def _value(value: Any, name: str, row: int, media: str) -> str | bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,21 @@ Session = Callable[[Mapping[str, np.ndarray[Any, np.dtype[Any]]]], Arrays]
 
 class ModelFailed(Exception):
     """The backend refused to load the model or to run it on these inputs."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What one worker runs: the first session (None: it could not be opened), and a spare for what that fails on."""
+
+    first: Session | None
+    spare: Session | None = None
+
+    @property
+    def session(self) -> Session:
+        """The one that is asked before the other."""
+        session = self.first or self.spare
+        assert session is not None
+        return session
 
 
 def open_session(package: Path, description: Description) -> Session:
