@@ -27,6 +27,10 @@ VARIABLE = "MLPACK_TRITONSERVER"
 _WHEEL = "nvidia-pytriton==0.7.0"
 _IN_ENVIRONMENT = "lib/python*/site-packages/pytriton/tritonserver/bin/tritonserver"
 _WHEEL_LIBRARIES = "nvidia_pytriton.libs"
+# What models in a package import by themselves; their image also pins what these need in turn.
+_MODEL_LIBRARIES = {"numpy", "openvino", "pillow", "pyyaml", "tokenizers"}
+# In packages for a card: builds the engine, then becomes the server.
+_STARTER = "engine/start.py"
 _STUB = "triton_python_backend_stub"
 _ORT_LIBRARY = "libtriton_onnxruntime.so"
 _STAND_IN = (
@@ -58,15 +62,20 @@ def serve(folder: Path, options: ServeOptions, log: Path) -> Iterator[Running]:
     ports = free_ports(("http", "grpc", "metrics"), options.port)
     with tempfile.TemporaryDirectory(prefix="mlpack-triton-") as place:
         backends = _backends(home, Path(place), options.python, stand_in=stood_in)
-        command = [
-            str(program), f"--model-repository={repository}", f"--backend-directory={backends}",
-            # As the package's image starts it.
-            "--disable-auto-complete-config",
-            *(f"--{name}-address={HOST}" for name in ports), *(f"--{name}-port={port}" for name, port in ports.items()),
-        ]  # fmt: skip
+        environment = _environment(home, options.python)
+        # As the package's image starts it.
+        command = [str(program), "--disable-auto-complete-config", f"--backend-directory={backends}"]
+        for name, port in ports.items():
+            command += [f"--{name}-address={HOST}", f"--{name}-port={port}"]
+        if (folder / _STARTER).is_file():
+            # It says itself which repository the server gets: one with the engine that it built or found.
+            command = [_python(options.python), "-B", str(folder / _STARTER), *command]
+            environment = {"ENGINES": str(Path(place) / "engines"), **environment, "MODELS": str(repository)}
+        else:
+            command.append(f"--model-repository={repository}")
         doors = {name: ports[name] for name in ("http", "grpc")}
         notes = (_STAND_IN,) if stood_in else ()
-        with running(command, folder, _environment(home, options.python), doors, log, notes) as server:
+        with running(command, folder, environment, doors, log, notes) as server:
             yield server
 
 
@@ -91,9 +100,10 @@ def _program(options: ServeOptions, folder: Path) -> Path:
 
 
 def _model_pins(folder: Path) -> list[str]:
-    """What the package's image installs for its models, and what a stand-in needs besides."""
+    """What the package's image installs for its models, as far as they name it, and what a stand-in needs besides."""
     found = re.search(r"pip3 install --no-cache-dir (.+)", (folder / "Dockerfile").read_text(encoding="utf-8"))
-    pins = found[1].split() if found else ["numpy==1.26.4"]
+    words = found[1].split() if found else ["numpy==1.26.4"]
+    pins = [word for word in words if word.partition("==")[0] in _MODEL_LIBRARIES]
     return pins if any(pin.startswith("openvino") for pin in pins) else [*pins, "onnxruntime"]
 
 
@@ -138,9 +148,14 @@ def _backends(home: Path, place: Path, python: Path | None, *, stand_in: bool) -
     return place
 
 
+def _python(python: Path | None) -> str:
+    """The Python that the server's models will find."""
+    return str(python or shutil.which("python3") or sys.executable)
+
+
 def _version(python: Path | None) -> str:
-    """The version of Python that the models will find, as 3.11."""
-    command = [str(python or shutil.which("python3") or sys.executable), "-c"]
+    """Its version, as 3.11."""
+    command = [_python(python), "-c"]
     try:
         told = subprocess.run(
             [*command, "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True, check=True

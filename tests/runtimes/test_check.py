@@ -15,7 +15,7 @@ import pytest
 from serving import alter_outputs, free_port, replace
 
 from mlpack import check
-from mlpack.errors import MissingHardware, StageFailed, UsageError
+from mlpack.errors import MissingHardware, MissingLibrary, StageFailed, UsageError
 from mlpack.runtimes import server_process
 from mlpack.runtimes.server_process import free_ports, running
 
@@ -226,6 +226,12 @@ def test_without_a_triton_it_says_how_to_get_one(packaged, place, cli, monkeypat
     error = done.document["error"]
     assert (done.code, error["kind"]) == (3, "MissingLibrary")
     assert "triton/bin/pip install nvidia-pytriton==0.7.0 numpy==1.26.4 onnxruntime, then --python" in error["hint"]
+    with pytest.raises(MissingLibrary) as missing:
+        check(packaged("photos", runtime="triton", changes=OPENVINO))
+    words = missing.value.hint.partition(", then")[0].split()
+    assert [word.partition("==")[0] for word in words[words.index("install") + 1 :]] == [
+        "nvidia-pytriton", "openvino", "numpy", "pyyaml", "pillow",
+    ]  # fmt: skip
     monkeypatch.setenv("MLPACK_TRITONSERVER", str(place))
     with pytest.raises(UsageError, match="is no program"):
         check(folder)

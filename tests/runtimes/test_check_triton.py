@@ -10,7 +10,7 @@ import psutil
 import pytest
 from other_servers import triton_options
 from raw_artifacts import make_raw
-from serving import alter_outputs
+from serving import alter_outputs, replace
 from tiny_artifacts import make
 
 from mlpack import check, package, serve
@@ -61,6 +61,24 @@ def test_a_difference_shows_at_every_door(checked):
     found = [(replay.protocol, [each.name for each in replay.outputs if each.problems]) for replay in done.replays]
     assert found == [("http", ["score"]), ("http", ["score"]), ("grpc", ["score"]), ("grpc", ["score"])]
     assert done.load is None
+
+
+STARTER = """
+import os, sys
+print("started by the package", flush=True)
+command = [*sys.argv[1:], f"--model-repository={os.environ['MODELS']}"]
+os.execvp(command[0], command)
+"""
+
+
+def test_a_package_that_starts_its_server_itself_does_so_here(checked):
+    def change(folder):
+        (folder / "engine").mkdir(exist_ok=True)
+        replace(folder, "engine/start.py", STARTER)
+
+    done = checked("mlp", change)
+    assert done.problems == ()
+    assert "started by the package" in done.log.read_text()
 
 
 def test_ready_with_empty_answers_is_a_difference(checked):

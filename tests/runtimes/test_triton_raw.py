@@ -122,9 +122,10 @@ def test_steps_carry_the_pipeline_as_it_is(tmp_path, kind):
     docker = layout["Dockerfile"]
     install = next(line for line in docker.splitlines() if "pip3 install" in line)
     needed = {"photos": {"openvino", "pillow"}, "numbers": set()}.get(kind, {"tokenizers"})
-    assert {word.partition("==")[0] for word in install.split("--no-cache-dir ")[1].split()} == {
-        "numpy", "pyyaml", *needed,
-    }  # fmt: skip
+    installed = {word.partition("==")[0] for word in install.split("--no-cache-dir ")[1].split()}
+    # With all that these need in turn.
+    assert installed >= {"numpy", "pyyaml"}
+    assert installed & {"openvino", "pillow", "tokenizers"} == needed
 
 
 def test_what_to_ask_stands_in_the_readme(tmp_path):
