@@ -15,8 +15,9 @@ __version__ = "0.1.0"
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 _VERBS = (
-    "bench", "bench_server", "diff", "doctor", "explain", "gate", "gc", "init", "list_artifacts", "load", "logs",
-    "optimize", "package", "plan", "predict", "recipes", "report", "rm", "save", "show", "tag", "targets", "verify",
+    "bench", "bench_server", "check", "diff", "doctor", "explain", "gate", "gc", "init", "list_artifacts", "load",
+    "logs", "optimize", "package", "package_into", "plan", "predict", "recipes", "report", "rm", "save", "serve",
+    "show", "tag", "targets", "verify",
 )  # fmt: skip
 
 __all__ = ["__version__", *_VERBS]  # noqa: PLE0604 - the verbs are names of functions, loaded on demand below

@@ -24,29 +24,37 @@ class LoadResult:
 
     def document(self) -> dict[str, Any]:
         """As `--json` prints it."""
-        load, split = self.load, self.split
+        split = self.split
         return {
-            "arrivals": load.arrivals,
-            "clients": int(load.asked) if load.arrivals == "closed" else None,
-            "rate": load.asked if load.arrivals == "open" else None,
-            "rate_sent": load.rate_sent,
-            "lag_p99": load.lag_p99_ms,
-            "seconds": load.seconds,
-            "requests": load.requests,
-            "answered": load.good,
-            "errors": load.errors,
-            "unsent": load.unsent,
-            "throughput": load.throughput,
-            **{each.name: each.ms for each in load.percentiles},
-            **{f"{each.name}_ci95": each.ci95 for each in load.percentiles},
-            **{f"{each.name}_reason": each.reason for each in load.percentiles},
-            "blocks": load.blocks,
-            "p50_blocks_ci95": load.p50_blocks_ci95,
+            **load_document(self.load),
             "components": [{"name": each.name, "mean": each.mean_ms, "share": each.share} for each in split.parts],
             "components_source": split.source or None,
             "components_reason": split.reason,
-            "notes": [*load.notes, *([split.note] if split.note else [])],
+            "notes": [*self.load.notes, *([split.note] if split.note else [])],
         }
+
+
+def load_document(load: Load) -> dict[str, Any]:
+    """A load as `--json` prints it, in ms."""
+    return {
+        "arrivals": load.arrivals,
+        "clients": int(load.asked) if load.arrivals == "closed" else None,
+        "rate": load.asked if load.arrivals == "open" else None,
+        "rate_sent": load.rate_sent,
+        "lag_p99": load.lag_p99_ms,
+        "seconds": load.seconds,
+        "requests": load.requests,
+        "answered": load.good,
+        "errors": load.errors,
+        "unsent": load.unsent,
+        "throughput": load.throughput,
+        **{each.name: each.ms for each in load.percentiles},
+        **{f"{each.name}_ci95": each.ci95 for each in load.percentiles},
+        **{f"{each.name}_reason": each.reason for each in load.percentiles},
+        "blocks": load.blocks,
+        "p50_blocks_ci95": load.p50_blocks_ci95,
+        "notes": list(load.notes),
+    }
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ COMMANDS: dict[str, Entry] = {
     "bench": Entry("mlpack.cli.bench:command", "Time models in turns, with intervals and components."),
     "predict": Entry("mlpack.cli.predict:command", "Run an artifact's model over data and keep its outputs."),
     "package": Entry("mlpack.cli.package:command", "Lay an artifact out for a server: Triton or FastAPI."),
+    "check": Entry("mlpack.cli.check:command", "Start a package's server and hold its answers to the recorded ones."),
+    "serve": Entry("mlpack.cli.serve:command", "Serve an artifact on this machine, until it is stopped."),
     "gate": Entry("mlpack.cli.gate:command", "The CI step: fail where an artifact is worse than a baseline."),
     "list": Entry("mlpack.cli.list_artifacts:command", "List what the store holds."),
     "show": Entry("mlpack.cli.show:command", "Show what an artifact is and how it was proven."),

@@ -22,3 +22,20 @@ Store = Annotated[
     Path | None,
     typer.Option("--store", metavar="DIR", help="The store. Default: MLPACK_STORE, mlpack.toml, ./artifacts."),
 ]
+Python = Annotated[
+    Path | None,
+    typer.Option(
+        "--python",
+        metavar="PATH",
+        help="Interpreter of an environment that has what the server needs. Default: the one that runs mlpack; for "
+        "Triton python3 on the PATH.",
+    ),
+]
+Server = Annotated[
+    Path | None,
+    typer.Option(
+        "--server",
+        metavar="PATH",
+        help="The tritonserver to start. Default: MLPACK_TRITONSERVER, that of --python's environment, the PATH.",
+    ),
+]

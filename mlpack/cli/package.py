@@ -25,6 +25,9 @@ def command(
         float, typer.Option("--queue-delay-ms", help="Longest wait for batch mates, in ms.")
     ] = 2.0,
     instances: Annotated[int, typer.Option("--instances", help="Copies of the model that run side by side.")] = 1,
+    into: Annotated[
+        Path | None, typer.Option("--into", metavar="REPO", help="Add it to a model repository as a version.")
+    ] = None,
     timeout_ms: Annotated[
         float, typer.Option("--timeout-ms", help="fastapi: longest time to an answer; clients may ask for less.")
     ] = 20_000.0,
@@ -46,11 +49,18 @@ def command(
         Literal["none", "otlp"], typer.Option("--traces", help="fastapi: otlp: OpenTelemetry spans of requests.")
     ] = "none",
     *,
+    activate: Annotated[bool, typer.Option("--activate", help="With --into: serve this version from now on.")] = False,
+    k8s: Annotated[bool, typer.Option("--k8s", help="Add plain Kubernetes manifests, in k8s/.")] = False,
+    build: Annotated[bool, typer.Option("--build", help="Build the image too: docker, podman or buildah.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Also package a candidate.")] = False,
     store: Annotated[Path | None, typer.Option("--store", help="The store, ./artifacts without it.")] = None,
 ) -> None:
-    """Lay an artifact out for a server: model, configuration, golden samples, client, Dockerfile."""
+    """Lay an artifact out for a server: model, configuration, golden samples, client, Dockerfile.
+
+    With --into it becomes a version of a model repository.
+    """
     from mlpack.api.package import package
+    from mlpack.api.package_into import package_into
     from mlpack.errors import UsageError
     from mlpack.runtimes import RUNTIMES
 
@@ -59,6 +69,24 @@ def command(
             "which server? --runtime is missing",
             " or ".join(f"--runtime {name}" for name in RUNTIMES.names()),
         )
+    if into is not None:
+        if out is not None or k8s or build:
+            raise UsageError("--into adds to a repository: --out, --k8s and --build are of a folder", "leave them out")
+        placed = package_into(
+            ref,
+            runtime=runtime,
+            into=into,
+            activate=activate,
+            max_batch=max_batch,
+            queue_delay_ms=queue_delay_ms,
+            instances=instances,
+            force=force,
+            store=store,
+        )
+        screen.result(placed.model_dump(mode="json"), placed)
+        return
+    if activate:
+        raise UsageError("--activate is about a model repository", "--into REPO --activate")
     packaged = package(
         ref,
         runtime=runtime,
@@ -66,6 +94,8 @@ def command(
         max_batch=max_batch,
         queue_delay_ms=queue_delay_ms,
         instances=instances,
+        k8s=k8s,
+        build=build,
         timeout_ms=timeout_ms,
         access=access,
         rate_limit=rate_limit,

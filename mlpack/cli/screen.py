@@ -40,6 +40,7 @@ class Screen:
         self.detail: Detail = detail
         self.log = log
         self._document: dict[str, Any] | None = None
+        self._has_written = False
 
     def result(self, document: Mapping[str, Any], human: str | Told | Callable[[Screen], None]) -> None:
         """What the command found: a document for programs; text, a summary or a drawing function for people."""
@@ -137,9 +138,9 @@ class Screen:
                 self._write(sys.stderr, f"{word}: {printable(text)}\n")
 
     def finish(self) -> None:
-        """With `--json`, write the one document."""
-        if self.json and self._document is not None:
-            document, self._document = self._document, None
+        """With `--json`, write the one document; what is found after it was written is on stderr alone."""
+        if self.json and self._document is not None and not self._has_written:
+            document, self._has_written = self._document, True
             text = json.dumps(_finite(document), indent=2, default=str)
             self._write(sys.stdout, text + "\n")
 

@@ -41,12 +41,8 @@ class RunLog:
         Raises:
             MachineError: the cache folder cannot be written.
         """
-        folder = cache / "logs"
-        make_folder(folder)
-        with refused_by_machine(folder):
-            sweep_logs(folder)
-            now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-            self.path = folder / f"{now}-{command}-{os.getpid()}.log"
+        self.path = new_log(cache / "logs", command)
+        with refused_by_machine(self.path):
             self._file = self.path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
 
     def write(self, kind: str, text: str) -> None:
@@ -60,6 +56,18 @@ class RunLog:
         self.write("exit", str(exit_code))
         with suppress(OSError):
             self._file.close()
+
+
+def new_log(folder: Path, command: str) -> Path:
+    """Where a log may be written in this folder, after old ones were swept.
+
+    Raises:
+        MachineError: the folder cannot be written.
+    """
+    make_folder(folder)
+    with refused_by_machine(folder):
+        sweep_logs(folder)
+    return folder / f"{datetime.now(UTC).strftime('%Y%m%dT%H%M%S')}-{command}-{os.getpid()}.log"
 
 
 def list_logs(cache: Path) -> list[LogFile]:

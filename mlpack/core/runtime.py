@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pydantic import Field
 
 from mlpack.core.artifact import Stored
 from mlpack.core.words import Frozen
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
 
 class PackageOptions(Frozen):
@@ -31,6 +36,64 @@ class PackageOptions(Frozen):
     cache_mb: int = Field(default=64, ge=1, description="size of the cache in memory")
     fallback: Stored | None = Field(default=None, description="the artifact that answers where this one fails")
     traces: Literal["none", "otlp"] = Field(default="none", description="how the course of requests is reported")
+    manifests: Literal["none", "kubernetes"] = Field(default="none", description="what to add for an orchestrator")
+
+
+class Repository(Protocol):
+    """A folder of models that a running server watches, each with its versions and one configuration for all of them.
+
+    `folder` is where a package has it, `config` the name of a model's configuration in it.
+    """
+
+    folder: str
+    config: str
+
+    def differences(self, old: str, new: str) -> tuple[str, ...]:
+        """What clients would see change if a version under the new configuration were served under the old one.
+
+        Raises:
+            MissingLibrary: what reads such a file is not installed.
+            UsageError: the old one cannot be read.
+        """
+        ...
+
+    def kept(self, old: str, new: str) -> tuple[str, ...]:
+        """Settings besides that in which the two differ, and the old one stays."""
+        ...
+
+    def active(self, config: str) -> tuple[int, ...]:
+        """The versions that are served."""
+        ...
+
+    def activated(self, config: str, version: int) -> str:
+        """The configuration with this version alone served, and nothing else changed."""
+        ...
+
+    def look_again(self, name: str) -> tuple[str, ...]:
+        """Commands that make a server which does not watch its folder look at this model again."""
+        ...
+
+
+class ServeOptions(Frozen):
+    """What a package's server is started with on this machine."""
+
+    port: int | None = Field(default=None, ge=1, le=65535, description="where HTTP is spoken; None: a free port")
+    python: Path | None = Field(default=None, description="interpreter of an environment with what it needs")
+    server: Path | None = Field(default=None, description="the server's own program, where it is not Python")
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that got ready to answer: its addresses by protocol (`http`, `grpc`), all on this machine only.
+
+    `start_s` went by until then. `notes` say in what it is not the server that the package is for.
+    """
+
+    urls: Mapping[str, str]
+    start_s: float
+    log: Path
+    process: subprocess.Popen[bytes]
+    notes: tuple[str, ...] = ()
 
 
 class Runtime(Protocol):
@@ -38,11 +101,25 @@ class Runtime(Protocol):
 
     name: str
     title: str
+    ports: Mapping[str, int]
+    """Where its image listens, by protocol."""
+    repository: Repository | None
 
     def layout(self, stored: Stored, options: PackageOptions) -> Mapping[str, str | bytes | Path]:
         """The package: content, or the file to copy, by relative path. Pure: writes nothing.
 
         Raises:
             UsageError: this runtime cannot serve this artifact, or not with these options; the hint says which can.
+        """
+        ...
+
+    def serve(self, folder: Path, options: ServeOptions, log: Path) -> AbstractContextManager[Running]:
+        """The real server of the package in this folder, ended with all that it started; it writes into `log` only.
+
+        Raises:
+            UsageError: an option that this server has no use for, or that names nothing that runs.
+            MissingLibrary, MissingHardware: this machine lacks what it needs.
+            MachineError: its port is taken.
+            StageFailed: it ended before it was ready, or did not get ready; the log's path is told.
         """
         ...

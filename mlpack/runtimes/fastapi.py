@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from mlpack.errors import UsageError
 from mlpack.runtimes.fastapi_options import check_options, described, fallback_files, how_it_runs, pins, variables
+from mlpack.runtimes.fastapi_server import serve
+from mlpack.runtimes.kubernetes import Pod, Port, manifests
 from mlpack.runtimes.package_files import (
     TEMPLATES,
     batching,
@@ -22,14 +25,16 @@ from mlpack.runtimes.package_files import (
     shared_files,
 )
 from mlpack.runtimes.raw_side import pipeline_files, raw_side
+from mlpack.runtimes.requirements import bill_of_materials, needed_by
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from mlpack.core.artifact import Stored
     from mlpack.core.model import TensorSpec
-    from mlpack.core.runtime import PackageOptions, Runtime
+    from mlpack.core.runtime import PackageOptions, Repository, Running, Runtime, ServeOptions
     from mlpack.runtimes.package_files import Batching
     from mlpack.runtimes.raw_side import RawSide
 
@@ -44,6 +49,7 @@ _MOST_BODY_BYTES = 256 * 1024 * 1024
 # One raw sample's field: a long text as JSON escapes it, a large photograph in base64; and of one request's all.
 _RAW_BYTES = {"text": 256 * 1024, "image": 24 * 1024 * 1024}
 _MOST_RAW_BYTES = 64 * 1024 * 1024
+_USER = 10001
 
 
 class FastApi:
@@ -51,6 +57,8 @@ class FastApi:
 
     name = "fastapi"
     title = "FastAPI server"
+    ports: Mapping[str, int] = MappingProxyType({"http": 8000})
+    repository: Repository | None = None
 
     def layout(self, stored: Stored, options: PackageOptions) -> Mapping[str, str | bytes | Path]:
         """The package by relative path. Pure: writes nothing.
@@ -76,9 +84,12 @@ class FastApi:
         check_options(stored, options)
         libraries = (backend, *_LIBRARIES, *(raw.libraries if raw else ()))
         versions = pins(stored, options, libraries)
+        needed = needed_by(versions)
+        stop_seconds = math.ceil(options.timeout_ms / 1000) + _STOP_SECONDS
         values = {
             **facts(stored, shared_by),
             "pins": versions,
+            "needed": needed,
             "backend_version": versions[backend],
             "max_body_bytes": limit,
             "curl": has_sample_request(stored),
@@ -89,7 +100,7 @@ class FastApi:
             "variables": wanted,
             "limits": options,
             "fallback": options.fallback and f"{options.fallback.artifact.name}@{options.fallback.artifact.version}",
-            "stop_seconds": math.ceil(options.timeout_ms / 1000) + _STOP_SECONDS,
+            "stop_seconds": stop_seconds,
             "raw": raw,
         }
         server = TEMPLATES / "fastapi" / "server"
@@ -98,13 +109,29 @@ class FastApi:
             **fallback_files(options),
             **{f"server/{path.name}": path for path in sorted(server.glob("*.py"))},
             **(pipeline_files(stored, "server/pipeline", "pipeline") if raw else {}),
-            **shared_files(stored, raw),
+            **shared_files(stored, shared_by, raw),
             "model.json": _description(stored, options, shared_by, limit, raw),
             "requirements.txt": render("fastapi/requirements.txt.j2", **values),
+            "sbom.cdx.json": bill_of_materials(artifact, {**versions, **needed}),
             "Dockerfile": render("fastapi/Dockerfile.j2", **values),
             "compose.yaml": render("compose.yaml.j2", **values),
             "README.md": render("fastapi/README.md.j2", **values),
+            **manifests(
+                stored,
+                options,
+                shared_by,
+                Pod(
+                    ports=(Port(name="http", number=self.ports["http"]),),
+                    user=_USER,
+                    stop_seconds=stop_seconds,
+                    variables=tuple(each.name for each in wanted),
+                ),
+            ),
         }
+
+    def serve(self, folder: Path, options: ServeOptions, log: Path) -> AbstractContextManager[Running]:
+        """The package's own server, by the Python that runs mlpack or by `options.python`."""
+        return serve(folder, options, log)
 
 
 def _description(stored: Stored, options: PackageOptions, shared_by: Batching, limit: int, raw: RawSide | None) -> str:

@@ -159,7 +159,7 @@ def golden_inputs(stored: Stored) -> dict[str, np.ndarray]:
 
 
 def shared_files(
-    stored: Stored, raw: RawSide | None = None, raw_name: str | None = None
+    stored: Stored, shared_by: Batching, raw: RawSide | None = None, raw_name: str | None = None
 ) -> dict[str, str | bytes | Path]:
     """Golden samples, their tolerances, the first one as a request, and the client that replays them.
 
@@ -181,6 +181,8 @@ def shared_files(
         "model": artifact.name,
         "version": str(artifact.version),
         "rows_per_request": rows_per_request(stored),
+        # Where batch mates change nothing, larger requests have to give the same answers.
+        "most_rows": shared_by.max_rows if shared_by.mode == "merged" else rows_per_request(stored),
         "tolerance": {spec.name: tolerance[spec.name] for spec in artifact.model.outputs},
     }
     if raw is not None and raw.samples:
@@ -295,8 +297,13 @@ def facts(stored: Stored, shared_by: Batching) -> dict[str, Any]:
         "inputs": [f"`{spec}`" for spec in record.inputs],
         "outputs": [f"`{spec}`" for spec in record.outputs],
         "service": artifact.name,
-        "image": f"{artifact.name.lower()}:{artifact.version}",
+        "image": image_name(artifact),
     }
+
+
+def image_name(artifact: Artifact) -> str:
+    """What the image of a package is called, with its tag."""
+    return f"{artifact.name.lower()}:{artifact.version}"
 
 
 def batching_note(shared_by: Batching) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mlpack.errors import UsageError
+from mlpack.runtimes.kubernetes import Pod, Port, manifests
 from mlpack.runtimes.package_files import (
     TEMPLATES,
     batching,
@@ -24,15 +26,19 @@ from mlpack.runtimes.package_files import (
     shared_files,
 )
 from mlpack.runtimes.raw_side import raw_side
+from mlpack.runtimes.requirements import bill_of_materials, needed_by
 from mlpack.runtimes.triton_raw import ensemble_name, raw_models
+from mlpack.runtimes.triton_repository import TritonRepository
+from mlpack.runtimes.triton_server import serve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from mlpack.core.artifact import Artifact, Stored
     from mlpack.core.model import TensorSpec
-    from mlpack.core.runtime import PackageOptions, Runtime
+    from mlpack.core.runtime import PackageOptions, Repository, Running, Runtime, ServeOptions
     from mlpack.runtimes.package_files import Batching
     from mlpack.runtimes.raw_side import RawSide
 
@@ -41,7 +47,9 @@ IMAGE_TAG = "26.07-py3"
 _IMAGE_ONNXRUNTIME = "1.27.0"
 # Triton 24.10's Python backend is READY with empty outputs under numpy 2; the image itself has numpy < 2.
 _IMAGE_NUMPY = "1.26.4"
-_OPTIONS = frozenset({"max_batch", "queue_delay_ms", "instances"})
+# The server itself, before it loads a model.
+_OWN_BYTES = 256 * 2**20
+_OPTIONS = frozenset({"max_batch", "queue_delay_ms", "instances", "manifests"})
 _PRECISION_MODES = {"int8": "INT8", "fp16": "FP16"}
 
 
@@ -53,6 +61,8 @@ class Triton:
 
     name = "triton"
     title = "Triton Inference Server"
+    ports: Mapping[str, int] = MappingProxyType({"http": 8000, "grpc": 8001})
+    repository: Repository | None = TritonRepository()
 
     def layout(self, stored: Stored, options: PackageOptions) -> Mapping[str, str | bytes | Path]:
         """The package by relative path. Pure: writes nothing.
@@ -82,11 +92,12 @@ class Triton:
         if warmups:
             for index, array in enumerate(golden_inputs(stored).values()):
                 files[f"{repository}/warmup/{_raw_name(index)}"] = _one_request(array, shared_by).tobytes()
+        needed_in_turn = needed_by(pins)
         values = {
             **facts(stored, shared_by),
             "image_tag": IMAGE_TAG,
             "image_note": _image_note(artifact),
-            "pins": [f"{library}=={version}" for library, version in pins.items()],
+            "pins": [f"{library}=={version}" for library, version in {**pins, **needed_in_turn}.items()],
             "pins_note": _pins_note(artifact, raw),
             "curl": has_sample_request(stored) and not _has_half(artifact),
             "no_curl_reason": "Triton takes FP16 as binary" if _has_half(artifact) else "samples are large",
@@ -101,11 +112,17 @@ class Triton:
         return {
             **files,
             f"{repository}/config.pbtxt": config(stored, options),
-            **shared_files(stored, raw, ensemble_name(artifact.name)),
+            **shared_files(stored, shared_by, raw, ensemble_name(artifact.name)),
+            "sbom.cdx.json": bill_of_materials(artifact, {**pins, **needed_in_turn}),
             "Dockerfile": render("triton/Dockerfile.j2", **values),
             "compose.yaml": render("compose.yaml.j2", **values),
             "README.md": render("triton/README.md.j2", **values),
+            **manifests(stored, options, shared_by, _pod(artifact, shared_memory=bool(pins))),
         }
+
+    def serve(self, folder: Path, options: ServeOptions, log: Path) -> AbstractContextManager[Running]:
+        """The `tritonserver` that is here, on the package's model repository."""
+        return serve(folder, options, log)
 
 
 def config(stored: Stored, options: PackageOptions) -> str:
@@ -137,6 +154,19 @@ def config(stored: Stored, options: PackageOptions) -> str:
         },
     )
     return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def _pod(artifact: Artifact, *, shared_memory: bool) -> Pod:
+    """The image's user triton-server has the number 1000; engines for a GPU are built at the first start."""
+    gpu = on_gpu(artifact)
+    return Pod(
+        ports=(Port(name="http", number=8000), Port(name="grpc", number=8001), Port(name="metrics", number=8002)),
+        user=1000,
+        shared_memory_mib=1024 if shared_memory else None,
+        cache="/var/cache/tensorrt" if gpu else None,
+        start_seconds=600 if gpu else 60,
+        own_bytes=_OWN_BYTES,
+    )
 
 
 def _serving(artifact: Artifact) -> str:

@@ -36,7 +36,7 @@ class _OnnxFile:
 
 def _parse(path: Path) -> onnx.ModelProto:
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
 
     try:
         return onnx.load(path, load_external_data=False)

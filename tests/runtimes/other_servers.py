@@ -8,10 +8,13 @@ import subprocess
 import sys
 import venv
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+
+from mlpack.core.runtime import ServeOptions
 
 # Holds Triton's core (2.51) and its Python backend, whose stub wants numpy 1.
 PYTRITON, NUMPY = "nvidia-pytriton==0.7.0", "numpy==1.26.4"
@@ -75,3 +78,10 @@ def triton_environment(kept: Path, bin_folder: Path) -> dict[str, str]:
         "PATH": f"{bin_folder}:{os.environ['PATH']}",
         "LD_LIBRARY_PATH": str(kept / "pytriton" / "nvidia_pytriton.libs"),
     }
+
+
+def triton_options(kept: Path) -> ServeOptions:
+    """The same for packages: with a Python that has what their models run on."""
+    pins = [f"{name}=={metadata.version(name)}" for name in ("onnxruntime", "pyyaml", "tokenizers", "pillow")]
+    python = environment(kept / "triton-raw", NUMPY, *pins) / "python"
+    return ServeOptions(python=python, server=triton_home(kept) / "bin" / "tritonserver")

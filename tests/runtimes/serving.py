@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.client
+import io
 import json
 import os
 import signal
@@ -16,6 +18,7 @@ import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from raw_artifacts import RAW_KINDS, make_raw
 from tiny_artifacts import make
@@ -152,3 +155,22 @@ def run_client(folder: Path, url: str, python: str = sys.executable) -> subproce
     return subprocess.run(
         [python, "-B", folder / "client.py", url], capture_output=True, text=True, timeout=300, check=False
     )
+
+
+def replace(folder: Path, relative: str, content: str | bytes) -> None:
+    """Another file in a package, and its sha256 in the package's list: what a maker of packages could do wrong."""
+    raw = content.encode() if isinstance(content, str) else content
+    (folder / relative).write_bytes(raw)
+    record = json.loads((folder / "mlpack-package.json").read_text())
+    record["files"][relative] = hashlib.sha256(raw).hexdigest()
+    (folder / "mlpack-package.json").write_text(json.dumps(record))
+
+
+def alter_outputs(folder: Path, name: str, row: int, by: float) -> None:
+    """Other golden outputs, as if they had been recorded so."""
+    with np.load(folder / "golden" / "outputs.npz") as arrays:
+        outputs = dict(arrays)
+    outputs[name][row] += by
+    stream = io.BytesIO()
+    np.savez(stream, **outputs)
+    replace(folder, "golden/outputs.npz", stream.getvalue())

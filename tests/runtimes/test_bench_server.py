@@ -421,6 +421,29 @@ def test_a_grpc_server_of_another_service_is_told():
         server.stop(None).wait()
 
 
+def test_a_token_of_the_environment_is_sent(monkeypatch):
+    class Guarded(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if self.headers["Authorization"] == "Bearer open sesame" else 401)
+            self.end_headers()
+            self.wfile.write(b'{"name": "guarded", "version": "1"}')
+
+        def log_message(self, *_):
+            pass
+
+    async def asked():
+        async with CLIENTS["http"](f"http://127.0.0.1:{server.server_port}", 30.0) as client:
+            return await client.server()
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Guarded) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(UsageError, match="HTTP 401"):
+            run(asked)
+        monkeypatch.setenv("AUTH_TOKEN", "open sesame")
+        assert run(asked) == "guarded 1"
+        server.shutdown()
+
+
 def test_without_its_libraries_the_extra_is_named(monkeypatch):
     monkeypatch.delitem(sys.modules, "mlpack.measure.clients.v2_http", raising=False)
     monkeypatch.setitem(sys.modules, "aiohttp", None)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from packaging.utils import canonicalize_name
 from serving import LAUNCH, free_port, run_client, started
 from tiny_artifacts import SAMPLES
 
@@ -364,6 +365,15 @@ def test_it_runs_in_a_fresh_environment_made_from_its_requirements(packaged, tmp
     subprocess.run([python, "-m", "pip", "install", "-q", "-r", folder / "requirements.txt"], check=True, timeout=300)
     found = subprocess.run([python, "-I", "-c", "import mlpack"], capture_output=True, check=False)
     assert found.returncode != 0
+    listed = subprocess.run([python, "-m", "pip", "list", "--format", "json"], capture_output=True, check=True)
+    installed = {canonicalize_name(each["name"]): each["version"] for each in json.loads(listed.stdout)}
+    pinned = dict(line.split("==") for line in (folder / "requirements.txt").read_text().splitlines() if "==" in line)
+    # Nothing came that is not pinned: the image is the same tomorrow.
+    assert {canonicalize_name(name): version for name, version in pinned.items()} == {
+        name: version for name, version in installed.items() if name not in {"pip", "setuptools"}
+    }
+    bill = json.loads((folder / "sbom.cdx.json").read_text())
+    assert {each["name"]: each["version"] for each in bill["components"]} == pinned
     with started([python, "-B", "-m", "server"], folder, {}) as server:
         done = run_client(folder, server.url, python)
         raw = "" if kind == "mlp" else "6 raw requests, 0 differences\n"

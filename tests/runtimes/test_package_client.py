@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
+import threading
+
 import numpy as np
 import pytest
 
-from mlpack.runtimes.templates.client import column, cut, difference, unlike
+from mlpack.runtimes.templates.client import Failed, column, cut, difference, fetch, unlike
 
 TOLERANCE = {"absolute": 0.01, "relative": 0.0}
 
@@ -31,6 +34,45 @@ def test_columns_come_back_as_they_were_written():
     assert column(np.array([[0.5]], np.float32), "FP32", [0.5]) == [0.5]
     assert unlike(column(["a", "b"], "BYTES", ["a"]), ["a"], TOLERANCE)
     assert unlike(column(np.array([1, 2]), "INT64", [1]), [1], TOLERANCE)
+
+
+def test_a_server_that_is_busy_is_asked_again_when_it_says():
+    class Busy(http.server.BaseHTTPRequestHandler):
+        times = 0
+
+        def do_GET(self):
+            Busy.times += 1
+            is_late = Busy.times > 2
+            self.send_response(200 if is_late else (429, 503)[Busy.times - 1])
+            if self.path == "/told" and not is_late:
+                self.send_header("Retry-After", "0")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Busy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert fetch(f"{url}/told") == (b"{}", 2)
+        assert Busy.times == 3
+        Busy.times = 0
+        with pytest.raises(Failed, match="answered 429"):
+            fetch(f"{url}/untold")
+        with pytest.raises(Failed, match="answered 503"):
+            fetch(f"{url}/told", tries=1)
+        server.shutdown()
+
+
+def test_a_proxy_of_the_environment_does_not_answer_for_this_machine(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(Failed, match="answered 404"):
+            fetch(f"http://127.0.0.1:{server.server_port}/nothing")
+        server.shutdown()
 
 
 def test_what_is_not_padded_is_compared_as_far_as_it_goes():

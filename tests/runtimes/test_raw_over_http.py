@@ -266,7 +266,7 @@ def test_the_client_sees_another_answer(packaged, serve):
     done = run_client(folder, server.url)
     assert done.returncode == 1
     assert done.stdout.endswith("6 raw requests, 4 differences\n")
-    assert "raw request 3: 'ranking' is [" in done.stdout
+    assert "raw request 3: output 'ranking' is [" in done.stdout
 
 
 def test_concurrent_requests_of_different_lengths_get_their_own_answers(servers):

@@ -6,18 +6,13 @@ import base64
 import contextlib
 import json
 import os
-import signal
-import subprocess
-import time
-import urllib.request
-from importlib import metadata
 from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
-from other_servers import NUMPY, environment, triton_command, triton_environment, triton_home
+from other_servers import triton_options
 from raw_artifacts import TEXTS, in_process, make_raw, picture
-from serving import Running, free_port, run_client
+from serving import Running, run_client
 from tritonclient.grpc import model_config_pb2
 
 import mlpack.pipeline
@@ -143,68 +138,11 @@ def test_what_to_ask_stands_in_the_readme(tmp_path):
     assert json.loads(layout["golden/golden.json"])["raw"]["model"] == "tiny-photos_raw"
 
 
-# Triton's ONNX Runtime backend cannot be had here: its own way to write a backend in Python stands in for it. That
-# shows the ensemble, the steps and Triton's batching, and nothing of the parameters for the real one.
-STAND_IN = """
-import json
-from pathlib import Path
-
-import numpy
-import onnxruntime
-import triton_python_backend_utils as backend
-
-
-class TritonPythonModel:
-    @staticmethod
-    def auto_complete_config(config):
-        return config
-
-    def initialize(self, args):
-        config = json.loads(args["model_config"])
-        folder = Path(args["model_repository"]) / args["model_version"]
-        path = str(folder / config["default_model_filename"])
-        self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-
-    def execute(self, requests):
-        found = []
-        for request in requests:
-            given = {each.name: backend.get_input_tensor_by_name(request, each.name).as_numpy()
-                     for each in self.session.get_inputs()}
-            names = [each.name for each in self.session.get_outputs()]
-            arrays = zip(names, self.session.run(names, given))
-            found.append(backend.InferenceResponse([backend.Tensor(*each) for each in arrays]))
-        return found
-"""
-
-
 @contextlib.contextmanager
 def triton(kept, folder):
-    """A real Triton that serves a package's model repository."""
-    pins = [f"{name}=={metadata.version(name)}" for name in ("onnxruntime", "pyyaml", "tokenizers", "pillow")]
-    bin_folder = environment(kept / "triton-raw", NUMPY, *pins)
-    home = triton_home(kept)
-    (home / "backends" / "onnxruntime").mkdir(exist_ok=True)
-    (home / "backends" / "onnxruntime" / "model.py").write_text(STAND_IN)
-    http = free_port()
-    command = triton_command(home, folder / "model_repository", http, free_port(), "--disable-auto-complete-config")
-    variables = {**os.environ, **triton_environment(kept, bin_folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    log = folder.parent / "triton.log"
-    with log.open("w") as stream:
-        process = subprocess.Popen(command, env=variables, stdout=stream, stderr=stream, start_new_session=True)
-    server = Running(process, folder, f"http://127.0.0.1:{http}")
-    try:
-        deadline = time.monotonic() + 300
-        while True:
-            assert process.poll() is None, log.read_text()[-5000:]
-            assert time.monotonic() < deadline, log.read_text()[-5000:]
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{server.url}/v2/health/ready", timeout=5):
-                break
-            time.sleep(0.2)
-        yield server
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    """A real Triton that serves a package's model repository, its ONNX Runtime backend stood in for."""
+    with RUNTIMES["triton"].serve(folder, triton_options(kept), folder.parent / "triton.log") as server:
+        yield Running(server.process, folder, server.urls["http"])
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from tritonclient.grpc import service_pb2_grpc as stubs
 
 from mlpack.errors import MachineError, UsageError
 from mlpack.measure.clients.client import (
+    DATATYPES,
     NAMES,
     Failed,
     Form,
@@ -159,6 +160,16 @@ class V2Grpc:
 
     async def _ask(self, method: str, request: Any) -> Any:
         return await getattr(self._questions.stub, method)(request, timeout=_QUESTION_S)
+
+
+def arrays(answer: Any) -> dict[str, np.ndarray]:
+    """The outputs of an answer by name; a flat empty array where a shape came without values."""
+    found = {}
+    # Not strict: where no bytes came at all, no output did.
+    for tensor, raw in zip(answer.outputs, answer.raw_output_contents, strict=False):
+        array = np.frombuffer(raw, DATATYPES[tensor.datatype])
+        found[tensor.name] = array.reshape(tuple(tensor.shape)) if array.size else array
+    return found
 
 
 def _message(error: grpc.aio.AioRpcError) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
@@ -43,7 +44,10 @@ Reply = tuple[bytes, int]
 
 
 class V2Http:
-    """A client of `http://host:port`. A request gets a free connection, or a new one where all are busy."""
+    """A client of `http://host:port`. A request gets a free connection, or a new one where all are busy.
+
+    AUTH_TOKEN is sent where the environment has it, as by the client that packages carry.
+    """
 
     form: Form = "json"
 
@@ -52,7 +56,9 @@ class V2Http:
         self._timeout_s = timeout_s
 
     async def __aenter__(self) -> Self:
+        token = os.environ.get("AUTH_TOKEN")
         self._session = aiohttp.ClientSession(
+            headers={"Authorization": f"Bearer {token}"} if token else None,
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
             timeout=aiohttp.ClientTimeout(total=self._timeout_s),
         )

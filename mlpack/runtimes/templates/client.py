@@ -12,16 +12,26 @@ import base64
 import json
 import os
 import sys
+import time
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
-GOLDEN = Path(__file__).resolve().parent / "golden"
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    # Model, inputs by name, names of wanted outputs: the answer by output name.
+    Ask = Callable[[str, dict[str, np.ndarray], list[str]], dict[str, Any]]
+
 TIMEOUT_SECONDS = 60
+HERE = {"127.0.0.1", "::1", "localhost"}
 TOKEN = {"Authorization": f"Bearer {os.environ['AUTH_TOKEN']}"} if os.environ.get("AUTH_TOKEN") else {}
+BUSY = {429, 503}
 NAMES = {
     "bool": "BOOL", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64",
     "int8": "INT8", "int16": "INT16", "int32": "INT32", "int64": "INT64",
@@ -34,14 +44,22 @@ class Failed(Exception):
     """The server cannot be asked, or what it sends is no answer."""
 
 
-def fetch(url: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> tuple[bytes, int]:
-    """The response body, and the length of its JSON part."""
+def fetch(
+    url: str, body: bytes | None = None, headers: dict[str, str] | None = None, tries: int = 10
+) -> tuple[bytes, int]:
+    """The response body, and the length of its JSON part. A server that says when to come again is asked again then."""
     try:
         request = urllib.request.Request(url, body, {**(headers or {}), **TOKEN})  # noqa: S310 - the user's own URL
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310
+        # A proxy that the environment names must not answer for a server on this machine.
+        proxies = urllib.request.ProxyHandler({} if urlsplit(url).hostname in HERE else None)
+        with urllib.request.build_opener(proxies).open(request, timeout=TIMEOUT_SECONDS) as response:
             content = response.read()
             return content, int(response.headers.get("Inference-Header-Content-Length", len(content)))
     except urllib.error.HTTPError as error:
+        wait_s = error.headers.get("Retry-After", "")
+        if error.code in BUSY and wait_s.isdecimal() and tries > 1:
+            time.sleep(min(int(wait_s), TIMEOUT_SECONDS))
+            return fetch(url, body, headers, tries - 1)
         raise Failed(f"{url} answered {error.code}: {error.read().decode(errors='replace')}") from error
     except OSError as error:
         raise Failed(f"{url} cannot be reached: {error}") from error
@@ -85,7 +103,7 @@ def packed_samples(samples: list[dict[str, Any]], fields: list[str], form: str) 
 
 def infer(
     url: str, given: tuple[list[dict[str, Any]], bytes], outputs: list[str], columns: list[str], form: str
-) -> Any:
+) -> dict[str, Any]:
     """Answers by output name: arrays, and lists for texts. `form` is "binary" where the server has that extension."""
     tensors, raw = given
     wanted: list[dict[str, Any]] = [{"name": name} for name in (*outputs, *columns)]
@@ -94,11 +112,16 @@ def infer(
     head = json.dumps({"inputs": tensors, "outputs": wanted}).encode()
     headers = {"Content-Type": "application/json"}
     if form == "binary":
-        headers = {
-            "Content-Type": "application/octet-stream",
-            "Inference-Header-Content-Length": str(len(head)),
-        }
+        headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(head))}
     content, length = fetch(url, head + raw, headers)
+    try:
+        return unpacked(content, length)
+    except (KeyError, TypeError, ValueError) as error:
+        raise Failed(f"{url} sent no answer of the protocol: {error!r}") from error
+
+
+def unpacked(content: bytes, length: int) -> dict[str, Any]:
+    """The outputs in a body of which so many bytes are JSON."""
     answers: dict[str, Any] = {}
     position = length
     for tensor in json.loads(content[:length])["outputs"]:
@@ -112,8 +135,32 @@ def infer(
             size = tensor["parameters"]["binary_data_size"]
             array = np.frombuffer(content[position : position + size], dtype)
             position += size
-        answers[tensor["name"]] = array.reshape(tensor["shape"])
+        # Some servers send a shape and no values: that is an empty answer, not one of zeros.
+        answers[tensor["name"]] = array.reshape(tensor["shape"]) if array.size else array
     return answers
+
+
+class Door:
+    """A server's HTTP address, and how tensors are written there."""
+
+    def __init__(self, address: str, version: str) -> None:
+        self.address = address
+        self.version = version
+        self.server = json.loads(fetch(f"{address}/v2")[0])
+        self.form = "binary" if "binary_tensor_data" in self.server.get("extensions", []) else "json"
+
+    def ask(self, model: str, inputs: dict[str, np.ndarray], outputs: list[str]) -> dict[str, Any]:
+        """The answer to tensors."""
+        return infer(self._url(model), packed(inputs, self.form), outputs, [], self.form)
+
+    def ask_raw(
+        self, model: str, samples: list[dict[str, Any]], fields: list[str], outputs: list[str], columns: list[str]
+    ) -> dict[str, Any]:
+        """The answer to raw samples."""
+        return infer(self._url(model), packed_samples(samples, fields, self.form), outputs, columns, self.form)
+
+    def _url(self, model: str) -> str:
+        return f"{self.address}/v2/models/{model}/versions/{self.version}/infer"
 
 
 def difference(answer: np.ndarray | None, expected: np.ndarray, tolerance: dict[str, float]) -> str | None:
@@ -179,76 +226,98 @@ def cut(expected: np.ndarray, answer: np.ndarray | None) -> np.ndarray:
     return expected[tuple(slice(0, size) for size in answer.shape)]
 
 
+@dataclass(frozen=True)
+class Output:
+    """An output or column of one request: what came, what was expected, what is wrong; None where that is nothing."""
+
+    request: int
+    name: str
+    got: Any
+    expected: Any
+    problem: str | None
+
+
+class Golden:
+    """The folder golden/ of a package: what to ask, and what to expect."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.record = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
+        with np.load(folder / "inputs.npz") as arrays:
+            self.inputs = {name: np.ascontiguousarray(arrays[name]) for name in arrays.files}
+        with np.load(folder / "outputs.npz") as arrays:
+            self.expected = {name: arrays[name] for name in self.record["tolerance"]}
+
+    @property
+    def samples(self) -> int:
+        """How many rows the inputs have."""
+        return len(next(iter(self.inputs.values())))
+
+    def requests(self, rows: int | None) -> list[dict[str, np.ndarray]]:
+        """The inputs in requests of so many rows; None: one request with all, as the model has no batch."""
+        turns = self.samples // rows if rows else 1
+        return [{name: part(array, turn, turns) for name, array in self.inputs.items()} for turn in range(turns)]
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        """The objects in one of its files, one a line."""
+        return [json.loads(line) for line in (self.folder / name).read_text(encoding="utf-8").split("\n") if line]
+
+
+def replay_tensors(ask: Ask, golden: Golden, rows: int | None) -> Iterator[Output]:
+    """Send the golden inputs in requests of so many rows, one after the other; each output as it was answered."""
+    requests = golden.requests(rows)
+    for turn, inputs in enumerate(requests):
+        answers = ask(golden.record["model"], inputs, list(golden.expected))
+        for name, array in golden.expected.items():
+            want, got = part(array, turn, len(requests)), answers.get(name)
+            yield Output(turn + 1, name, got, want, difference(got, want, golden.record["tolerance"][name]))
+
+
+def replay_raw(door: Door, golden: Golden) -> Iterator[Output]:
+    """The same for golden raw samples: outputs, and the columns that the pipeline makes of them."""
+    raw = golden.record["raw"]
+    samples = golden.lines("raw.jsonl")
+    kept = golden.lines("answers.jsonl") if raw["columns"] else []
+    rows = golden.record["rows_per_request"] or len(samples)
+    turns = len(samples) // rows
+    for turn in range(turns):
+        sent = slice(turn * rows, (turn + 1) * rows)
+        answers = door.ask_raw(raw["model"], samples[sent], raw["fields"], raw["outputs"], list(raw["columns"]))
+        for name in raw["outputs"]:
+            got = answers.get(name)
+            want = cut(part(golden.expected[name], turn, turns), got)
+            yield Output(turn + 1, name, got, want, difference(got, want, golden.record["tolerance"][name]))
+        for name, datatype in raw["columns"].items():
+            hoped = [each[name] for each in kept[sent]]
+            found = column(answers[name], datatype, hoped) if name in answers else None
+            problem = f"is {found}, expected {hoped}" if unlike(found, hoped, raw["tolerance"]) else None
+            yield Output(turn + 1, name, found, hoped, problem)
+
+
 def tell(line: str) -> None:
     """Print a line at once."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
-def replay_tensors(address: str, form: str, golden: dict[str, Any], expected: dict[str, np.ndarray]) -> tuple[int, int]:
-    """Requests of golden inputs, and how many of their outputs are wrong."""
-    with np.load(GOLDEN / "inputs.npz") as inputs:
-        given = {name: np.ascontiguousarray(inputs[name]) for name in inputs.files}
-    rows = golden["rows_per_request"]
-    requests = len(next(iter(given.values()))) // rows if rows else 1
-    target = f"{address}/v2/models/{golden['model']}/versions/{golden['version']}/infer"
-    wrong = 0
-    for turn in range(requests):
-        asking = {name: part(array, turn, requests) for name, array in given.items()} if rows else given
-        answers = infer(target, packed(asking, form), list(expected), [], form)
-        for name, array in expected.items():
-            problem = difference(answers.get(name), part(array, turn, requests), golden["tolerance"][name])
-            if problem:
-                wrong += 1
-                tell(f"request {turn + 1}: output {name!r} {problem}")
-    return requests, wrong
-
-
-def replay_raw(address: str, form: str, golden: dict[str, Any], expected: dict[str, np.ndarray]) -> tuple[int, int]:
-    """Requests of golden raw samples, and how many of their outputs and columns are wrong."""
-    raw = golden["raw"]
-    samples = lines("raw.jsonl")
-    kept = lines("answers.jsonl") if raw["columns"] else []
-    rows = golden["rows_per_request"] or len(samples)
-    requests = len(samples) // rows
-    target = f"{address}/v2/models/{raw['model']}/versions/{golden['version']}/infer"
-    wrong = 0
-    for turn in range(requests):
-        given = packed_samples(samples[turn * rows : (turn + 1) * rows], raw["fields"], form)
-        answers = infer(target, given, raw["outputs"], list(raw["columns"]), form)
-        for name in raw["outputs"]:
-            want = cut(part(expected[name], turn, requests), answers.get(name))
-            problem = difference(answers.get(name), want, golden["tolerance"][name])
-            if problem:
-                wrong += 1
-                tell(f"raw request {turn + 1}: output {name!r} {problem}")
-        for name, datatype in raw["columns"].items():
-            hoped = [each[name] for each in kept[turn * rows : (turn + 1) * rows]]
-            got = column(answers[name], datatype, hoped) if name in answers else None
-            if unlike(got, hoped, raw["tolerance"]):
-                wrong += 1
-                tell(f"raw request {turn + 1}: {name!r} is {got}, expected {hoped}")
-    return requests, wrong
-
-
-def lines(name: str) -> list[dict[str, Any]]:
-    """The objects in a golden file, one a line."""
-    return [json.loads(line) for line in (GOLDEN / name).read_text(encoding="utf-8").split("\n") if line]
-
-
 def main() -> int:
     """Replay and compare; the exit code."""
     address = (sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000").rstrip("/")
-    golden = json.loads((GOLDEN / "golden.json").read_text())
-    with np.load(GOLDEN / "outputs.npz") as outputs:
-        expected = {name: outputs[name] for name in golden["tolerance"]}
-    replays = {"golden": replay_tensors, **({"raw": replay_raw} if "raw" in golden else {})}
+    golden = Golden(Path(__file__).resolve().parent / "golden")
     failed = False
     try:
-        extensions = json.loads(fetch(f"{address}/v2")[0]).get("extensions", [])
-        form = "binary" if "binary_tensor_data" in extensions else "json"
-        for what, replay in replays.items():
-            asked, wrong = replay(address, form, golden, expected)
+        door = Door(address, golden.record["version"])
+        replays = {"golden": replay_tensors(door.ask, golden, golden.record["rows_per_request"])}
+        if "raw" in golden.record:
+            replays["raw"] = replay_raw(door, golden)
+        for what, outputs in replays.items():
+            asked = wrong = 0
+            for each in outputs:
+                asked = each.request
+                if each.problem:
+                    wrong += 1
+                    kind = "raw request" if what == "raw" else "request"
+                    tell(f"{kind} {each.request}: output {each.name!r} {each.problem}")
             tell(f"{asked} {what} requests, {wrong} differences")
             failed = failed or bool(wrong) or not asked
     except (Failed, KeyError, ValueError) as error:
