@@ -77,6 +77,15 @@ def test_a_first_model_that_cannot_be_opened_is_no_reason_not_to_serve(both, ser
     assert (status, by, answer["outputs"][0]["data"]) == (200, "tiny-second@1", [-1.0] * 4)
 
 
+def test_the_fallback_may_run_on_another_backend(both, serve):
+    folder = both(model__backend="openvino", accuracy__backend="openvino")
+    needed = (folder / "requirements.txt").read_text()
+    assert "onnxruntime==" in needed
+    assert "openvino==" in needed
+    status, by, answer = ask(serve(folder), 77)
+    assert (status, by, answer["outputs"][0]["data"]) == (200, "tiny-second@1", [-1.0] * 4)
+
+
 def damage(folder, relative):
     """Another file in a package whose list says that it belongs there: what a library refuses, not what was altered."""
     import hashlib

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -157,6 +158,15 @@ def test_a_redis_that_never_was_there_fails_no_request(packaged, serve):
     server = serve(folder, REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
     assert run_client(folder, server.url).returncode == 0
     assert counted(server) == {"hit": 0, "miss": 0, "error": 12}
+
+
+def test_a_redis_that_takes_connections_and_says_nothing_is_not_waited_for(packaged, serve):
+    pytest.importorskip("redis")
+    folder = packaged(cache="redis")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        server = serve(folder, REDIS_URL=f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        assert run_client(folder, server.url).returncode == 0
+        assert counted(server) == {"hit": 0, "miss": 0, "error": 12}
 
 
 def test_the_server_says_that_it_needs_to_know_where_redis_is(packaged):

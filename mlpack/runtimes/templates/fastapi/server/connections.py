@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # Beside connections: the model's files, the pipeline's, the listening socket, Python's own.
 _OTHER_FILES = 128
-_MOST_CONNECTIONS = 8192
+_LEAST_CONNECTIONS, _MOST_CONNECTIONS = 16, 8192
 
 
 def bounded(seconds: int) -> type[H11Protocol]:
@@ -29,7 +29,9 @@ def bounded(seconds: int) -> type[H11Protocol]:
 def most_connections() -> int:
     """How many this process has files for."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return _MOST_CONNECTIONS if files == resource.RLIM_INFINITY else min(files - _OTHER_FILES, _MOST_CONNECTIONS)
+    if files == resource.RLIM_INFINITY:
+        return _MOST_CONNECTIONS
+    return min(max(files - _OTHER_FILES, _LEAST_CONNECTIONS), _MOST_CONNECTIONS)
 
 
 class _Connection(H11Protocol):

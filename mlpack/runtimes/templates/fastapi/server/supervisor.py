@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections import deque
 from pathlib import Path
@@ -39,7 +38,7 @@ class Supervisor:
         self._listening = listening
         self._has_fallback = has_fallback
         self._worker: subprocess.Popen[bytes] | None = None
-        self._signalled = threading.Event()
+        self._stopping = False
 
     def run(self) -> int:
         """Until a signal comes, or the worker refuses to start; the exit code."""
@@ -47,9 +46,9 @@ class Supervisor:
         early = 0
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        while not self._signalled.is_set():
+        while not self._is_stopping():
             code, was_ready = self._one_life(only_fallback=self._has_fallback and early >= MOST_EARLY_DEATHS)
-            if self._signalled.is_set():
+            if self._is_stopping():
                 break
             # It ended by itself, and has said why.
             if code > 1:
@@ -76,7 +75,7 @@ class Supervisor:
             self._worker = subprocess.Popen(command, cwd=PACKAGE, env=environment, pass_fds=tuple(fds.values()))
             its.close()
             # The signal may have come before there was anybody to pass it on to.
-            if self._signalled.is_set():
+            if self._is_stopping():
                 self._end()
             code = self._worker.wait()
             self._worker = None
@@ -87,8 +86,12 @@ class Supervisor:
                 return code, False
 
     def _stop(self, _signal: int, _frame: FrameType | None) -> None:
-        self._signalled.set()
+        self._stopping = True
         self._end()
+
+    def _is_stopping(self) -> bool:
+        # Asked each time: a signal changes it between two lines.
+        return self._stopping
 
     def _end(self) -> None:
         """End the worker; nobody may wait in a line that is not served any more."""
