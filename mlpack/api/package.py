@@ -76,7 +76,7 @@ def package(
     Args:
         ref: `name`, `name@3`, `name@tag`, `name@sha256:…` or a path; None: the artifact that mlpack.toml
             names, or the only one in the store.
-        runtime: `triton` or `fastapi`.
+        runtime: `triton`, `fastapi` or `torchserve`.
         out: the folder to make; None: `./NAME-VERSION-RUNTIME`. Refused if it is there.
         max_batch: the largest batch that the server may form.
         queue_delay_ms: the longest wait for batch mates, in ms.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from mlpack.core.artifact import Stored
-    from mlpack.core.runtime import Repository
+    from mlpack.core.runtime import Content, Repository
     from mlpack.core.summary import Part
 
 RECORD = "mlpack-version.json"
@@ -107,9 +107,7 @@ def package_into(
     return _placed(stored, runtime, server.repository, repository, files, activate=activate)
 
 
-def _of_the_model(
-    layout: Mapping[str, str | bytes | Path], stored: Stored, door: Repository
-) -> dict[str, str | bytes | Path]:
+def _of_the_model(layout: Mapping[str, Content], stored: Stored, door: Repository) -> dict[str, Content]:
     """The model's files in a package's repository, by their path in the model's folder."""
     name = stored.artifact.name
     found = {
@@ -132,7 +130,7 @@ def _placed(
     runtime: str,
     door: Repository,
     repository: Path,
-    files: dict[str, str | bytes | Path],
+    files: dict[str, Content],
     *,
     activate: bool,
 ) -> Placed:
@@ -174,9 +172,7 @@ def _placed(
     )
 
 
-def _add(
-    stored: Stored, model: Path, repository: Path, files: Mapping[str, str | bytes | Path], *, whole: bool
-) -> bool:
+def _add(stored: Stored, model: Path, repository: Path, files: Mapping[str, Content], *, whole: bool) -> bool:
     """Rename the model, or the version, into the repository; whether it was not there yet."""
     artifact = stored.artifact
     record = f"{artifact.version}/{RECORD}"

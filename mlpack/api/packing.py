@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
+from zipfile import ZipFile, ZipInfo
 
 from pydantic import ValidationError
 
-from mlpack.core.runtime import PackageOptions
+from mlpack.core.runtime import Archive, PackageOptions
 from mlpack.errors import Tampered, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mlpack.core.artifact import Stored
+    from mlpack.core.runtime import Content
 
 
 def options_from(fields: Mapping[str, object]) -> PackageOptions:
@@ -46,18 +49,33 @@ def check_packable(stored: Stored, again: str, *, force: bool) -> None:
         raise UsageError(f"{named} is a candidate: its accuracy is {artifact.accuracy.verdict}", f"{again} --force")
 
 
-def write_file(path: Path, content: str | bytes | Path, owners: tuple[Stored | None, ...]) -> str:
+def write_file(path: Path, content: Content, owners: tuple[Stored | None, ...]) -> str:
     """Write one file of a package; its sha256. Files of `owners` have to be those that were published.
 
     Raises:
         Tampered: one is not, or is missing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, Archive):
+        return _zipped(content, path, owners)
     if isinstance(content, Path):
         return _copy(content, path, owners)
     raw = content.encode() if isinstance(content, str) else content
     path.write_bytes(raw)
     return hashlib.sha256(raw).hexdigest()
+
+
+def _zipped(archive: Archive, path: Path, owners: tuple[Stored | None, ...]) -> str:
+    """Write an archive, whose files are checked like any; its sha256."""
+    with TemporaryDirectory(dir=path.parent, prefix=".archive-") as folder, ZipFile(path, "w") as zipped:
+        for name, content in archive.files.items():
+            part = Path(folder) / "part"
+            write_file(part, content, owners)
+            with part.open("rb") as stream, zipped.open(ZipInfo(name), "w", force_zip64=True) as member:
+                shutil.copyfileobj(stream, member)
+            part.unlink()
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _copy(source: Path, path: Path, owners: tuple[Stored | None, ...]) -> str:

@@ -92,7 +92,7 @@ def serve(
 
     Args:
         ref: as for `package`.
-        runtime: `fastapi` or `triton`.
+        runtime: `fastapi`, `triton` or `torchserve`.
         port: where HTTP is spoken; 0: any free one. Triton takes the two ports after it for gRPC and metrics.
         python: as for `check`.
         server: as for `check`.

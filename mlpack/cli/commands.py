@@ -22,7 +22,7 @@ COMMANDS: dict[str, Entry] = {
     "bench": Entry("mlpack.cli.bench:command", "Time models in turns, with intervals and components."),
     "build": Entry("mlpack.cli.build:command", "Finish an artifact on the machine that it is for."),
     "predict": Entry("mlpack.cli.predict:command", "Run an artifact's model over data and keep its outputs."),
-    "package": Entry("mlpack.cli.package:command", "Lay an artifact out for a server: Triton or FastAPI."),
+    "package": Entry("mlpack.cli.package:command", "Lay an artifact out for a server: Triton, FastAPI, TorchServe."),
     "check": Entry("mlpack.cli.check:command", "Start a package's server and hold its answers to the recorded ones."),
     "serve": Entry("mlpack.cli.serve:command", "Serve an artifact on this machine, until it is stopped."),
     "convert": Entry("mlpack.cli.convert:command", "Write a model as a Core ML or LiteRT file."),

@@ -16,7 +16,7 @@ def command(
     ref: Annotated[
         str | None, typer.Argument(metavar="[REF]", help="NAME, NAME@3, NAME@TAG, a path; else the only one.")
     ] = None,
-    runtime: Annotated[str, typer.Option("--runtime", help="The server: triton or fastapi.")] = "",
+    runtime: Annotated[str, typer.Option("--runtime", help="The server: triton, fastapi or torchserve.")] = "",
     out: Annotated[
         Path | None, typer.Option("--out", help="The folder to make; ./NAME-VERSION-RUNTIME without it.")
     ] = None,

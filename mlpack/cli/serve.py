@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def command(
     screen: Screen,
     reference: MaybeRef = None,
-    runtime: Annotated[str, typer.Option("--runtime", help="The server: fastapi or triton.")] = "fastapi",
+    runtime: Annotated[str, typer.Option("--runtime", help="The server: fastapi, triton or torchserve.")] = "fastapi",
     port: Annotated[int, typer.Option("--port", help="Where HTTP is spoken, on 127.0.0.1; 0: a free one.")] = 8000,
     python: Python = None,
     server: Server = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from pydantic import Field
 
@@ -86,6 +86,17 @@ class ServeOptions(Frozen):
 
 
 @dataclass(frozen=True)
+class Archive:
+    """A zip file of a package, not compressed and without times: the same files make the same bytes."""
+
+    files: Mapping[str, str | bytes | Path]
+
+
+Content: TypeAlias = str | bytes | Path | Archive
+"""What a file of a package holds, or the file to copy."""
+
+
+@dataclass(frozen=True)
 class Running:
     """A server that got ready to answer: its addresses by protocol (`http`, `grpc`), all on this machine only.
 
@@ -108,7 +119,7 @@ class Runtime(Protocol):
     """Where its image listens, by protocol."""
     repository: Repository | None
 
-    def layout(self, stored: Stored, options: PackageOptions) -> Mapping[str, str | bytes | Path]:
+    def layout(self, stored: Stored, options: PackageOptions) -> Mapping[str, Content]:
         """The package: content, or the file to copy, by relative path. Pure: writes nothing.
 
         Raises:

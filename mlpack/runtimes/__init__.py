@@ -14,5 +14,6 @@ RUNTIMES: Table[Runtime] = Table(
     {
         "triton": "mlpack.runtimes.triton:RUNTIME",
         "fastapi": "mlpack.runtimes.fastapi:RUNTIME",
+        "torchserve": "mlpack.runtimes.torchserve:RUNTIME",
     },
 )

@@ -80,7 +80,7 @@ class FastApi:
         check_engine_fallback(artifact, options)
         shared_by = batching(stored, options)
         raw = raw_side(stored)
-        limit = _body_limit(stored, shared_by, raw)
+        limit = body_limit(stored, shared_by, raw)
         backend = artifact.model.backend
         wanted = variables(options)
         check_options(stored, options)
@@ -112,7 +112,7 @@ class FastApi:
             **{f"server/{path.name}": path for path in sorted(server.glob("*.py"))},
             **(pipeline_files(stored, "server/pipeline", "pipeline") if raw else {}),
             **shared_files(stored, shared_by, raw),
-            "model.json": _description(stored, options, shared_by, limit, raw),
+            "model.json": description(stored, options, shared_by, limit, raw),
             "requirements.txt": render("fastapi/requirements.txt.j2", **values),
             "sbom.cdx.json": bill_of_materials(artifact, {**versions, **needed}),
             "Dockerfile": render("fastapi/Dockerfile.j2", **values),
@@ -136,7 +136,8 @@ class FastApi:
         return serve(folder, options, log)
 
 
-def _description(stored: Stored, options: PackageOptions, shared_by: Batching, limit: int, raw: RawSide | None) -> str:
+def description(stored: Stored, options: PackageOptions, shared_by: Batching, limit: int, raw: RawSide | None) -> str:
+    """model.json: what the server is told of the model and of how to serve it."""
     artifact = stored.artifact
     record = artifact.model
     return json_text(
@@ -168,7 +169,7 @@ def _tensor(spec: TensorSpec) -> dict[str, object]:
     return {"name": spec.name, "datatype": datatype(spec), "dims": list(spec.dims)}
 
 
-def _body_limit(stored: Stored, shared_by: Batching, raw: RawSide | None) -> int:
+def body_limit(stored: Stored, shared_by: Batching, raw: RawSide | None) -> int:
     """Bytes of the largest request that fits: all inputs at the largest batch, free dims taken as 512."""
     total = _ENVELOPE_BYTES
     samples = shared_by.max_rows or rows_per_request(stored) or 1

@@ -46,6 +46,8 @@ class Pod(Frozen):
     user: int
     shared_memory_mib: int | None = None
     cache: str | None = None
+    ready: str = "/v2/health/ready"
+    live: str = "/v2/health/live"
     start_seconds: int = 60
     stop_seconds: int = 30
     variables: tuple[str, ...] = ()

@@ -175,11 +175,16 @@ def golden_inputs(stored: Stored) -> dict[str, np.ndarray]:
 
 
 def shared_files(
-    stored: Stored, shared_by: Batching, raw: RawSide | None = None, raw_name: str | None = None
+    stored: Stored,
+    shared_by: Batching,
+    raw: RawSide | None = None,
+    raw_name: str | None = None,
+    door: Literal["v2", "versionless"] = "v2",
 ) -> dict[str, str | bytes | Path]:
     """Golden samples, their tolerances, the first one as a request, and the client that replays them.
 
-    `raw_name` is the name under which the server takes raw samples, where it is not the model's.
+    `raw_name` is the name under which the server takes raw samples, where it is not the model's. A server behind a
+    `versionless` door takes requests of the protocol and nothing else of it: no metadata, no versions.
 
     Raises:
         UsageError: the artifact has no measured tolerance for one of its outputs.
@@ -195,7 +200,7 @@ def shared_files(
     golden: dict[str, Any] = {
         "schema": 1,
         "model": artifact.name,
-        "version": str(artifact.version),
+        "version": str(artifact.version) if door == "v2" else None,
         "rows_per_request": rows_per_request(stored),
         # Where batch mates change nothing, larger requests have to give the same answers.
         "most_rows": shared_by.max_rows if shared_by.mode == "merged" else rows_per_request(stored),

@@ -12,13 +12,14 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from mlpack.core.runtime import Running
 from mlpack.errors import MachineError, StageFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 HOST = "127.0.0.1"
@@ -53,8 +54,11 @@ def running(
     ports: Mapping[str, int],
     log: Path,
     notes: tuple[str, ...] = (),
+    ready: Callable[[], bool] | None = None,
 ) -> Iterator[Running]:
     """A server of the V2 protocol, from when it is ready. `ports` are those it was told, by protocol.
+
+    `ready` asks it in its own way; None: as the protocol has it.
 
     Raises:
         StageFailed: it ended before it was ready, or did not get ready.
@@ -73,7 +77,7 @@ def running(
             start_new_session=True,
         )
     try:
-        _wait_until_ready(process, ports["http"], log)
+        _wait_until_ready(process, ready or partial(_is_ready, ports["http"]), log)
         urls = {scheme: f"{scheme}://{HOST}:{port}" for scheme, port in ports.items()}
         yield Running(urls, time.monotonic() - start, log, process, notes)
     finally:
@@ -135,9 +139,9 @@ def _check_free(port: int, count: int) -> None:
             raise MachineError(f"port {port} cannot be used{needed}: {said}", "--port 0 takes a free one") from error
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait_until_ready(process: subprocess.Popen[bytes], ready: Callable[[], bool], log: Path) -> None:
     deadline = time.monotonic() + _READY_SECONDS
-    while not _is_ready(port):
+    while not ready():
         if process.poll() is not None:
             raise _ended(process, log, "before it was ready")
         if time.monotonic() > deadline:

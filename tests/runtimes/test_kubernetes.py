@@ -24,6 +24,7 @@ OPENVINO = {"model__backend": "openvino", "accuracy__backend": "openvino"}
 CASES = {
     "fastapi": ("fastapi", {}),
     "triton": ("triton", {}),
+    "torchserve": ("torchserve", {}),
     "triton with the python backend": ("triton", OPENVINO),
     "triton on a card": ("triton", A100),
 }

@@ -25,6 +25,7 @@ CASES = {
     "fastapi": ("fastapi", {}),
     "fastapi with openvino": ("fastapi", OPENVINO),
     "triton": ("triton", {}),
+    "torchserve": ("torchserve", {}),
     "triton with openvino": ("triton", OPENVINO),
     "triton on a card": ("triton", A100),
 }

@@ -143,10 +143,11 @@ def unpacked(content: bytes, length: int) -> dict[str, Any]:
 class Door:
     """A server's HTTP address, and how tensors are written there."""
 
-    def __init__(self, address: str, version: str) -> None:
+    def __init__(self, address: str, version: str | None) -> None:
         self.address = address
         self.version = version
-        self.server = json.loads(fetch(f"{address}/v2")[0])
+        # A server without versions takes requests of the protocol and tells nothing of itself.
+        self.server = {} if version is None else json.loads(fetch(f"{address}/v2")[0])
         self.form = "binary" if "binary_tensor_data" in self.server.get("extensions", []) else "json"
 
     def ask(self, model: str, inputs: dict[str, np.ndarray], outputs: list[str]) -> dict[str, Any]:
@@ -160,7 +161,8 @@ class Door:
         return infer(self._url(model), packed_samples(samples, fields, self.form), outputs, columns, self.form)
 
     def _url(self, model: str) -> str:
-        return f"{self.address}/v2/models/{model}/versions/{self.version}/infer"
+        versions = "" if self.version is None else f"/versions/{self.version}"
+        return f"{self.address}/v2/models/{model}{versions}/infer"
 
 
 def difference(answer: np.ndarray | None, expected: np.ndarray, tolerance: dict[str, float]) -> str | None:

@@ -1,0 +1,1 @@
+"""The TorchServe package: its handler, which runs inside a model archive."""
