@@ -25,7 +25,7 @@ def command(
         str | None, Flag(metavar="PATH", help="The data it was made with, or other data to judge it by.")
     ] = None,
     target: Annotated[
-        str | None, Flag(metavar="NAME|FILE", help="Build for this one, which is here; cpu is this machine.")
+        str | None, Flag(metavar="NAME|FILE", help="Build for this target, which has to be here; cpu is this machine.")
     ] = None,
     backend: Annotated[
         str | None,
