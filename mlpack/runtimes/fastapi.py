@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mlpack.errors import UsageError
 from mlpack.runtimes.fastapi_options import check_options, described, fallback_files, how_it_runs, pins, variables
 from mlpack.runtimes.fastapi_server import serve
+from mlpack.runtimes.golden_side import has_sample_request, rows_per_request, shared_files
 from mlpack.runtimes.kubernetes import Pod, Port, manifests
 from mlpack.runtimes.package_files import (
     TEMPLATES,
@@ -17,13 +18,10 @@ from mlpack.runtimes.package_files import (
     check_servable,
     datatype,
     facts,
-    has_sample_request,
     json_text,
     model_files,
     on_gpu,
     render,
-    rows_per_request,
-    shared_files,
 )
 from mlpack.runtimes.raw_side import pipeline_files, raw_side
 from mlpack.runtimes.requirements import bill_of_materials, needed_by

@@ -44,7 +44,7 @@ def serve(folder: Path, options: ServeOptions, log: Path) -> Iterator[Running]:
     if options.server is not None:
         raise UsageError("a fastapi package brings its server along", "--python PATH says which Python runs it")
     python = str(options.python or sys.executable)
-    notes = _other_versions(python, folder)
+    notes = (*_other_versions(python, folder), *_kept_answers(folder))
     ports = free_ports(("http",), options.port)
     # What the environment says to Python is for mlpack; nothing of it may reach what the package has to prove.
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
@@ -53,6 +53,12 @@ def serve(folder: Path, options: ServeOptions, log: Path) -> Iterator[Running]:
     command = [python, "-B", "-m", "server"]
     with running(command, folder, environment, ports, log, notes) as server:
         yield server
+
+
+def _kept_answers(folder: Path) -> tuple[str, ...]:
+    """A note where requests that come again are not run again: who asks the same few is told the cache's times."""
+    kept = json.loads((folder / "model.json").read_text(encoding="utf-8")).get("cache")
+    return (f"answers are kept ({kept['store']}): times are mostly those of kept answers",) if kept else ()
 
 
 def _other_versions(python: str, folder: Path) -> tuple[str, ...]:

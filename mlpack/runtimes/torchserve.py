@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mlpack.core.runtime import Archive
 from mlpack.errors import UsageError
 from mlpack.runtimes.fastapi import body_limit, description
+from mlpack.runtimes.golden_side import has_sample_request, shared_files
 from mlpack.runtimes.kubernetes import Pod, Port, manifests
 from mlpack.runtimes.package_files import (
     TEMPLATES,
@@ -18,14 +19,12 @@ from mlpack.runtimes.package_files import (
     check_engine_fallback,
     check_servable,
     facts,
-    has_sample_request,
     json_text,
     model_files,
     on_gpu,
     pinned,
     refuse_options,
     render,
-    shared_files,
 )
 from mlpack.runtimes.requirements import bill_of_materials, needed_by
 from mlpack.runtimes.torchserve_server import serve

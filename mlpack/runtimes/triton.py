@@ -10,6 +10,7 @@ import numpy as np
 
 from mlpack.backends.tensorrt_plan import PLAN
 from mlpack.errors import UsageError
+from mlpack.runtimes.golden_side import golden_inputs, has_sample_request, shared_files
 from mlpack.runtimes.kubernetes import Pod, Port, manifests
 from mlpack.runtimes.package_files import (
     TEMPLATES,
@@ -18,14 +19,11 @@ from mlpack.runtimes.package_files import (
     check_servable,
     datatype,
     facts,
-    golden_inputs,
-    has_sample_request,
     model_files,
     on_gpu,
     pinned,
     refuse_options,
     render,
-    shared_files,
 )
 from mlpack.runtimes.raw_side import raw_side
 from mlpack.runtimes.requirements import bill_of_materials, needed_by

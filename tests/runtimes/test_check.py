@@ -219,6 +219,25 @@ def test_other_versions_than_the_pinned_ones_are_told(packaged):
     assert done.notes == (f"other versions than the package pins: uvicorn {pin[9:]} (pinned: 0.0.1)",)
 
 
+def test_a_package_that_keeps_answers_is_told_to_be_timed_with_them(packaged):
+    done = check(packaged(cache="memory"))
+    assert done.verdict == "same"
+    assert "answers are kept (memory): times are mostly those of kept answers" in done.notes
+
+
+def test_a_token_of_the_environment_is_the_servers_and_goes_along(packaged, cli, monkeypatch):
+    folder = packaged(access="token")
+    monkeypatch.delenv("AUTH_TOKEN", raising=False)
+    done = cli("check", str(folder), "--json")
+    assert (done.code, "set AUTH_TOKEN" in done.document["error"]["message"]) == (4, True)
+    monkeypatch.setenv("AUTH_TOKEN", "a-token-of-sixteen-letters")
+    monkeypatch.setattr(
+        "mlpack.runtimes.templates.client.TOKEN", {"Authorization": "Bearer a-token-of-sixteen-letters"}
+    )
+    done = cli("check", str(folder), "--json")
+    assert (done.code, done.document["load"]["errors"]) == (0, {})
+
+
 def test_without_a_triton_it_says_how_to_get_one(packaged, place, cli, monkeypatch):
     folder = packaged(runtime="triton")
     monkeypatch.setenv("PATH", str(place))
