@@ -134,7 +134,7 @@ def _archive(stored: Stored, options: PackageOptions, described: str, *, merged:
         {
             "MAR-INF/MANIFEST.json": _manifest(artifact),
             "model-config.yaml": _workers(options, merged=merged),
-            "handler.py": TEMPLATES / "torchserve" / "handler.py",
+            "worker.py": TEMPLATES / "torchserve" / "worker.py",
             **{f"v2/{name}.py": server / f"{name}.py" for name in _SHARED},
             "model.json": described,
             "mlpack-package.json": json_text({"files": sums}),
@@ -152,7 +152,7 @@ def _manifest(artifact: Artifact) -> str:
             "model": {
                 "modelName": artifact.name,
                 "modelVersion": str(artifact.version),
-                "handler": "handler.py",
+                "handler": "worker.py",
                 "configFile": "model-config.yaml",
             },
         }

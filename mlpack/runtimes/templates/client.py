@@ -141,12 +141,11 @@ def unpacked(content: bytes, length: int) -> dict[str, Any]:
 
 
 class Door:
-    """A server's HTTP address, and how tensors are written there."""
+    """A server's HTTP address, and how tensors are written there. One without a version tells nothing of itself."""
 
     def __init__(self, address: str, version: str | None) -> None:
         self.address = address
         self.version = version
-        # A server without versions takes requests of the protocol and tells nothing of itself.
         self.server = {} if version is None else json.loads(fetch(f"{address}/v2")[0])
         self.form = "binary" if "binary_tensor_data" in self.server.get("extensions", []) else "json"
 
