@@ -145,7 +145,7 @@ class Door:
 
     def __init__(self, address: str, version: str | None) -> None:
         self.address = address
-        self.version = version
+        self.versions = "" if version is None else f"/versions/{version}"
         self.server = {} if version is None else json.loads(fetch(f"{address}/v2")[0])
         self.form = "binary" if "binary_tensor_data" in self.server.get("extensions", []) else "json"
 
@@ -160,8 +160,7 @@ class Door:
         return infer(self._url(model), packed_samples(samples, fields, self.form), outputs, columns, self.form)
 
     def _url(self, model: str) -> str:
-        versions = "" if self.version is None else f"/versions/{self.version}"
-        return f"{self.address}/v2/models/{model}{versions}/infer"
+        return f"{self.address}/v2/models/{model}{self.versions}/infer"
 
 
 def difference(answer: np.ndarray | None, expected: np.ndarray, tolerance: dict[str, float]) -> str | None:
