@@ -10,6 +10,8 @@ import numpy as np
 from mlpack.measure.launches import p50_over_launches
 
 Found = dict[str, Any]
+# An interval over launches that hardly agree says no more than that.
+_WIDEST = 100
 HEAD = [
     "backend", "numerics", "batch", "samples/s", "P50 [95%]", "P99", "request P50", "energy", "floor", "× floor",
     "TFLOP/s", "error",
@@ -99,7 +101,8 @@ def _row(entry: Found, batch: str, facts: Found | None) -> list[str]:
     energy = None if any(block["energy_mj"] is None for block in blocks) else _median(b["energy_mj"] for b in blocks)
     floor = None if facts is None else facts["floor_ms"][batch].get(entry["numerics"])
     rate = None if facts is None else facts["operations"][batch] / p50 / 1e9
-    spread = "" if interval is None else f" [{_ms(interval[0])}, {_ms(interval[1])}]"
+    told = interval is not None and interval[1] <= _WIDEST * interval[0]
+    spread = "" if not told or interval is None else f" [{_ms(interval[0])}, {_ms(interval[1])}]"
     return [
         entry["backend"],
         entry["numerics"],

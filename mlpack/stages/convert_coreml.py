@@ -91,14 +91,14 @@ class ConvertCoreml(Stage):
 
 
 def _exported(program: Program) -> torch.export.ExportedProgram:
-    """Decomposed to the core operators, which is what converters for devices translate."""
+    """Decomposed to the core operators, recurrent layers too: the converter has no translation for many others."""
     import torch
 
     from mlpack.stages.torch_program import refusing
 
     with torch.no_grad(), refusing("export"):
         exported = torch.export.export(program.module, program.arguments, dynamic_shapes=(program.dynamic_shapes(),))
-        return exported.run_decompositions({})
+        return exported.run_decompositions()
 
 
 def _converted(coremltools: Any, exported: torch.export.ExportedProgram, model: Model, stage: ConvertCoreml) -> Any:
@@ -131,7 +131,7 @@ def _converted(coremltools: Any, exported: torch.export.ExportedProgram, model: 
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise StageFailed(
             f"coremltools {coremltools.__version__} cannot convert this model: {(lines or [type(error).__name__])[-1]}",
-            "replace that operation in forward() by others; recurrent layers are among those it lacks",
+            "replace that operation in forward() by others",
         ) from error
 
 

@@ -20,8 +20,9 @@ def converted(bench, model, name, **options):
     return ConvertCoreml(**options).run(model, bench.job(parts=parts))
 
 
+@pytest.mark.slow
 @needs_converter
-@pytest.mark.parametrize("name", ["conv_net", "transformer", "siamese"])
+@pytest.mark.parametrize("name", ["conv_net", "transformer", "siamese", "tagger"])
 def test_a_package_has_the_models_names_and_a_free_batch(bench, kept, name):
     model = kept.factory(name)
     done = converted(bench, model, name)
@@ -46,6 +47,7 @@ def test_a_package_has_the_models_names_and_a_free_batch(bench, kept, name):
     assert weights > 0 or name == "siamese", "small ones lie in the program itself"
 
 
+@pytest.mark.slow
 @needs_converter
 def test_float16_halves_the_weights(bench, kept):
     sizes = {}
@@ -56,10 +58,19 @@ def test_float16_halves_the_weights(bench, kept):
     assert sizes["float16"] < 0.6 * sizes["float32"]
 
 
+@pytest.mark.slow
 @needs_converter
-def test_what_it_has_no_translation_for_is_named(bench, kept):
-    with pytest.raises(StageFailed, match=r"coremltools .* cannot convert this model: .*lstm") as caught:
-        converted(bench, kept.factory("tagger"), "tagger")
+def test_what_it_has_no_translation_for_is_named(bench, kept, tmp_path):
+    lines = (
+        "import torch",
+        "class Net(torch.nn.Module):",
+        "    def forward(self, x):",
+        "        return torch.special.i0(x)",
+    )
+    (tmp_path / "bessel.py").write_text("\n".join((*lines, "def net():", "    return Net()\n")))
+    model = bench.load(f"{tmp_path}/bessel.py:net", inputs=("x=float32:batch,8",))
+    with pytest.raises(StageFailed, match=r"coremltools .* cannot convert this model: .*i0") as caught:
+        converted(bench, model, "mlp")
     assert "\n" not in caught.value.message
     with pytest.raises(StageFailed, match="torch cannot export this model"):
         converted(bench, kept.factory("branching"), "branching")

@@ -25,6 +25,7 @@ def converted(bench, model, name, **options):
     return ConvertLitert(**options).run(model, bench.job(parts=parts, target=HERE))
 
 
+@pytest.mark.slow
 @needs_converter
 @pytest.mark.parametrize(("name", "batch"), [("conv_net", 1), ("transformer", 4), ("siamese", 2), ("tagger", 3)])
 def test_a_file_answers_as_the_original_does(bench, kept, name, batch):
@@ -50,6 +51,7 @@ def test_a_file_answers_as_the_original_does(bench, kept, name, batch):
         pass
 
 
+@pytest.mark.slow
 @needs_converter
 def test_what_cannot_be_converted_or_differs_is_a_failed_stage(bench, kept):
     with pytest.raises(StageFailed, match=r"litert-torch .* cannot convert this model") as caught:
