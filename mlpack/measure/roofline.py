@@ -37,9 +37,9 @@ def unit(target: Target, numerics: str) -> str | None:
     return max(known, key=lambda each: (_cycle(each, numerics), known.index(each)), default=None)
 
 
-def peak_rate(unit: str, numerics: str, threads: int) -> float:
-    """Operations a second that so many threads do with it at the most."""
-    return _cycle(unit, numerics) * threads * _FASTEST_HZ
+def peak_rate(name: str, numerics: str, threads: int) -> float:
+    """Operations a second that so many threads do with this instruction set at the most."""
+    return _cycle(name, numerics) * threads * _FASTEST_HZ
 
 
 def floors_ms(cost: GraphCost, target: Target, threads: int | None = None) -> dict[str, float]:
