@@ -1,23 +1,27 @@
 """How far off a prediction is: prices of work learnt from the medians of some models, held against one left out.
 
-Each model's float graph, and its static int8 one, are timed on onnxruntime with one thread and with all; the prices that
-all of them together give go into the catalogue (mlpack/core/catalogue/efficiency.yaml) with the error of the sample
-models, each predicted at prices that were learnt without it. What was learnt on other machines stays there.
+Each model's float graph, and its static int8 one, are timed on onnxruntime with one thread and with all, one after the
+other, in several rounds; what counts is the median call of the quietest round. The prices that all of them give go into
+the catalogue, mlpack/core/catalogue/efficiency.yaml, with the error of the sample models, each predicted at prices that
+were learnt without it. What was learnt with other instruction sets stays there. `--graphs FOLDER` keeps what is made of
+the models, which takes most of the time, for a later run on a quieter machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import math
 import os
 import statistics
 import sys
 import tempfile
-from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import record
 import tables
 
@@ -30,7 +34,7 @@ from mlpack.measure.roofline import floors_ms, peak_rate, unit
 
 if TYPE_CHECKING:
     from mlpack.core.model import Model
-    from mlpack.engine.context import Context
+    from mlpack.measure.graph_cost import GraphCost
 
 Row = dict[str, Any]
 # What a prediction is for: networks that somebody uses. reviews-bert would have to be built first.
@@ -48,19 +52,32 @@ BACKEND = "onnxruntime"
 NUMERICS = ("fp32", "int8")
 BATCHES = (1, 8)
 CALIBRATION = 32
+ROUNDS = 5
+SECONDS, CALLS, WARM_UP_SECONDS = 0.1, 3, 0.05
 AIM = 0.3
 CATALOGUE = record.ROOT / "mlpack" / "core" / "catalogue" / "efficiency.yaml"
 HEAD = """\
-# What each kind of work costs on a machine where it was measured; benchmarks/prediction.py writes it. `efficiency` is the
-# share of the unit's peak rate (measure/roofline.py) by kind of operator, `nanoseconds` those of everything else
-# (measure/graph_work.py). The errors are those of models predicted at prices that were learnt without them.
+# What each kind of work costs on a machine where it was measured: benchmarks/prediction.py writes it. `efficiency` is
+# the share of the unit's peak rate (measure/roofline.py) by kind of operator, `nanoseconds` those of everything
+# else (measure/graph_work.py). The errors are those of models predicted at prices that were learnt without them.
 """
+
+
+class Graph(NamedTuple):
+    """A graph in these numerics, rows for it by batch size, and what its float graph costs at each."""
+
+    name: str
+    numerics: str
+    model: Model
+    rows: dict[int, dict[str, np.ndarray]]
+    costs: dict[int, GraphCost]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kept", action="store_true", help="learn again from the timings of the last run")
-    parser.add_argument("--quick", action="store_true", help="short timing runs: is the script itself all right?")
+    parser.add_argument("--graphs", metavar="FOLDER", help="where the graphs are made, and found again by a later run")
+    parser.add_argument("--quick", action="store_true", help="one short round: is the script itself all right?")
     given = parser.parse_args()
     before = record.read("prediction") or {}
     if given.kept:
@@ -68,9 +85,17 @@ def main() -> int:
         quick = before["quick"]
     else:
         about, quick = {}, given.quick
-        rows, left_out = measured(quick=quick)
+        with tempfile.TemporaryDirectory(prefix="prediction-") as folder:
+            rows, left_out = measured(Path(given.graphs or folder), rounds=1 if quick else ROUNDS)
     lessons = [lesson(rows, *each) for each in sorted({(row["numerics"], row["threads"]) for row in rows})]
-    content = {"quick": quick, "aim": AIM, "judged": list(JUDGED), "left_out": left_out, "lessons": lessons, "rows": rows}
+    content = {
+        "quick": quick,
+        "aim": AIM,
+        "judged": list(JUDGED),
+        "left_out": left_out,
+        "lessons": lessons,
+        "rows": rows,
+    }
     record.write("prediction", {**content, **about})
     if not quick:
         write_catalogue(lessons)
@@ -79,62 +104,67 @@ def main() -> int:
     return 0 if all(each["median_error"] <= AIM for each in lessons) else 1
 
 
-def measured(*, quick: bool) -> tuple[list[Row], list[str]]:
-    """A row for each model, numerics, number of threads and batch size; and what could not be made or run."""
+def measured(place: Path, rounds: int) -> tuple[list[Row], list[str]]:
+    """A row for each model, numerics, number of threads and batch size; and what could not be made."""
     from mlpack.errors import MlpackError
 
-    rows: list[Row] = []
-    left_out = []
+    graphs, left_out = [], []
     for name in (*JUDGED, *SHAPES):
-        with tempfile.TemporaryDirectory(prefix="prediction-") as folder:
-            try:
-                rows += timed(name, Path(folder), quick=quick)
-            except MlpackError as error:
-                left_out.append(f"{name}: {error.message}")
-        print(name, os.getloadavg()[0], flush=True)
+        try:
+            graphs += made(name, place)
+        except MlpackError as error:
+            left_out.append(f"{name}: {error.message}")
+        print(f"{name}: made", flush=True)
+    found: dict[tuple[int, int, int], float] = {}
+    for turn in range(rounds):
+        for index, graph in enumerate(graphs):
+            for threads in counts():
+                for batch, ms in medians(graph, threads).items():
+                    found[index, threads, batch] = min(ms, found.get((index, threads, batch), math.inf))
+        print(f"round {turn + 1} of {rounds}, load average {os.getloadavg()[0]:.1f}", flush=True)
+    rows = [
+        {
+            "model": graphs[index].name,
+            "numerics": graphs[index].numerics,
+            "threads": threads,
+            "batch": batch,
+            "p50_ms": ms,
+            "floor_ms": floors_ms(cost := graphs[index].costs[batch], this_machine(), threads)[graphs[index].numerics],
+            "work": dict(cost.work),
+        }
+        for (index, threads, batch), ms in found.items()
+    ]
     return rows, left_out
 
 
-def timed(name: str, place: Path, *, quick: bool) -> list[Row]:
-    """One model: its float graph and its int8 one in turns, with one thread and with all."""
+def counts() -> list[int]:
+    """The numbers of threads that are learnt of."""
+    return sorted({1, usable_threads()})
+
+
+def medians(graph: Graph, threads: int) -> dict[int, float]:
+    """Ms of the median call by batch size, in a session of its own; other timings on this machine wait meanwhile."""
+    from mlpack.backends import BACKENDS
+    from mlpack.measure.clock import time_calls
+    from mlpack.measure.machine import timing_lock
+
+    options = graph.model.backend_options.with_threads(threads)
+    found = {}
+    with timing_lock(), BACKENDS[BACKEND].open(graph.model, this_machine(), options) as runner:
+        for batch, rows in graph.rows.items():
+            ms = time_calls(functools.partial(runner, rows), SECONDS, CALLS, WARM_UP_SECONDS)
+            found[batch] = float(np.median(ms))
+    return found
+
+
+def made(name: str, place: Path) -> list[Graph]:
+    """The simplified graph of a model, and the int8 one with static ranges wherever there are kernels for it."""
     from mlpack.api.floor import count
-    from mlpack.engine.run import run
-    from mlpack.stages.compile import Compile
-    from mlpack.stages.profile_latency import OPTIMIZED, ProfileLatency
-
-    graphs, context = made(name, place)
-    launches, seconds = (1, 0.05) if quick else (3, 0.2)
-    stage = ProfileLatency(batches=BATCHES, launches=launches, seconds=seconds, components=False)
-    rows: list[Row] = []
-    for threads in sorted({1, usable_threads()}):
-        there = replace(context, threads=threads)
-        served = {each: run(Compile(backend=BACKEND), graph, there).model for each, graph in graphs.items()}
-        rivals = {each: model for each, model in served.items() if each != "fp32"}
-        report = run(stage, served["fp32"], there, rivals=rivals).report
-        counted = count(graphs["fp32"], BATCHES, report.metrics["shapes"])
-        for line in report.tables["latency"]:
-            numerics = "fp32" if line["contender"] == OPTIMIZED else line["contender"]
-            cost = counted.costs[line["batch"]]
-            rows.append(
-                {
-                    "model": name,
-                    "numerics": numerics,
-                    "threads": threads,
-                    "batch": line["batch"],
-                    "p50_ms": line["p50"],
-                    "floor_ms": floors_ms(cost, this_machine(), threads)[numerics],
-                    "work": dict(cost.work),
-                }
-            )
-    return rows
-
-
-def made(name: str, place: Path) -> tuple[dict[str, Model], Context]:
-    """The simplified graph of a model by its numerics; int8 with static ranges, all that has kernels for it."""
     from mlpack.api.prepare import prepare
     from mlpack.api.wanted import recipe_for
     from mlpack.core.reporter import Silent
     from mlpack.core.settings import load_settings
+    from mlpack.datasets.ref import open_part
     from mlpack.engine.run import run
     from mlpack.errors import StageFailed
     from mlpack.stages.export import Export
@@ -151,7 +181,15 @@ def made(name: str, place: Path) -> tuple[dict[str, Model], Context]:
         graphs["int8"] = run(stage, graphs["fp32"], ready.context).model
     except StageFailed as error:
         print(f"{name}: no int8: {error.message}", flush=True)
-    return graphs, ready.context
+    assert ready.context.data is not None
+    # As a timing takes them: of a batch, so that texts are as long as the longest of it.
+    batch = next(iter(open_part(ready.context.data, "calibration", graphs["fp32"].inputs).batches(max(BATCHES))))
+    rows = {
+        each: {key: np.resize(array, (each, *array.shape[1:])) for key, array in batch.inputs.items()}
+        for each in BATCHES
+    }
+    counted = count(graphs["fp32"], BATCHES, {key: array.shape for key, array in batch.inputs.items()})
+    return [Graph(name, numerics, graph, rows, counted.costs) for numerics, graph in graphs.items()]
 
 
 def words(name: str) -> list[str]:

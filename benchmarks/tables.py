@@ -418,15 +418,14 @@ def prediction(content: Result) -> str:
         ]
         for (numerics, count), each in told.items()
     ]  # fmt: skip
-    summary = table(
-        ["numerics", "threads", "unit", "learnt from", "median error", "largest", "median of all"], errors
-    )
+    summary = table(["numerics", "threads", "unit", "learnt from", "median error", "largest", "of all"], errors)
     absent = "".join(f"\n- {_cell(reason)}" for reason in content["left_out"])
     return (
         f"{summary}\n\nErrors are relative, of models left out of the learning one by one (aim: a median of "
-        f"{content['aim']:.0%}); those of all count the networks of models/shapes.py too, which are there to learn "
-        f"from.\n\n{table(head, rows)}\n\nMs measured → predicted without it (error). –: the others have nothing of one "
-        "of its kinds of operator, or there is no such graph." + (f"\n\nLeft out:\n{absent}" if absent else "")
+        f"{content['aim']:.0%}). That of all counts the networks of models/shapes.py too (in italics), which are there "
+        f"to be learnt from.\n\n{table(head, rows)}\n\n"
+        "Ms measured → predicted without it (error). –: the others have nothing of one of its kinds of operator, or there is no such graph."
+        + (f"\n\nLeft out:\n{absent}" if absent else "")
     )
 
 

@@ -1,10 +1,11 @@
-"""Small networks with random weights, of shapes that the sample models lack: what prediction.py learns from beside them.
+"""Small networks with random weights, of shapes that the sample models lack: prediction.py learns from them too.
 
 Each function without arguments gives one of them; images go into `images`, sequences into `sequences`, vectors into
 `vectors`.
 """
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -53,8 +54,7 @@ class Vectors(nn.Module):
 
     def __init__(self, *widths: int) -> None:
         super().__init__()
-        pairs = zip(widths, widths[1:], strict=False)
-        self.network = nn.Sequential(*(layer for pair in pairs for layer in (nn.Linear(*pair), nn.ReLU())))
+        self.network = nn.Sequential(*(layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU())))
 
     def forward(self, vector: torch.Tensor) -> torch.Tensor:
         """What the layers make of vectors [batch, 256]."""
@@ -129,13 +129,13 @@ class Next(nn.Module):
 def plain_convolutions() -> nn.Module:
     """Kernels of 3 x 3, wider from one to the next."""
     widths = (3, 32, 64, 128, 256)
-    return _drawn(lambda: Images(*(layer for pair in _pairs(widths) for layer in _convolved(*pair)), *_head(256)))
+    return _drawn(lambda: Images(*(layer for pair in pairwise(widths) for layer in _convolved(*pair)), *_head(256)))
 
 
 def thin_convolutions() -> nn.Module:
     """Many layers of few channels."""
     widths = (3, 16, 16, 16, 24, 24, 24, 32, 32, 32)
-    return _drawn(lambda: Images(*(layer for pair in _pairs(widths) for layer in _convolved(*pair)), *_head(32)))
+    return _drawn(lambda: Images(*(layer for pair in pairwise(widths) for layer in _convolved(*pair)), *_head(32)))
 
 
 def mobile() -> nn.Module:
@@ -194,10 +194,6 @@ def _drawn(made: Callable[[], nn.Module]) -> nn.Module:
     return made().eval()
 
 
-def _pairs(widths: tuple[int, ...]) -> list[tuple[int, int]]:
-    return list(zip(widths, widths[1:], strict=False))
-
-
 def _convolved(inner: int, outer: int) -> list[nn.Module]:
     stride = 2 if outer > inner > 3 else 1
     return [nn.Conv2d(inner, outer, 3, stride=stride, padding=1), nn.ReLU()]
@@ -205,7 +201,7 @@ def _convolved(inner: int, outer: int) -> list[nn.Module]:
 
 def _mobile(widths: tuple[int, ...]) -> nn.Module:
     layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 3, stride=2, padding=1), nn.ReLU6()]
-    for inner, outer in _pairs(widths):
+    for inner, outer in pairwise(widths):
         stride = 2 if outer > inner else 1
         layers += [nn.Conv2d(inner, inner, 3, stride=stride, padding=1, groups=inner), nn.ReLU6()]
         layers += [nn.Conv2d(inner, outer, 1), nn.ReLU6()]

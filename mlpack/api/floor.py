@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from mlpack.core.model import Model, TensorSpec
+    from mlpack.core.model import Model
     from mlpack.core.stage import Stage
     from mlpack.core.target import Target
     from mlpack.engine.context import Context
@@ -50,7 +50,10 @@ class Floor:
 
 
 def counted_of(models: Iterable[Model | None], latency: Stage, context: Context) -> Counted | None:
-    """The first of the models that is an ONNX graph, one in float rather than others, counted on rows as they would be timed; None: there is none."""
+    """The first of the models that is an ONNX graph, in float where there is one; None where there is none.
+
+    Counted on rows as they would be timed.
+    """
     graphs = [each for each in models if each is not None and each.format == "onnx"]
     model = min(graphs, key=lambda each: each.numerics != "fp32", default=None)
     if model is None:
@@ -70,9 +73,7 @@ def count(model: Model, batches: Sequence[int], shapes: Mapping[str, Sequence[in
         for dim, size in zip(spec.dims[1:], shapes.get(spec.name, ())[1:], strict=False)
         if isinstance(dim, str) and dim not in named
     }
-    costs = {
-        batch: graph_cost(model.entry_path, {**told, **dict.fromkeys(named, batch)}) for batch in {1, *batches}
-    }
+    costs = {batch: graph_cost(model.entry_path, {**told, **dict.fromkeys(named, batch)}) for batch in {1, *batches}}
     return Counted(tuple(batches), costs, told)
 
 

@@ -34,7 +34,7 @@ def prediction_of(counted: Counted, target: Target, threads: int) -> Prediction 
     """For each of the target's numerics; None where the target is here, and can be measured."""
     if target.here:
         return None
-    from mlpack.measure.prediction import predicted_ms, refusal, rests_on
+    from mlpack.measure.prediction import predicted_ms, refusal
 
     one = next(iter(counted.costs.values()))
     reasons = {each: refusal(one, target, each, threads) for each in target.numerics}
@@ -46,9 +46,17 @@ def prediction_of(counted: Counted, target: Target, threads: int) -> Prediction 
             for batch in counted.batches
             if told
         },
-        rests_on={each: rests_on(target, each, threads).model_dump(include=set(_TOLD)) for each in told},
+        rests_on={each: _told(target, each, threads) for each in told},
         none_for={each: reason for each, reason in reasons.items() if reason is not None},
     )
+
+
+def _told(target: Target, numerics: str, threads: int) -> dict[str, Any]:
+    from mlpack.measure.prediction import rests_on
+
+    known = rests_on(target, numerics, threads)
+    assert known is not None
+    return {name: getattr(known, name) for name in _TOLD}
 
 
 def prediction_record(model: Model, counted: Counted, target: Target, threads: int) -> PredictionRecord | None:

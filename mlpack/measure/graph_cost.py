@@ -26,7 +26,6 @@ _WINOGRAD_TAPS = 9
 _PARAMETERS_AT = {"QLinearConv": (0, 3), "QLinearMatMul": (0, 3)}
 
 
-
 class NodeCost(NamedTuple):
     """Operations (a multiplication and an addition are two) by the plain way, and by the least known one."""
 

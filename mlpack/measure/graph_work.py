@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence, Set
+    from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     import onnx
 
@@ -35,7 +36,10 @@ _RECURRENT = {"LSTM", "GRU", "RNN"}
 
 
 def work_of(
-    nodes: Sequence[tuple[onnx.NodeProto, float]], shapes: Mapping[str, Shape], constants: Set[str], weights: int
+    nodes: Sequence[tuple[onnx.NodeProto, float]],
+    shapes: Mapping[str, Shape],
+    constants: AbstractSet[str],
+    weights: int,
 ) -> dict[str, float]:
     """Amounts by kind of work, of nodes with their operations; none where a shape or a body is not known.
 
@@ -43,7 +47,7 @@ def work_of(
     """
     producers = {output: node for node, _ in nodes for output in node.output}
     readers = Counter(name for node, _ in nodes for name in node.input)
-    found: Counter[str] = Counter({"weights": weights, "calls": 1})
+    found: dict[str, float] = defaultdict(float, {"weights": float(weights), "calls": 1.0})
     for node, operations in nodes:
         if node.op_type in _PART_OF_ANOTHER or _is_fused(node, producers, readers):
             continue
@@ -57,10 +61,10 @@ def work_of(
         else:
             found["nodes"] += 1
             found[kind] += 0 if node.op_type in _VIEWS else _elements(node, shapes, constants)
-    return {kind: float(amount) for kind, amount in found.items() if amount}
+    return {kind: amount for kind, amount in found.items() if amount}
 
 
-def _is_known(node: onnx.NodeProto, shapes: Mapping[str, Shape], constants: Set[str]) -> bool:
+def _is_known(node: onnx.NodeProto, shapes: Mapping[str, Shape], constants: AbstractSet[str]) -> bool:
     """Whether all is known that its work follows from. A body runs nobody knows how often."""
     if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
         return False
@@ -77,7 +81,7 @@ def _is_fused(node: onnx.NodeProto, producers: Mapping[str, onnx.NodeProto], rea
     return source is not None and source.op_type in _FUSES
 
 
-def _kind(node: onnx.NodeProto, shapes: Mapping[str, Shape], constants: Set[str]) -> str:
+def _kind(node: onnx.NodeProto, shapes: Mapping[str, Shape], constants: AbstractSet[str]) -> str:
     operator = node.op_type
     if operator in {"Conv", "ConvInteger", "QLinearConv"}:
         groups = next((each.i for each in node.attribute if each.name == "group"), 1)
@@ -85,7 +89,7 @@ def _kind(node: onnx.NodeProto, shapes: Mapping[str, Shape], constants: Set[str]
         return "convolution" if groups == 1 else "depthwise" if weights[1] == 1 else "grouped"
     if operator in {"MatMul", "MatMulInteger", "QLinearMatMul", "Gemm"}:
         read = (node.input[0], node.input[3 if operator == "QLinearMatMul" else 1])
-        return "product" if constants.intersection(read) else "attention"
+        return "product" if any(name in constants for name in read) else "attention"
     if operator == "ConvTranspose":
         return "transposed"
     return "recurrent" if operator in _RECURRENT else "function" if operator in _FUNCTIONS else "move"
@@ -96,7 +100,7 @@ def _steps(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:
     return shapes[node.input[0]][0] * shapes[node.input[1]][0] if node.op_type in _RECURRENT else 0
 
 
-def _elements(node: onnx.NodeProto, shapes: Mapping[str, Shape], constants: Set[str]) -> int:
+def _elements(node: onnx.NodeProto, shapes: Mapping[str, Shape], constants: AbstractSet[str]) -> int:
     """That it reads and writes; of a table or a slice as many as it takes out."""
     written = sum(math.prod(shapes[name]) for name in node.output if name)
     read = [name for name in node.input if name and name not in constants]

@@ -31,18 +31,9 @@ def refusal(cost: GraphCost, target: Target, numerics: str, threads: int) -> str
     """Why nothing is predicted for these numerics; None where it is."""
     if target.kind != "cpu":
         return "learnt on CPUs, which tells nothing of a GPU"
-    there = [each for each in learnt() if each.numerics == numerics]
-    fastest = unit(target, numerics)
-    if not there:
-        return "not learnt"
-    same = [each for each in there if each.unit == fastest]
-    if not same:
-        units = " and ".join(dict.fromkeys(each.unit for each in there))
-        return f"learnt with {units}, and this target computes it with {fastest or 'what is not known'}"
-    found = next((each for each in same if each.threads == threads), None)
+    found = rests_on(target, numerics, threads)
     if found is None:
-        counts = " or ".join(str(each.threads) for each in same)
-        return f"learnt with {counts} threads, not with {threads}"
+        return _not_learnt(target, numerics, threads)
     if target.cores is not None and threads > target.cores:
         return f"it has {count(target.cores, 'core')}, not {threads}"
     if not cost.work:
@@ -51,17 +42,29 @@ def refusal(cost: GraphCost, target: Target, numerics: str, threads: int) -> str
     return f"nothing was learnt of {', '.join(strange)} operators" if strange else None
 
 
-def rests_on(target: Target, numerics: str, threads: int) -> Learnt:
-    """What a prediction that nothing refuses rests on."""
+def rests_on(target: Target, numerics: str, threads: int) -> Learnt | None:
+    """What was learnt with the instruction set that this target would compute them with."""
+    wanted = (numerics, unit(target, numerics), threads)
+    return next((each for each in learnt() if (each.numerics, each.unit, each.threads) == wanted), None)
+
+
+def _not_learnt(target: Target, numerics: str, threads: int) -> str:
+    there = [each for each in learnt() if each.numerics == numerics]
     fastest = unit(target, numerics)
-    return next(
-        each for each in learnt() if (each.numerics, each.unit, each.threads) == (numerics, fastest, threads)
-    )
+    same = [each for each in there if each.unit == fastest]
+    if not there:
+        return "not learnt"
+    if not same:
+        units = " and ".join(dict.fromkeys(each.unit for each in there))
+        return f"learnt with {units}, and this target computes it with {fastest or 'what is not known'}"
+    counts = " or ".join(str(each.threads) for each in same)
+    return f"learnt with {counts} threads, not with {threads}"
 
 
 def predicted_ms(cost: GraphCost, target: Target, numerics: str, threads: int) -> float:
     """Ms of one call that nothing refuses to predict: likely, never measured, and never below the floor."""
     known = rests_on(target, numerics, threads)
+    assert known is not None
     rate = peak_rate(known.unit, numerics, threads)
     seconds = seconds_of(cost.work, known.efficiency, known.nanoseconds, rate)
     return max(seconds * 1e3, floors_ms(cost, target, threads)[numerics])

@@ -67,7 +67,9 @@ def test_plan_and_artifact_say_what_an_absent_cpu_is_predicted_to_take(cli, word
     assert kept["reason"] is None
     assert kept["batches"][1]["ms"] == pytest.approx(told["predicted_ms"]["8"]["fp32"])
     assert "predicted, not measured:" in cli("show").err
-    other = cli("optimize", *words, *absent, "--backend", "openvino", "--name", "other", "--json").document["prediction"]
+    other = cli("optimize", *words, *absent, "--backend", "openvino", "--name", "other", "--json").document[
+        "prediction"
+    ]
     assert other["reason"] == "learnt of onnxruntime, and this runs on openvino"
     assert [each["ms"] for each in other["batches"]] == [None, None]
     assert other["batches"][0]["floor_ms"] > 0
