@@ -423,9 +423,8 @@ def prediction(content: Result) -> str:
     return (
         f"{summary}\n\nErrors are relative, of models left out of the learning one by one (aim: a median of "
         f"{content['aim']:.0%}). That of all counts the networks of models/shapes.py too (in italics), which are there "
-        f"to be learnt from.\n\n{table(head, rows)}\n\n"
-        "Ms measured → predicted without it (error). –: the others have nothing of one of its kinds of operator, or there is no such graph."
-        + (f"\n\nLeft out:\n{absent}" if absent else "")
+        f"to be learnt from.\n\n{table(head, rows)}\n\nMs measured → predicted without it (error). –: there is no such "
+        "graph, or the others have none of its kinds of operator." + (f"\n\nLeft out:\n{absent}" if absent else "")
     )
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import onnx
 from onnx.external_data_helper import load_external_data_for_tensor
 
-from mlpack.measure.graph_work import Shape, work_of
+from mlpack.measure.graph_shapes import SHAPE_ELEMENTS, Shape, shapes_of
+from mlpack.measure.graph_work import work_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,7 +22,6 @@ WINOGRAD = 324 / 64
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _CONVOLUTIONS = {"Conv", "ConvInteger", "QLinearConv"}
 _PRODUCTS = {"MatMul", "MatMulInteger", "QLinearMatMul", "Gemm"}
-_SHAPE_ELEMENTS = 64
 _WINOGRAD_TAPS = 9
 _PARAMETERS_AT = {"QLinearConv": (0, 3), "QLinearMatMul": (0, 3)}
 
@@ -68,7 +68,7 @@ def graph_cost(path: Path, sizes: Mapping[str, int], otherwise: int = 1) -> Grap
     proto = onnx.load(path, load_external_data=False)
     graph = proto.graph
     for tensor in graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL and math.prod(tensor.dims) <= _SHAPE_ELEMENTS:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL and math.prod(tensor.dims) <= SHAPE_ELEMENTS:
             load_external_data_for_tensor(tensor, str(path.parent))
     constants = {tensor.name for tensor in graph.initializer}
     given = [value for value in graph.input if value.name not in constants]
@@ -80,8 +80,7 @@ def graph_cost(path: Path, sizes: Mapping[str, int], otherwise: int = 1) -> Grap
     del graph.value_info[:]
     for value in graph.output:
         value.type.tensor_type.ClearField("shape")
-    graph = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
-    shapes = _shapes(graph)
+    shapes = shapes_of(proto)
     needed, decided = _needed(graph, constants)
     nodes = tuple(_cost(node, shapes) for node in needed)
     read = {name for node in needed if node.op_type not in {"Gather", "GatherND"} for name in node.input}
@@ -96,16 +95,6 @@ def graph_cost(path: Path, sizes: Mapping[str, int], otherwise: int = 1) -> Grap
         opset=next((each.version for each in proto.opset_import if each.domain in {"", "ai.onnx"}), 0),
         work=work_of(operations, shapes, decided, weights),
     )
-
-
-def _shapes(graph: onnx.GraphProto) -> dict[str, Shape]:
-    """Every tensor of which all dims are known."""
-    found: dict[str, Shape] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        tensor = value.type.tensor_type
-        if tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim):
-            found[value.name] = tuple(dim.dim_value for dim in tensor.shape.dim)
-    return found
 
 
 def _needed(graph: onnx.GraphProto, constants: set[str]) -> tuple[list[onnx.NodeProto], set[str]]:

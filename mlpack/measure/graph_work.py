@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-Shape = tuple[int, ...]
+    from mlpack.measure.graph_shapes import Shape
 
 # In operations: what the peak rate of a unit says something about.
 RATED = ("convolution", "depthwise", "grouped", "transposed", "product", "attention", "recurrent")
