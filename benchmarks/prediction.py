@@ -16,8 +16,6 @@ import os
 import statistics
 import sys
 import tempfile
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -80,6 +78,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one short round: is the script itself all right?")
     given = parser.parse_args()
     before = record.read("prediction") or {}
+    if given.kept and before.get("cpu") != machine.cpu_name():
+        parser.error("--kept: there are no timings of this CPU")
     if given.kept:
         rows, left_out, about = before["rows"], before["left_out"], {name: before[name] for name in record.about()}
         quick = before["quick"]
@@ -98,7 +98,7 @@ def main() -> int:
     }
     record.write("prediction", {**content, **about})
     if not quick:
-        write_catalogue(lessons)
+        write_catalogue(lessons, record.read("prediction") or {})
     tables.render_all()
     print(tables.prediction(record.read("prediction") or {}))
     return 0 if all(each["median_error"] <= AIM for each in lessons) else 1
@@ -246,15 +246,11 @@ def short(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-def write_catalogue(lessons: list[dict[str, Any]]) -> None:
+def write_catalogue(lessons: list[dict[str, Any]], result: dict[str, Any]) -> None:
     """What was learnt here in place of what was there for the same unit, numerics and threads."""
     import yaml
 
-    about = {
-        "cpu": machine.cpu_name(),
-        "version": metadata.version(BACKEND),
-        "date": datetime.now(UTC).date().isoformat(),
-    }
+    about = {"cpu": result["cpu"], "version": result["libraries"][BACKEND], "date": result["date"][:10]}
     names = ("numerics", "unit", "threads", "efficiency", "nanoseconds", "models")
     fresh = [
         {

@@ -26,7 +26,7 @@ _MOST_ELEMENTS = 1 << 16
 
 
 def shapes_of(proto: onnx.ModelProto) -> dict[str, Shape]:
-    """Every tensor of which all dims are known, for a graph whose inputs have sizes. Large constants lose their data."""
+    """Every tensor of which all dims are known, in a graph whose inputs have sizes; large constants lose their data."""
     for tensor in proto.graph.initializer:
         if math.prod(tensor.dims) > SHAPE_ELEMENTS:
             for name in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data"):

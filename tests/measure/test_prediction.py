@@ -143,6 +143,23 @@ def test_nothing_is_counted_of_a_graph_whose_shapes_are_known_when_it_runs(tmp_p
         assert refusal(cost, target, "fp32", 1) is not None
 
 
+def test_shapes_are_followed_through_lengths_that_the_graph_computes(tmp_path):
+    """As positions are made: shape inference alone stops at a Range of a length that follows from an input."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["length"], start=1, end=2),
+        helper.make_node("Squeeze", ["length"], ["scalar"]),
+        helper.make_node("Range", ["zero", "scalar", "one"], ["positions"]),
+        helper.make_node("Cast", ["positions"], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["x", "numbers"], ["moved"]),
+        helper.make_node("Transpose", ["moved"], ["turned"], perm=[1, 0]),
+        helper.make_node("MatMul", ["moved", "turned"], ["y"]),
+    ]
+    weights = {"zero": np.int64(0), "one": np.int64(1)}
+    cost = graph_cost(saved(tmp_path, nodes, {"x": ["n", "tokens"]}, weights), {"n": 5, "tokens": 7})
+    assert cost.operations == cost.work["attention"] == 2 * 5 * 5 * 7
+    assert cost.work["nodes"] == 6
+
+
 @pytest.mark.parametrize("row", learnt(), ids=lambda row: f"{row.unit}-{row.numerics}-{row.threads}")
 def test_a_row_of_the_catalogue_says_what_was_learnt_and_where(row):
     assert set(row.efficiency) <= set(RATED)
