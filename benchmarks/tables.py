@@ -404,6 +404,41 @@ def call_overhead(content: Result) -> str:
     return f"{table(head, rows)}\n\nOn {content['model']}, at most {content['most_us']:.0f} µs more are asked for."
 
 
+def prediction(content: Result) -> str:
+    """The errors of models left out of the learning, model by model and in the median; and what was learnt."""
+    told = {(each["numerics"], each["threads"]): each for each in content["lessons"]}
+    head = ["model", "batch", *(f"{numerics}, {count} thread{'s' if count > 1 else ''}" for numerics, count in told)]
+    cells: dict[tuple[str, int], dict[tuple[str, int], str]] = {}
+    for key, each in told.items():
+        for row in each["left_out"]:
+            cells.setdefault((row["model"], row["batch"]), {})[key] = _predicted(row)
+    rows = [
+        [model if model in content["judged"] else f"*{model}*", str(batch), *(found.get(key, "–") for key in told)]
+        for (model, batch), found in cells.items()
+    ]
+    errors = [
+        [
+            numerics, str(count), each["unit"], str(each["models"]), f"{each['median_error']:.0%}",
+            f"{each['most_error']:.0%}", f"{each['median_error_of_all']:.0%}",
+        ]
+        for (numerics, count), each in told.items()
+    ]  # fmt: skip
+    summary = table(["numerics", "threads", "unit", "learnt from", "median error", "largest", "of all"], errors)
+    absent = "".join(f"\n- {_cell(reason)}" for reason in content["left_out"])
+    return (
+        f"{summary}\n\nErrors are relative, of models left out of the learning one by one (aim: a median of "
+        f"{content['aim']:.0%}). That of all counts the networks of models/shapes.py too (in italics), which are there "
+        f"to be learnt from.\n\n{table(head, rows)}\n\nMs measured → predicted without it (error). –: there is no such "
+        "graph, or the others have none of its kinds of operator." + (f"\n\nLeft out:\n{absent}" if absent else "")
+    )
+
+
+def _predicted(row: Result) -> str:
+    if row["error"] is None:
+        return f"{row['p50_ms']:.3g} → –"
+    return f"{row['p50_ms']:.3g} → {row['predicted_ms']:.3g} ({row['error']:.0%})"
+
+
 def quantization_options(content: Result) -> str:
     """A row per model, operators and method; a column per option, in bold where it is better than none."""
     cells: dict[tuple[str, ...], dict[str, str]] = {}
@@ -496,6 +531,7 @@ _OF_README = (
     ("int8", int8),
     ("call_overhead", call_overhead),
     ("backends", backends),
+    ("prediction", prediction),
 )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlpack.api.contenders import EVERY, Contender, is_artifact, keyed, of_artifact, of_model
+from mlpack.api.floor import floors_here
 from mlpack.api.lookup import raw_options
 from mlpack.api.shapes import rows_of
 from mlpack.api.timings import Benched, against_of, result_of
@@ -114,8 +115,17 @@ def bench(
     metrics = done.report.metrics
     refused = metrics["refused"]
     left_out += [f"{each.label} on {each.backend}: {refused[each.key]}" for each in contenders if each.key in refused]
+    timed = {each.key: each.model for each in contenders if each.key not in refused}
+    floors = floors_here(timed, sizes, metrics["shapes"], context)
     results = tuple(
-        result_of(each, done, p99_ms, first=each is first, parts=_around(first, context) if each is first else {})
+        result_of(
+            each,
+            done,
+            p99_ms,
+            first=each is first,
+            parts=_around(first, context) if each is first else {},
+            floors=floors.get(each.key, {}),
+        )
         for each in contenders
         if each.key not in refused
     )

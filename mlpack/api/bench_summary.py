@@ -30,6 +30,9 @@ def bench_summary(done: Benched) -> Iterator[Part]:
     yield Grid(columns, [row for each in done.contenders for row in _latency(each)], right=columns[2:])
     if any(row.timing.p99 is None for each in done.contenders for row in each.latency):
         yield "P99 –: too few calls to carry it; --seconds raises their number"
+    if any(row.floor_ms for each in done.contenders for row in each.latency):
+        yield ""
+        yield from _floors(done)
     if first.cold_start_s is not None:
         yield ""
         yield from _starts(done)
@@ -60,6 +63,18 @@ def bench_summary(done: Benched) -> Iterator[Part]:
     yield f"{count(done.threads, 'thread')}, {done.machine['cpu']}, {done.rows} rows"
     yield f"{done.launches} launches each, in turns; intervals are over launches"
     yield f"no more launches, since {_ENDED[done.ended]}"
+
+
+def _floors(done: Benched) -> Iterator[Part]:
+    columns = ("model", "runs as", "batch", "floor ms", "P50 is")
+    rows = [
+        (*_named(each, index), str(row.batch), number(row.floor_ms, 2), f"{row.timing.p50 / row.floor_ms:,.0f} ×")
+        for each in done.contenders
+        for index, row in enumerate(each.latency)
+        if row.floor_ms
+    ]
+    yield "floor: no run of this graph is faster on this CPU"
+    yield Grid(columns, rows, right=columns[2:])
 
 
 def _starts(done: Benched) -> Iterator[Part]:

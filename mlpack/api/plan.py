@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from mlpack.api.decision import Decision, decision_of, scored
 from mlpack.api.flags import NO_LIMIT
-from mlpack.api.floor import floor_of
+from mlpack.api.floor import counted_of, floor_of
 from mlpack.api.optimize import settled
+from mlpack.api.prediction import prediction_of
 from mlpack.api.wanted import recipe_for
 from mlpack.core.notebook import progress_in_notebooks
 from mlpack.core.reporter import Reporter, Silent
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from mlpack.api.floor import Floor
+    from mlpack.api.prediction import Prediction
     from mlpack.api.prepare import Prepared
     from mlpack.api.wanted import Wanted
     from mlpack.core.model import Model
@@ -43,7 +45,8 @@ class Plan(Told):
     """What a run would do.
 
     `steps` make candidates, `measuring` says how they are judged; `disk_bytes` and `memory_bytes` are rough upper
-    estimates, None where the model's size is not known yet; `floor` is None where no ONNX graph is there yet.
+    estimates, None where the model's size is not known yet; `floor` and `prediction` are None where no ONNX
+    graph is there yet, and `prediction` where the target is this machine.
     """
 
     model: str
@@ -57,6 +60,7 @@ class Plan(Told):
     disk_bytes: int | None
     memory_bytes: int | None
     floor: Floor | None
+    prediction: Prediction | None
 
     def summary(self) -> Iterator[Part]:
         """The stages, what they would cost, whether the data can decide."""
@@ -78,6 +82,7 @@ class Plan(Told):
             "decision": {**vars(self.decision), "enough": self.decision.enough},
             "estimates": {"disk_bytes": self.disk_bytes, "memory_bytes": self.memory_bytes},
             "floor": None if self.floor is None else vars(self.floor),
+            "prediction": None if self.prediction is None else vars(self.prediction),
         }
 
 
@@ -135,6 +140,7 @@ def plan_recipe(recipe: Recipe, cache: Path, reporter: Reporter, *, fresh: bool 
     memory = None if size is None else _CHILD_BYTES + _COPIES_IN_MEMORY * size
     if prepared is not None:
         stages = [*stages, options_of(recipe.accuracy), options_of(recipe.latency), options_of(recipe.golden)]
+    counted = counted_of([source, *(leaf.model for leaf in leaves)], options_of(recipe.latency), context)
     return Plan(
         model=recipe.source.model,
         target=context.target.name,
@@ -146,7 +152,8 @@ def plan_recipe(recipe: Recipe, cache: Path, reporter: Reporter, *, fresh: bool 
         decision=decision_of(recipe, limit, opened, prepared, planner, leaves),
         disk_bytes=disk,
         memory_bytes=memory,
-        floor=floor_of([source, *(leaf.model for leaf in leaves)], options_of(recipe.latency), context),
+        floor=None if counted is None else floor_of(counted, options_of(recipe.latency), context),
+        prediction=None if counted is None else prediction_of(counted, context.target, context.threads),
     )
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mlpack.core.summary import Commands, Grid
 from mlpack.core.wording import count, number, size
+from mlpack.reports.predicted import rests_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from mlpack.api.decision import Decision
     from mlpack.api.floor import Floor
     from mlpack.api.plan import Plan
+    from mlpack.api.prediction import Prediction
     from mlpack.core.summary import Part
     from mlpack.engine.plan import Planned
 
@@ -59,6 +61,8 @@ def _facts(found: Plan) -> Iterator[str]:
         yield f"at most about {size(found.disk_bytes)} on the disk, {size(found.memory_bytes)} of memory"
     if found.floor is not None:
         yield from _floor(found.floor)
+    if found.prediction is not None:
+        yield from _prediction(found.prediction)
     yield from _decision(found.decision)
     if not found.lacks:
         yield "this machine lacks nothing that it needs"
@@ -68,9 +72,23 @@ def _facts(found: Plan) -> Iterator[str]:
 
 def _floor(floor: Floor) -> Iterator[str]:
     yield f"{number(floor.operations / 1e6)} million operations a sample, {number(floor.weights / 1e6)} million weights"
+    where = "".join(f", {name} {size}" for name, size in floor.sizes.items())
     for batch, by_numerics in floor.floor_ms.items():
-        told = ", ".join(f"{numerics} {number(ms, 2)}" for numerics, ms in by_numerics.items())
-        yield f"  floor at batch {batch}, in ms (no run is faster): {told}"
+        yield f"  floor at batch {batch}{where}, in ms (no run is faster): {_by_numerics(by_numerics)}"
+
+
+def _by_numerics(ms: dict[str, float]) -> str:
+    return ", ".join(f"{numerics} {number(each, 2)}" for numerics, each in ms.items())
+
+
+def _prediction(this: Prediction) -> Iterator[str]:
+    for batch, by_numerics in this.predicted_ms.items():
+        yield f"  predicted at batch {batch}, in ms (not measured): {_by_numerics(by_numerics)}"
+    for numerics, known in this.rests_on.items():
+        yield f"    {numerics}: {rests_on(known, this.threads)}"
+    for reason in dict.fromkeys(this.none_for.values()):
+        those = ", ".join(numerics for numerics, each in this.none_for.items() if each == reason)
+        yield f"  no prediction for {those}: {reason}"
 
 
 def _decision(this: Decision) -> Iterator[str]:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, cast
 
 import mlpack
 from mlpack.api.engine_script import engine_script
+from mlpack.api.floor import counted_of
 from mlpack.api.pipeline_draft import golden_answers, pipeline_record
 from mlpack.api.pipeline_timings import pipeline_parts, with_pipeline
+from mlpack.api.prediction import prediction_record
 from mlpack.api.records import (
     accuracy_of,
     candidates_of,
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mlpack.api.prepare import Prepared
-    from mlpack.core.artifact import Stored
+    from mlpack.core.artifact import PredictionRecord, Stored
+    from mlpack.core.model import Model
     from mlpack.core.recipe import Recipe
     from mlpack.core.report import Report
     from mlpack.engine.cache import Done
@@ -100,6 +103,7 @@ def publish_found(
     finished = draft.model_copy(
         update={
             "latency": latency_of(timed, found.winner.model, context.target, context.threads),
+            "prediction": _predicted(recipe, found.winner.model, context),
             "components": with_pipeline(components_of(timed, "components"), parts),
             "components_before": with_pipeline(components_of(timed, "components_before"), parts),
             "modules": modules_of(timed),
@@ -116,6 +120,16 @@ def publish_found(
         return publish(store, folder, finished)
     finally:
         remove(folder)
+
+
+def _predicted(recipe: Recipe, model: Model, context: Context) -> PredictionRecord | None:
+    """For a target that is not here, at the batch sizes that would have been timed."""
+    from mlpack.engine.validate import options_of
+
+    if context.target.here:
+        return None
+    counted = counted_of([model], options_of(recipe.latency), context)
+    return None if counted is None else prediction_record(model, counted, context.target, context.threads)
 
 
 def _fill(

@@ -9,6 +9,7 @@ from mlpack.api.lookup import artifact
 from mlpack.core.artifact import Stored
 from mlpack.core.summary import Grid, Part, Told
 from mlpack.core.wording import count, interval, number, size, speed
+from mlpack.reports.predicted import predicted_lines
 from mlpack.reports.tried import tried
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class Shown(Stored, Told):
             for record in this.latency:
                 if record.reason:
                     yield f"batch {record.batch}: not measured: {record.reason}"
+        if this.prediction is not None:
+            yield from predicted_lines(this.prediction)
         stages = [(each.stage, _options(each.options), f"{each.seconds:.1f}") for each in this.lineage]
         yield Grid(("stage", "options", "seconds"), stages, title="lineage", right=("seconds",))
         if this.candidates:

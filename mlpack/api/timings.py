@@ -23,17 +23,22 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Timed:
-    """One contender at one batch size, in ms. `speedup`: how many times as fast as the first contender."""
+    """One contender at one batch size, in ms. `speedup`: how many times as fast as the first contender.
+
+    `floor_ms` is what no run of an ONNX graph is faster than here; None for other formats.
+    """
 
     batch: int
     timing: Timing
     speedup: float | None = None
     speedup_ci95: Interval | None = None
+    floor_ms: float | None = None
 
     def document(self) -> dict[str, Any]:
         """As `--json` prints it."""
         timing = self.timing.model_dump(mode="json")
-        return {"batch": self.batch, **timing, "speedup": self.speedup, "speedup_ci95": self.speedup_ci95}
+        told = {"speedup": self.speedup, "speedup_ci95": self.speedup_ci95, "floor_ms": self.floor_ms}
+        return {"batch": self.batch, **timing, **told}
 
 
 @dataclass(frozen=True)
@@ -125,11 +130,17 @@ class Benched(Told):
 
 
 def result_of(
-    contender: Contender, done: Done, max_p99_ms: float | None, *, first: bool, parts: Mapping[str, float]
+    contender: Contender,
+    done: Done,
+    max_p99_ms: float | None,
+    *,
+    first: bool,
+    parts: Mapping[str, float],
+    floors: Mapping[int, float],
 ) -> Result:
     """The rows of one contender in the report of profile_latency; a sweep from three batch sizes on.
 
-    `parts` are ms before and after the model, which its components are told with.
+    `parts` are ms before and after the model, which its components are told with; `floors` are by batch size.
     """
     from mlpack.api.pipeline_timings import with_pipeline
     from mlpack.measure.sweep import FEWEST, sweep
@@ -138,7 +149,7 @@ def result_of(
     key = OPTIMIZED if first else contender.key
     rows = [row for row in done.report.tables["latency"] if row["contender"] == key]
     components = done.report.tables["components"] if first else []
-    latency = tuple(_timed(row) for row in rows)
+    latency = tuple(_timed(row, floors.get(row["batch"])) for row in rows)
     swept = sweep({each.batch: each.timing for each in latency}, max_p99_ms) if len(latency) >= FEWEST else None
     by_length = done.report.tables["lengths"] if first else []
     metrics = done.report.metrics
@@ -158,7 +169,7 @@ def result_of(
     )
 
 
-def _timed(row: dict[str, Any]) -> Timed:
+def _timed(row: dict[str, Any], floor_ms: float | None) -> Timed:
     """The stage says how much faster the first contender is than this one: turned round."""
     timing = Timing.model_validate({name: row[name] for name in Timing.model_fields})
     ratio, interval = row.get("speedup_over"), row.get("speedup_over_ci95")
@@ -167,6 +178,7 @@ def _timed(row: dict[str, Any]) -> Timed:
         timing=timing,
         speedup=None if ratio is None else 1 / ratio,
         speedup_ci95=None if interval is None else (1 / interval[1], 1 / interval[0]),
+        floor_ms=floor_ms,
     )
 
 

@@ -168,6 +168,29 @@ class CandidateRecord(Frozen):
     why: str
 
 
+class PredictedRecord(Frozen):
+    """One batch size: predicted ms, and the floor, which no run is faster than; null where there is none."""
+
+    batch: int
+    ms: float | None
+    floor_ms: float | None
+
+
+class PredictionRecord(Frozen):
+    """What the model is likely to take on a target that is not here, by its graph: never measured.
+
+    `reason` says why nothing is predicted.
+    """
+
+    numerics: str
+    threads: int
+    batches: tuple[PredictedRecord, ...]
+    reason: str | None
+    rests_on: dict[str, Any] = Field(
+        default_factory=dict, description="library, machine, day, and errors for models left out of the learning"
+    )
+
+
 class PipelineRecord(Frozen):
     """What comes before and after the model: kinds as pipeline.yaml has them; `fields` are those of a raw sample."""
 
@@ -206,6 +229,7 @@ class Artifact(Frozen):
     lineage: tuple[LineageRecord, ...]
     accuracy: AccuracyRecord
     latency: tuple[LatencyRecord, ...]
+    prediction: PredictionRecord | None = Field(default=None, description="of a target that was not here")
     components: tuple[ComponentRecord, ...] = ()
     components_before: tuple[ComponentRecord, ...] = Field(default=(), description="of the original")
     modules: tuple[ModuleRecord, ...] = Field(default=(), description="at the first batch size, by module path")

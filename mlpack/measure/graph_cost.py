@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import onnx
 from onnx.external_data_helper import load_external_data_for_tensor
 
+from mlpack.measure.graph_shapes import SHAPE_ELEMENTS, Shape, shapes_of
+from mlpack.measure.graph_work import work_of
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 # F(6x6, 3x3) multiplies 64 times where the plain way does 324 times (Lavin and Gray, arXiv 1509.09308); larger tiles
@@ -19,11 +22,8 @@ WINOGRAD = 324 / 64
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _CONVOLUTIONS = {"Conv", "ConvInteger", "QLinearConv"}
 _PRODUCTS = {"MatMul", "MatMulInteger", "QLinearMatMul", "Gemm"}
-_SHAPE_ELEMENTS = 64
 _WINOGRAD_TAPS = 9
 _PARAMETERS_AT = {"QLinearConv": (0, 3), "QLinearMatMul": (0, 3)}
-
-Shape = tuple[int, ...]
 
 
 class NodeCost(NamedTuple):
@@ -37,12 +37,16 @@ class NodeCost(NamedTuple):
 
 @dataclass(frozen=True)
 class GraphCost:
-    """A graph at given sizes. `weights` are elements that every call has to read, `bytes_io` its inputs and outputs."""
+    """A graph at given sizes. `weights` are elements that every call has to read, `bytes_io` its inputs and outputs.
+
+    `work` are its amounts by kind of work, empty where a node's shapes are not known: what a prediction needs.
+    """
 
     nodes: tuple[NodeCost, ...]
     weights: int
     bytes_io: int
     opset: int
+    work: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def operations(self) -> float:
@@ -64,7 +68,7 @@ def graph_cost(path: Path, sizes: Mapping[str, int], otherwise: int = 1) -> Grap
     proto = onnx.load(path, load_external_data=False)
     graph = proto.graph
     for tensor in graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL and math.prod(tensor.dims) <= _SHAPE_ELEMENTS:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL and math.prod(tensor.dims) <= SHAPE_ELEMENTS:
             load_external_data_for_tensor(tensor, str(path.parent))
     constants = {tensor.name for tensor in graph.initializer}
     given = [value for value in graph.input if value.name not in constants]
@@ -76,31 +80,25 @@ def graph_cost(path: Path, sizes: Mapping[str, int], otherwise: int = 1) -> Grap
     del graph.value_info[:]
     for value in graph.output:
         value.type.tensor_type.ClearField("shape")
-    graph = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
-    shapes = _shapes(graph)
-    needed = list(_needed(graph, constants))
+    shapes = shapes_of(proto)
+    needed, decided = _needed(graph, constants)
     nodes = tuple(_cost(node, shapes) for node in needed)
     read = {name for node in needed if node.op_type not in {"Gather", "GatherND"} for name in node.input}
+    # Weights that a file has in integers are read as such.
+    read |= {node.input[0] for node in graph.node if node.op_type == "DequantizeLinear" and node.output[0] in read}
+    weights = sum(math.prod(tensor.dims) for tensor in graph.initializer if tensor.name in read)
+    operations = [(node, cost.operations) for node, cost in zip(needed, nodes, strict=True)]
     return GraphCost(
         nodes=nodes,
-        weights=sum(math.prod(tensor.dims) for tensor in graph.initializer if tensor.name in read),
+        weights=weights,
         bytes_io=sum(_bytes(value, shapes) for value in (*given, *graph.output)),
         opset=next((each.version for each in proto.opset_import if each.domain in {"", "ai.onnx"}), 0),
+        work=work_of(operations, shapes, decided, weights),
     )
 
 
-def _shapes(graph: onnx.GraphProto) -> dict[str, Shape]:
-    """Every tensor of which all dims are known."""
-    found: dict[str, Shape] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        tensor = value.type.tensor_type
-        if tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim):
-            found[value.name] = tuple(dim.dim_value for dim in tensor.shape.dim)
-    return found
-
-
-def _needed(graph: onnx.GraphProto, constants: set[str]) -> Iterator[onnx.NodeProto]:
-    """The nodes that an output waits for and that constants alone do not decide."""
+def _needed(graph: onnx.GraphProto, constants: set[str]) -> tuple[list[onnx.NodeProto], set[str]]:
+    """The nodes that an output waits for and that constants alone do not decide; and the tensors that these decide."""
     decided = {*constants, ""}
     varying = []
     for node in graph.node:
@@ -118,7 +116,7 @@ def _needed(graph: onnx.GraphProto, constants: set[str]) -> Iterator[onnx.NodePr
             for attribute in node.attribute:
                 wanted.update(name for body in (attribute.g, *attribute.graphs) for name in _outer(body))
             kept.append(node)
-    yield from reversed(kept)
+    return kept[::-1], decided
 
 
 def _outer(body: onnx.GraphProto) -> Iterable[str]:

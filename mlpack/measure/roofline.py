@@ -31,6 +31,17 @@ _CYCLE: dict[str, dict[str, float]] = {
 }
 
 
+def unit(target: Target, numerics: str) -> str | None:
+    """The instruction set that computes these numerics fastest on a CPU; of equals the one made for them."""
+    known = [each for each in _CYCLE if each in target.isa and any(map(_CYCLE[each].get, _counted_as(numerics)))]
+    return max(known, key=lambda each: (_cycle(each, numerics), known.index(each)), default=None)
+
+
+def peak_rate(name: str, numerics: str, threads: int) -> float:
+    """Operations a second that so many threads do with this instruction set at the most."""
+    return _cycle(name, numerics) * threads * _FASTEST_HZ
+
+
 def floors_ms(cost: GraphCost, target: Target, threads: int | None = None) -> dict[str, float]:
     """Ms by each of the target's numerics for one call, never above what a measurement would say.
 
@@ -70,9 +81,12 @@ def _rate(target: Target, numerics: str, threads: int | None) -> float | None:
         return max(known) * 1e12 if numerics in target.peak and known else None
     if numerics in target.peak:
         return target.peak[numerics] * 1e12
-    cores = threads or target.cores
-    cycles = [_CYCLE[each].get(kind, 0.0) for each in target.isa if each in _CYCLE for kind in _counted_as(numerics)]
-    return max(cycles) * cores * _FASTEST_HZ if cores and any(cycles) else None
+    cores, fastest = threads or target.cores, unit(target, numerics)
+    return peak_rate(fastest, numerics, cores) if cores and fastest else None
+
+
+def _cycle(name: str, numerics: str) -> float:
+    return max(_CYCLE[name].get(kind, 0.0) for kind in _counted_as(numerics))
 
 
 def _at_least(numerics: str) -> tuple[str, ...]:

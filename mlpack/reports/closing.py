@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlpack.core.summary import Commands, Facts, Grid
 from mlpack.core.wording import count, size, times
+from mlpack.reports.predicted import predicted_lines
 from mlpack.reports.tried import tried
 
 if TYPE_CHECKING:
@@ -86,7 +87,8 @@ def _facts(this: Artifact) -> Iterator[tuple[str, list[str]]]:
             ],
         )
     else:
-        yield "speed", [f"not measured: {this.latency[0].reason}"]
+        told = [] if this.prediction is None else predicted_lines(this.prediction)
+        yield "speed", [f"not measured: {this.latency[0].reason}", *told]
     before = this.baseline.get("size_bytes")
     share = f"{this.model.numerics_share:.0%} of the compute" if this.model.numerics != "fp32" else "all of it"
     explicit = this.target.get("kind") == "cuda" and this.model.quantization is not None

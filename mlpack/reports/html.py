@@ -13,6 +13,7 @@ from mlpack.reports.page.launches import launches
 from mlpack.reports.page.pareto import pareto
 from mlpack.reports.page.sensitivity import layers
 from mlpack.reports.page.verdict import is_percent, verdict
+from mlpack.reports.predicted import predicted_lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,6 +50,7 @@ def render(artifact: Artifact, timings: Mapping[str, np.ndarray], reports: Mappi
             by_batch=by_batch,
             timed=[each for each in artifact.latency if each.baseline and each.optimized],
             notes=_unique(note for each in artifact.latency for note in each.notes),
+            predicted=[] if artifact.prediction is None else list(predicted_lines(artifact.prediction)),
             sensitivity=layers(artifact, reports),
             quantize=reports.get("quantize", {}).get("tables", {}),
             recipe=_yaml(artifact.recipe),

@@ -135,6 +135,7 @@ class ProfileLatency(Stage):
             "device_ms": {label: each["device_ms"] for label, each in turns.parts.items()},
             "half_width": _half_width(latency),
             "rows": kind,
+            "shapes": {name: list(array.shape) for name, array in rows.items()},
             "threads": job.threads,
             "launches": turns.launches,
         }

@@ -49,6 +49,7 @@ NEED_A_LIBRARY = {
     "mlpack.backends.torch_runner": "torch",
     "mlpack.backends.torchscript": "torch",
     "mlpack.measure.graph_cost": "onnx",
+    "mlpack.measure.graph_shapes": "onnx",
     "mlpack.quantization.bias": "onnx",
     "mlpack.quantization.calibrate": "onnx",
     "mlpack.quantization.coverage": "onnx",
