@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mlpack.core.backend import Backend
 from mlpack.core.model import Format
 from mlpack.core.table import Table
+
+if TYPE_CHECKING:
+    from mlpack.core.model import Model
 
 # The formats that each runs: kept here as well as in its file, so that asking loads no library.
 _FORMATS: dict[str, tuple[Format, ...]] = {
@@ -23,3 +28,8 @@ BACKENDS: Table[Backend] = Table("backend", {name: f"mlpack.backends.{name}:BACK
 def runs(model_format: Format) -> tuple[str, ...]:
     """The names of the backends that run models of this format."""
     return tuple(name for name, formats in _FORMATS.items() if model_format in formats)
+
+
+def able(model: Model) -> tuple[str, ...]:
+    """The names of the backends that run this model: those of its format that have its operators."""
+    return tuple(name for name in runs(model.format) if model.only in {None, name})
