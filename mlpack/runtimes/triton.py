@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlpack.backends.onnxruntime_providers import MIB, provider
+from mlpack.core.provider import Cuda, TensorRt
 from mlpack.errors import UsageError
 from mlpack.runtimes.package_files import (
     TEMPLATES,
@@ -41,6 +43,8 @@ _IMAGE_ONNXRUNTIME = "1.27.0"
 # Triton 24.10's Python backend is READY with empty outputs under numpy 2; the image itself has numpy < 2.
 _IMAGE_NUMPY = "1.26.4"
 _PRECISION_MODES = {"int8": "INT8", "fp16": "FP16"}
+# As the numbers that Triton has for them.
+_CONVOLUTIONS = {"exhaustive": "0", "heuristic": "1", "default": "2"}
 
 
 class Triton:
@@ -81,6 +85,7 @@ class Triton:
                 files[f"{repository}/warmup/{_raw_name(index)}"] = _one_request(array, shared_by).tobytes()
         values = {
             **facts(stored, shared_by),
+            "card": _card(artifact),
             "image_tag": IMAGE_TAG,
             "image_note": _image_note(artifact),
             "pins": [f"{library}=={version}" for library, version in pins.items()],
@@ -126,6 +131,7 @@ def config(stored: Stored, options: PackageOptions) -> str:
             "queue_delay_ms": f"{options.queue_delay_ms:g}",
             "queue_delay_us": round(options.queue_delay_ms * 1000),
             "instances": options.instances,
+            "card": _card(artifact),
             "precision_mode": _PRECISION_MODES.get(artifact.model.numerics, "FP32"),
             "profiles": _profiles(artifact, shared_by),
             "warmups": _warmups(stored, shared_by),
@@ -137,6 +143,28 @@ def config(stored: Stored, options: PackageOptions) -> str:
 def _serving(artifact: Artifact) -> str:
     """Who runs it in Triton: on a GPU, ONNX Runtime with TensorRT as its provider."""
     return "onnxruntime" if on_gpu(artifact) else artifact.model.backend
+
+
+def _card(artifact: Artifact) -> dict[str, Any]:
+    """What computes on the card, by the names that Triton has for its options."""
+    options = artifact.model.backend_options
+    chosen = provider(options) or TensorRt()
+    told: dict[str, Any] = {
+        "measured": options.device == "cuda",
+        "tf32": str(int(chosen.tf32)),
+        "builder": {},
+        "cuda": {},
+    }
+    if isinstance(chosen, Cuda):
+        told["cuda"] = {"cudnn_conv_algo_search": _CONVOLUTIONS[chosen.convolutions]}
+        if chosen.memory_mib is not None:
+            told["cuda"]["gpu_mem_limit"] = str(chosen.memory_mib * MIB)
+        return {**told, "by_tensorrt": False}
+    if told["measured"]:
+        told["builder"] = {"trt_builder_optimization_level": str(chosen.level)}
+    if chosen.workspace_mib is not None:
+        told["builder"]["max_workspace_size_bytes"] = str(chosen.workspace_mib * MIB)
+    return {**told, "by_tensorrt": True}
 
 
 def _tensor(artifact: Artifact, spec: TensorSpec, shared_by: Batching) -> dict[str, Any]:
@@ -226,11 +254,13 @@ def _has_half(artifact: Artifact) -> bool:
 
 def _image_note(artifact: Artifact) -> str:
     libraries: Mapping[str, str] = artifact.environment.get("libraries", {})
+    if on_gpu(artifact) and not _card(artifact)["by_tensorrt"]:
+        return "It runs on ONNX Runtime's own CUDA kernels, as it was measured."
     if on_gpu(artifact):
-        return (
-            "TensorRT builds its engine on the GPU at the first start (minutes); neither its answers nor its "
-            "speed were measured there, so run the check below."
-        )
+        built = "TensorRT builds its engine on the GPU at the first start (minutes)"
+        if _card(artifact)["measured"]:
+            return f"{built}, as it did where it was measured."
+        return f"{built}; neither its answers nor its speed were measured there, so run the check below."
     if _serving(artifact) == "openvino":
         return "The image installs the same OpenVINO and runs it in Triton's Python backend."
     scored = libraries.get("onnxruntime", "of another version")

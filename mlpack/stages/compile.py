@@ -7,24 +7,31 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from mlpack.backends import BACKENDS, runs
+from mlpack.backends import BACKENDS, able, runs
 from mlpack.core.backend_options import BackendOptions
+from mlpack.core.provider import Cuda, Provider, TensorRt
 from mlpack.core.report import Report
 from mlpack.core.stage import Outcome, Stage
-from mlpack.errors import StageFailed, UsageError, unknown
+from mlpack.errors import MissingHardware, StageFailed, UsageError, unknown
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mlpack.core.dataset import Part
     from mlpack.core.model import Format, Model
     from mlpack.core.stage import Job
     from mlpack.core.target import Target
 
+# The one backend that computes through providers.
+_WITH_PROVIDERS = "onnxruntime"
+
 
 class Compile(Stage):
     """Open the model in a backend on real rows and write down who runs it, and how.
 
-    `backend: auto` proposes every backend that can run this model here; measuring decides. For a target that is
-    not this machine the graph is opened literally (Q/DQ in fp32, nothing fused), which simulates its numerics.
+    `backend: auto` proposes every backend that can run this model here, on a card that is here with each of its
+    providers; measuring decides. For a target that is not this machine the graph is opened literally (Q/DQ in fp32,
+    nothing fused), which simulates its numerics.
     """
 
     name: ClassVar[str] = "compile"
@@ -41,6 +48,10 @@ class Compile(Stage):
     most_threads: int | None = Field(
         default=None, ge=1, description="threads of the session at most; none: as many as the run has"
     )
+    provider: Provider | None = Field(
+        default=None,
+        description="what onnxruntime computes with on a card, as in {name: tensorrt}; none: each is tried",
+    )
 
     @field_validator("backend")
     @classmethod
@@ -54,38 +65,62 @@ class Compile(Stage):
         """Rows to open the model on."""
         return ("calibration",)
 
+    def clash(self) -> str | None:
+        """A provider beside a backend that has none."""
+        if self.provider is not None and self.backend not in {"auto", _WITH_PROVIDERS}:
+            return f"provider is for {_WITH_PROVIDERS}, and this is {self.backend}"
+        return None
+
     def refusal(self, target: Target) -> str | None:
-        """An engine is opened on the card itself, and nowhere else."""
+        """An engine is opened on the card itself, and a provider computes there."""
         if self.backend in runs("tensorrt") and not target.here:
             return f"an engine runs on the card that it is for, and {target.title} is not here"
+        if self.provider is not None and not _on_card(target):
+            here = "is not here" if target.kind == "cuda" else "is none"
+            return f"the provider {self.provider.name} computes on a card, and {target.title} {here}"
         return None
 
     def propose(self, model: Model, target: Target) -> tuple[Stage, ...]:
-        """One stage for each backend that can run this model on this machine.
+        """One stage for each backend that can run this model on this machine, and for each provider on a card.
 
         Raises:
             UsageError: the backend that was asked for cannot run it.
+            MissingHardware: the provider that was asked for is not there, or nothing is that computes on this card.
         """
-        names = runs(model.format) if self.backend == "auto" else (self.backend,)
-        if self.backend != "auto" and self.backend not in runs(model.format):
-            raise UsageError(
-                f"{self.backend} does not run {model.format} models",
-                f"one of {', '.join(runs(model.format))}, or leave the backend out",
+        if self.backend != "auto" and self.backend not in able(model):
+            what = (
+                f"{model.format} models" if self.backend not in runs(model.format) else "this graph's fused operators"
             )
-        refusals = {}
-        proposed = []
-        for name in names:
-            reason = BACKENDS[name].refusal(model, target, self.options(model, target, None))
-            if reason is None:
-                proposed.append(self.model_copy(update={"backend": name}))
-            else:
-                refusals[name] = reason
-        if not proposed and self.backend != "auto":
             raise UsageError(
-                f"{self.backend} cannot run this {model.numerics} model: {refusals[self.backend]}",
+                f"{self.backend} does not run {what}", f"one of {', '.join(able(model))}, or leave the backend out"
+            )
+        ways = list(self._ways(model, target))
+        if self.provider is not None and not ways:
+            raise UsageError(f"{self.provider.name} computes ONNX graphs, and this is {model.format}", "leave it out")
+        refusals = {way: BACKENDS[way.backend].refusal(model, target, way.options(model, target, None)) for way in ways}
+        proposed = tuple(way for way in ways if refusals[way] is None)
+        if proposed:
+            return proposed
+        reasons = "; ".join(dict.fromkeys(f"{way.backend}: {reason}" for way, reason in refusals.items()))
+        if self.provider is not None or (_on_card(target) and model.numerics == "fp32" and model.format == "onnx"):
+            raise MissingHardware(
+                f"nothing runs this model on {target.title}: {reasons}", "pip install onnxruntime-gpu"
+            )
+        if self.backend != "auto":
+            raise UsageError(
+                f"{self.backend} cannot run this {model.numerics} model: {refusals[ways[0]]}",
                 "leave --backend out: mlpack then tries every backend that can",
             )
-        return tuple(proposed)
+        return ()
+
+    def _ways(self, model: Model, target: Target) -> Iterator[Compile]:
+        """This stage with every backend that may run the model, on a card with every provider."""
+        for name in able(model) if self.backend == "auto" else (self.backend,):
+            way = self.model_copy(update={"backend": name})
+            if name == _WITH_PROVIDERS and self.provider is None and _on_card(target):
+                yield from (way.model_copy(update={"provider": each}) for each in (Cuda(), TensorRt()))
+            elif name == _WITH_PROVIDERS or self.provider is None:
+                yield way
 
     def fewer_threads(self, threads: int) -> tuple[Stage, ...]:
         """With half as many threads, a quarter, and so on down to one; none where a bound was given."""
@@ -100,11 +135,13 @@ class Compile(Stage):
         if precision == "auto":
             precision = "bfloat16" if model.numerics == "bf16" else "float32"
         literal = target.kind == "cuda" and not target.here and model.numerics in {"int8", "fp8"}
+        on_card = model.format == "tensorrt" or (model.format == "onnx" and _on_card(target))
         found = BackendOptions(
             most_threads=self.most_threads,
             precision=precision,
             graph_optimizations="off" if literal else "all",
-            device="cuda" if model.format == "tensorrt" else "cpu",
+            device="cuda" if on_card else "cpu",
+            provider=self.provider,
         )
         return found if threads is None else found.with_threads(threads)
 
@@ -129,3 +166,7 @@ class Compile(Stage):
         shapes = {name: list(array.shape) for name, array in outputs.items()}
         compiled = model.model_copy(update={"backend": self.backend, "backend_options": options})
         return Outcome(model=compiled, report=Report(metrics={"outputs": shapes}))
+
+
+def _on_card(target: Target) -> bool:
+    return target.kind == "cuda" and target.here
