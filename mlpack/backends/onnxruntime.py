@@ -42,6 +42,7 @@ _REFUSALS: tuple[type[Exception], ...] = (
     RuntimeError,  # what a bound run raises, as for a wrong shape
 )
 _PROFILED_RUNS = 5
+_SPINNING = "session.intra_op.allow_spinning"
 # What the library adds to the name of a result that it computes in blocks of channels (its layout NCHWc).
 _BLOCKED = "_nchwc"
 _NO_BF16 = "its CPU kernels have no bfloat16"
@@ -165,6 +166,8 @@ def _session(model: Model, options: BackendOptions, profile_prefix: str | None) 
     settings.graph_optimization_level = (
         level.ORT_ENABLE_ALL if options.graph_optimizations == "all" else level.ORT_DISABLE_ALL
     )
+    if options.waiting == "sleep":
+        settings.add_session_config_entry(_SPINNING, "0")
     if profile_prefix is not None:
         settings.enable_profiling = True
         settings.profile_file_prefix = profile_prefix

@@ -23,6 +23,9 @@ class BackendOptions(Frozen):
     graph_optimizations: Literal["all", "off"] = Field(
         default="all", description="off runs Q/DQ literally in fp32: how another target's graph is simulated"
     )
+    waiting: Literal["spin", "sleep"] = Field(
+        default="spin", description="of threads without work; sleep leaves the CPU to others, and takes time to wake up"
+    )
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="device; never silently another")
     provider: Provider | None = Field(
         default=None, description="what ONNX Runtime computes with on the device; None: its own CUDA kernels"

@@ -109,6 +109,7 @@ def _description(stored: Stored, options: PackageOptions, shared_by: Batching, l
                 "threads": record.backend_options.threads or 1,
                 "precision": record.backend_options.precision,
                 "graph_optimizations": record.backend_options.graph_optimizations,
+                "waiting": record.backend_options.waiting,
             },
             "limits": {
                 "batching": shared_by.mode,

@@ -60,11 +60,17 @@ class Triton:
         """The package by relative path. Pure: writes nothing.
 
         Raises:
-            UsageError: the artifact is not ONNX, has tensors that Triton cannot describe, or was not scored
-                on the backend that serves.
+            UsageError: the artifact is not ONNX, has tensors or options that Triton cannot be told, or was not
+                scored on the backend that serves.
         """
         check_servable(stored)
         artifact = stored.artifact
+        if artifact.model.backend_options.waiting == "sleep":
+            raise UsageError(
+                f"{artifact.name}@{artifact.version} has threads that sleep while they wait, which Triton's "
+                "ONNX Runtime backend cannot be told",
+                f"mlpack package {artifact.name}@{artifact.version} --runtime fastapi",
+            )
         repository = f"model_repository/{artifact.name}"
         folder = f"{repository}/{artifact.version}"
         shared_by = batching(stored, options)

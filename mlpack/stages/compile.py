@@ -22,16 +22,17 @@ if TYPE_CHECKING:
     from mlpack.core.stage import Job
     from mlpack.core.target import Target
 
-# The one backend that computes through providers.
-_WITH_PROVIDERS = "onnxruntime"
+# The one backend that has all of these options.
+_ONNXRUNTIME = "onnxruntime"
+_ITS_OWN = ("provider", "waiting")
 
 
 class Compile(Stage):
     """Open the model in a backend on real rows and write down who runs it, and how.
 
     `backend: auto` proposes every backend that can run this model here, on a card that is here with each of its
-    providers; measuring decides. For a target that is not this machine the graph is opened literally (Q/DQ in fp32,
-    nothing fused), which simulates its numerics.
+    providers; measuring decides. Options that onnxruntime alone has leave the others out. For a target that is not this
+    machine the graph is opened literally (Q/DQ in fp32, nothing fused), which simulates its numerics.
     """
 
     name: ClassVar[str] = "compile"
@@ -48,6 +49,9 @@ class Compile(Stage):
     most_threads: int | None = Field(
         default=None, ge=1, description="threads of the session at most; none: as many as the run has"
     )
+    waiting: Literal["spin", "sleep"] = Field(
+        default="spin", description="of onnxruntime's threads; sleep is slower alone, faster where others need the CPUs"
+    )
     provider: Provider | None = Field(
         default=None,
         description="what onnxruntime computes with on a card, as in {name: tensorrt}; none: each is tried",
@@ -61,14 +65,19 @@ class Compile(Stage):
             raise unknown("backend", name, known)
         return name
 
+    @property
+    def _its_own(self) -> list[str]:
+        """The options that are set and that onnxruntime alone has."""
+        return [name for name in _ITS_OWN if getattr(self, name) != type(self).model_fields[name].default]
+
     def reads(self) -> tuple[Part, ...]:
         """Rows to open the model on."""
         return ("calibration",)
 
     def clash(self) -> str | None:
-        """A provider beside a backend that has none."""
-        if self.provider is not None and self.backend not in {"auto", _WITH_PROVIDERS}:
-            return f"provider is for {_WITH_PROVIDERS}, and this is {self.backend}"
+        """What onnxruntime alone has beside another backend."""
+        if self._its_own and self.backend not in {"auto", _ONNXRUNTIME}:
+            return f"{self._its_own[0]} is for {_ONNXRUNTIME}, and this is {self.backend}"
         return None
 
     def refusal(self, target: Target) -> str | None:
@@ -95,8 +104,8 @@ class Compile(Stage):
                 f"{self.backend} does not run {what}", f"one of {', '.join(able(model))}, or leave the backend out"
             )
         ways = list(self._ways(model, target))
-        if self.provider is not None and not ways:
-            raise UsageError(f"{self.provider.name} computes ONNX graphs, and this is {model.format}", "leave it out")
+        if self._its_own and not ways:
+            raise UsageError(f"{self._its_own[0]} is for ONNX graphs, and this is {model.format}", "leave it out")
         refusals = {way: BACKENDS[way.backend].refusal(model, target, way.options(model, target, None)) for way in ways}
         proposed = tuple(way for way in ways if refusals[way] is None)
         if proposed:
@@ -117,9 +126,9 @@ class Compile(Stage):
         """This stage with every backend that may run the model, on a card with every provider."""
         for name in able(model) if self.backend == "auto" else (self.backend,):
             way = self.model_copy(update={"backend": name})
-            if name == _WITH_PROVIDERS and self.provider is None and _on_card(target):
+            if name == _ONNXRUNTIME and self.provider is None and _on_card(target):
                 yield from (way.model_copy(update={"provider": each}) for each in (Cuda(), TensorRt()))
-            elif name == _WITH_PROVIDERS or self.provider is None:
+            elif name == _ONNXRUNTIME or not self._its_own:
                 yield way
 
     def fewer_threads(self, threads: int) -> tuple[Stage, ...]:
@@ -141,6 +150,7 @@ class Compile(Stage):
             precision=precision,
             graph_optimizations="off" if literal else "all",
             device="cuda" if on_card else "cpu",
+            waiting=self.waiting,
             provider=self.provider,
         )
         return found if threads is None else found.with_threads(threads)

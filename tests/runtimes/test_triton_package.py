@@ -200,6 +200,15 @@ def test_a_provider_that_was_measured_serves_with_its_options(tmp_path):
     assert "as it did where it was measured" in layout["README.md"]
 
 
+def test_an_option_that_triton_cannot_be_told_is_refused(tmp_path):
+    stored = make(tmp_path, model__backend_options={"threads": 2, "waiting": "sleep"})
+    with pytest.raises(UsageError, match="threads that sleep while they wait") as caught:
+        RUNTIMES["triton"].layout(stored, PackageOptions())
+    assert caught.value.hint == "mlpack package tiny-mlp@1 --runtime fastapi"
+    described = json.loads(RUNTIMES["fastapi"].layout(stored, PackageOptions())["model.json"])
+    assert described["options"]["waiting"] == "sleep"
+
+
 def test_names_with_quotes_survive(tmp_path):
     stored = make(tmp_path)
     odd = 'a "b" \\ é'

@@ -132,3 +132,12 @@ def test_every_provider_is_proposed_where_there_is_one(kept, monkeypatch):
     assert [stage.provider for stage in CUDA.propose(model, CARD)] == [Cuda()]
     found.remove("TensorrtExecutionProvider")
     assert [stage.provider.name for stage in Compile().propose(model, CARD)] == ["cuda"]
+
+
+def test_threads_that_sleep_are_those_of_onnxruntime(bench, kept):
+    stage = Compile(waiting="sleep")
+    assert [way.backend for way in stage.propose(kept.ready("mlp"), this_machine())] == ["onnxruntime"]
+    assert Compile(backend="openvino", waiting="sleep").clash() == "waiting is for onnxruntime, and this is openvino"
+    (way,) = stage.propose(kept.ready("mlp"), this_machine())
+    told = way.run(kept.ready("mlp"), bench.job(threads=2)).model.backend_options
+    assert told == BackendOptions(threads=2, waiting="sleep")
