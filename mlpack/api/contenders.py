@@ -150,16 +150,16 @@ def _refuse_elsewhere(stored: Stored) -> None:
 
 
 def _on_backends(made: Contender, backend: str, context: Context) -> tuple[list[Contender], list[str]]:
-    from mlpack.backends import BACKENDS, runs
+    from mlpack.backends import BACKENDS, able
 
-    able = runs(made.model.format)
-    if backend != EVERY and backend not in able:
+    names = able(made.model)
+    if backend != EVERY and backend not in names:
         raise UsageError(
-            f"{made.label} is {made.model.format}, which {backend} does not run",
-            " or ".join(f"--backend {name}" for name in (*able, EVERY)),
+            f"{made.label} is {made.model.format}{_fused(made.model)}, which {backend} does not run",
+            " or ".join(f"--backend {name}" for name in (*names, EVERY)),
         )
     found, left_out = [], []
-    for name in able if backend == EVERY else (backend,):
+    for name in names if backend == EVERY else (backend,):
         options = _options(made.model, name, context)
         try:
             reason = BACKENDS[name].refusal(made.model, context.target, options)
@@ -175,6 +175,10 @@ def _on_backends(made: Contender, backend: str, context: Context) -> tuple[list[
     if not found:
         raise UsageError(f"{left_out[0]}", "--backend all times every backend that can run it")
     return found, left_out
+
+
+def _fused(model: Model) -> str:
+    return "" if model.only is None else f" with operators of {model.only}"
 
 
 def _options(model: Model, backend: str, context: Context) -> BackendOptions:

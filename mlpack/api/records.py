@@ -67,6 +67,7 @@ def model_of(model: Model) -> ModelRecord:
         inputs=model.inputs,
         outputs=model.outputs,
         largest=model.largest,
+        only=model.only,
         size_bytes=model.size_bytes,
     )
 

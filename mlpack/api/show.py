@@ -66,7 +66,9 @@ def _facts(this: Artifact, path: str) -> Iterator[tuple[str, str]]:
     yield "target", str(this.target.get("name", ""))
     yield "model", f"{model.numerics} in {model.numerics_share:.0%} of the compute, {model.format}"
     threads = f", {count(model.backend_options.threads, 'thread')}" if model.backend_options.threads else ""
-    yield "runs on", f"{model.backend}, {model.backend_options.precision}{threads}"
+    waits = ", asleep while they wait" if model.backend_options.waiting == "sleep" else ""
+    by = f" by {model.backend_options.provider.name}" if model.backend_options.provider else ""
+    yield "runs on", f"{model.backend}{by}, {model.backend_options.precision}{threads}{waits}"
     yield "size", f"{size(this.baseline.get('size_bytes'))} -> {size(model.size_bytes)}"
     yield "inputs", "\n".join(map(str, model.inputs))
     yield "outputs", "\n".join(map(str, model.outputs))

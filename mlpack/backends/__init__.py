@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mlpack.core.backend import Backend
 from mlpack.core.model import Format
 from mlpack.core.table import Table
+
+if TYPE_CHECKING:
+    from mlpack.core.model import Model
 
 # The formats that each runs: kept here as well as in its file, so that asking loads no library.
 _FORMATS: dict[str, tuple[Format, ...]] = {
@@ -32,3 +35,8 @@ def runs(model_format: Format, kind: Literal["cpu", "cuda"] | None = None) -> tu
     """The names of the backends that run models of this format; with `kind` only those that may on such a target."""
     left_out = _ON_CUDA if kind == "cpu" else set()
     return tuple(name for name, formats in _FORMATS.items() if model_format in formats and name not in left_out)
+
+
+def able(model: Model) -> tuple[str, ...]:
+    """The names of the backends that run this model: those of its format that have its operators."""
+    return tuple(name for name in runs(model.format) if model.only in {None, name})

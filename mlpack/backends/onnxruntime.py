@@ -13,6 +13,14 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as refusals
 
+from mlpack.backends.onnxruntime_providers import (
+    CPU,
+    RECORDED,
+    keep_float32,
+    nodes_by_provider,
+    providers,
+    wanted,
+)
 from mlpack.core.backend import spent
 from mlpack.errors import MissingHardware, StageFailed
 
@@ -33,8 +41,8 @@ _REFUSALS: tuple[type[Exception], ...] = (
     refusals.RuntimeException,
     RuntimeError,  # what a bound run raises, as for a wrong shape
 )
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _PROFILED_RUNS = 5
+_SPINNING = "session.intra_op.allow_spinning"
 # What the library adds to the name of a result that it computes in blocks of channels (its layout NCHWc).
 _BLOCKED = "_nchwc"
 _NO_BF16 = "its CPU kernels have no bfloat16"
@@ -92,8 +100,8 @@ class OnnxRuntime:
             return _NO_FP8
         if options.precision != "float32":
             return _NO_PRECISION
-        if _PROVIDERS[options.device] not in ort.get_available_providers():
-            return f"this build of onnxruntime has no {_PROVIDERS[options.device]}"
+        if wanted(options) not in ort.get_available_providers():
+            return f"this build of onnxruntime has no {wanted(options)}"
         return None
 
     @contextmanager
@@ -145,10 +153,10 @@ def _modules_by_result(model: Model) -> dict[str, str]:
 
 
 def _session(model: Model, options: BackendOptions, profile_prefix: str | None) -> ort.InferenceSession:
-    provider = _PROVIDERS[options.device]
-    if provider not in ort.get_available_providers():
+    computes = wanted(options)
+    if computes not in ort.get_available_providers():
         raise MissingHardware(
-            f"onnxruntime has no {provider} on this machine", "pip install onnxruntime-gpu, on a machine with a card"
+            f"onnxruntime has no {computes} on this machine", "pip install onnxruntime-gpu, on a machine with a card"
         )
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = options.threads or 1
@@ -158,17 +166,27 @@ def _session(model: Model, options: BackendOptions, profile_prefix: str | None) 
     settings.graph_optimization_level = (
         level.ORT_ENABLE_ALL if options.graph_optimizations == "all" else level.ORT_DISABLE_ALL
     )
+    if options.waiting == "sleep":
+        settings.add_session_config_entry(_SPINNING, "0")
     if profile_prefix is not None:
         settings.enable_profiling = True
         settings.profile_file_prefix = profile_prefix
+    if computes != CPU:
+        keep_float32(options)
+        settings.add_session_config_entry(RECORDED, "1")
     try:
-        session = ort.InferenceSession(str(model.entry_path), settings, providers=[provider])
+        session = ort.InferenceSession(str(model.entry_path), settings, providers=providers(model, options))
     except _REFUSALS as error:
         raise _refused(error) from error
-    if session.get_providers()[0] != provider:
+    session.disable_fallback()
+    if session.get_providers()[0] != computes:
         raise MissingHardware(
-            f"onnxruntime fell back from {provider} to {session.get_providers()[0]}",
+            f"onnxruntime fell back from {computes} to {session.get_providers()[0]}",
             "mlpack doctor shows the driver and library versions that are missing",
+        )
+    if computes != CPU and not nodes_by_provider(session)[computes]:
+        raise StageFailed(
+            f"onnxruntime gives no node of this graph to {computes}", "leave the provider out, or run it on the CPU"
         )
     return session
 

@@ -39,6 +39,7 @@ class ModelRecord(Frozen):
     digest: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    only: str | None = Field(default=None, description="the one backend that has the graph's operators; null: any")
     largest: dict[str, int] = Field(default_factory=dict, description="largest size of a named dim that has one")
     size_bytes: int
 
@@ -276,6 +277,7 @@ class Stored(Frozen):
             inputs=record.inputs,
             outputs=record.outputs,
             largest=record.largest,
+            only=record.only,
             numerics=record.numerics,
             numerics_share=record.numerics_share,
             quantization=record.quantization,

@@ -64,6 +64,7 @@ class Model(Frozen):
     numerics: str = "fp32"
     numerics_share: float = 1.0
     quantization: Quantization | None = None
+    only: str | None = Field(default=None, description="the one backend that has the graph's operators; None: any")
     backend: str | None = None
     backend_options: BackendOptions = BackendOptions()
 

@@ -46,9 +46,10 @@ class Candidate:
         how = ""
         if made is not None and made.method not in {"cast", ""}:
             how = f" {made.method}" + (f" ({', '.join(told)})" if (told := _told(made)) else "")
-        bound = self.model.backend_options.most_threads
-        fewer = f" · {count(bound, 'thread')}" if bound else ""
-        return f"{self.model.numerics}{how} · {self.model.backend or '–'}{fewer}"
+        options = self.model.backend_options
+        by = f" by {options.provider.name}" if options.provider else ""
+        fewer = f" · {count(options.most_threads, 'thread')}" if options.most_threads else ""
+        return f"{self.model.numerics}{how} · {self.model.backend or '–'}{by}{fewer}"
 
     def out(self, why: str) -> Candidate:
         """This candidate, lost for this reason."""

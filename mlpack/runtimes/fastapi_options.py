@@ -123,6 +123,7 @@ def how_it_runs(artifact: Artifact, folder: str) -> dict[str, Any]:
             "threads": record.backend_options.threads or 1,
             "precision": record.backend_options.precision,
             "graph_optimizations": record.backend_options.graph_optimizations,
+            "waiting": record.backend_options.waiting,
         },
     }
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlpack.backends.onnxruntime_providers import MIB, provider
 from mlpack.backends.tensorrt_plan import PLAN
+from mlpack.core.provider import Cuda, TensorRt
 from mlpack.errors import UsageError
 from mlpack.runtimes.golden_side import golden_inputs, has_sample_request, shared_files
 from mlpack.runtimes.kubernetes import Pod, Port, manifests
@@ -52,6 +54,8 @@ _IMAGE_NUMPY = "1.26.4"
 _OWN_BYTES = 256 * 2**20
 _OPTIONS = frozenset({"max_batch", "queue_delay_ms", "instances", "manifests", "engine_fallback"})
 _PRECISION_MODES = {"int8": "INT8", "fp16": "FP16"}
+# As the numbers that Triton has for them.
+_CONVOLUTIONS = {"exhaustive": "0", "heuristic": "1", "default": "2"}
 
 
 class Triton:
@@ -69,13 +73,19 @@ class Triton:
         """The package by relative path. Pure: writes nothing.
 
         Raises:
-            UsageError: the artifact is not ONNX, has tensors that Triton cannot describe, or was not scored
-                on the backend that serves.
+            UsageError: the artifact is not ONNX, has tensors or options that Triton cannot be told, or was not
+                scored on the backend that serves.
         """
         refuse_options(options, _OPTIONS, "Triton is told what it has of this in config.pbtxt or in front of it")
         check_servable(stored)
         artifact = stored.artifact
         check_engine_fallback(artifact, options)
+        if artifact.model.backend_options.waiting == "sleep":
+            raise UsageError(
+                f"{artifact.name}@{artifact.version} has threads that sleep while they wait, which Triton's "
+                "ONNX Runtime backend cannot be told",
+                f"mlpack package {artifact.name}@{artifact.version} --runtime fastapi",
+            )
         repository = f"model_repository/{artifact.name}"
         folder = f"{repository}/{artifact.version}"
         shared_by = batching(stored, options)
@@ -91,7 +101,9 @@ class Triton:
         if raw:
             pins = {**pins, "numpy": _IMAGE_NUMPY, **pinned(artifact, raw.libraries)}
             files |= raw_models(stored, raw, options, shared_by, lambda spec: _tensor(artifact, spec, shared_by))
-        if on_gpu(artifact):
+        # What was measured on the card is served as it was measured.
+        engine = on_gpu(artifact) and artifact.model.backend_options.device != "cuda"
+        if engine:
             most = shared_by.max_rows or options.max_batch
             files |= engine_files(artifact, most, config(stored, options, "tensorrt"))
         if warmups:
@@ -100,6 +112,7 @@ class Triton:
         needed_in_turn = needed_by(pins)
         values = {
             **facts(stored, shared_by),
+            "card": _card(artifact),
             "image_tag": IMAGE_TAG,
             "image_note": _image_note(artifact),
             "pins": [f"{library}=={version}" for library, version in {**pins, **needed_in_turn}.items()],
@@ -111,6 +124,7 @@ class Triton:
             "stop_seconds": 30,
             "passed": [],
             "fallback": options.engine_fallback,
+            "engine": engine,
             "lacks": lacking(artifact),
             "raw": raw,
             "raw_name": ensemble_name(artifact.name),
@@ -157,6 +171,7 @@ def config(stored: Stored, options: PackageOptions, serving: str | None = None) 
             "queue_delay_ms": f"{options.queue_delay_ms:g}",
             "queue_delay_us": round(options.queue_delay_ms * 1000),
             "instances": options.instances,
+            "card": _card(artifact),
             "precision_mode": _PRECISION_MODES.get(artifact.model.numerics, "FP32"),
             "profiles": _profiles(artifact, shared_by),
             "warmups": _warmups(stored, shared_by),
@@ -181,6 +196,28 @@ def _pod(artifact: Artifact, *, shared_memory: bool) -> Pod:
 def _serving(artifact: Artifact) -> str:
     """Who runs what lies in the repository: on a GPU ONNX Runtime, with TensorRT as its provider."""
     return "onnxruntime" if on_gpu(artifact) else artifact.model.backend
+
+
+def _card(artifact: Artifact) -> dict[str, Any]:
+    """What computes on the card, by the names that Triton has for its options."""
+    options = artifact.model.backend_options
+    chosen = provider(options) or TensorRt()
+    told: dict[str, Any] = {
+        "measured": options.device == "cuda",
+        "tf32": str(int(chosen.tf32)),
+        "builder": {},
+        "cuda": {},
+    }
+    if isinstance(chosen, Cuda):
+        told["cuda"] = {"cudnn_conv_algo_search": _CONVOLUTIONS[chosen.convolutions]}
+        if chosen.memory_mib is not None:
+            told["cuda"]["gpu_mem_limit"] = str(chosen.memory_mib * MIB)
+        return {**told, "by_tensorrt": False}
+    if told["measured"]:
+        told["builder"] = {"trt_builder_optimization_level": str(chosen.level)}
+    if chosen.workspace_mib is not None:
+        told["builder"]["max_workspace_size_bytes"] = str(chosen.workspace_mib * MIB)
+    return {**told, "by_tensorrt": True}
 
 
 def _tensor(artifact: Artifact, spec: TensorSpec, shared_by: Batching) -> dict[str, Any]:
@@ -270,11 +307,13 @@ def _has_half(artifact: Artifact) -> bool:
 
 def _image_note(artifact: Artifact) -> str:
     libraries: Mapping[str, str] = artifact.environment.get("libraries", {})
+    if on_gpu(artifact) and not _card(artifact)["by_tensorrt"]:
+        return "It runs on ONNX Runtime's own CUDA kernels, as it was measured."
     if on_gpu(artifact):
-        return (
-            "TensorRT builds its engine on the GPU at the first start (minutes); neither its answers nor its "
-            "speed were measured there, so run the check below."
-        )
+        built = "TensorRT builds its engine on the GPU at the first start (minutes)"
+        if _card(artifact)["measured"]:
+            return f"{built}, as it did where it was measured."
+        return f"{built}; neither its answers nor its speed were measured there, so run the check below."
     if _serving(artifact) == "openvino":
         return "The image installs the same OpenVINO and runs it in Triton's Python backend."
     scored = libraries.get("onnxruntime", "of another version")

@@ -130,3 +130,15 @@ def test_convolutions_in_blocked_layout_keep_their_modules(tmp_path):
     model = small_graphs.save(tmp_path, nodes, *dims, weights)
     spent = BACKEND.operators(model, HERE, PLAIN, {"x": small_graphs.random(1, 3, 16, 16)})
     assert {each.module for each in spent if each.operator == "Conv"} <= {"stem", "stem.act", "body.conv"}
+
+
+def test_threads_without_work_are_told_to_sleep(tmp_path):
+    key, x = "session.intra_op.allow_spinning", small_graphs.random(2, 8)
+    model = small_graphs.mlp(tmp_path)
+    with BACKEND.open(model, HERE, BackendOptions(threads=2, waiting="sleep")) as asleep:
+        assert asleep._session.get_session_options().get_session_config_entry(key) == "0"
+        got = asleep({"x": x})["y"]
+    with BACKEND.open(model, HERE, BackendOptions(threads=2)) as usual:
+        with pytest.raises(RuntimeError, match="allow_spinning"):
+            usual._session.get_session_options().get_session_config_entry(key)
+        np.testing.assert_array_equal(usual({"x": x})["y"], got)

@@ -67,6 +67,7 @@ NEED_A_LIBRARY = {
     "mlpack.quantization.switched": "onnx",
     "mlpack.stages.export_recurrent": "torch",
     "mlpack.stages.quantize_int8": "onnx",
+    "mlpack.stages.simplify_fusions": "onnx",
     "mlpack.stages.torch_program": "torch",
 }
 # These are copied into packages: they run beside a server's libraries, without mlpack.

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from packaging.utils import canonicalize_name
 from serving import LAUNCH, free_port, run_client, started
@@ -24,6 +25,8 @@ from tiny_artifacts import SAMPLES
 
 import mlpack.runtimes
 from mlpack.core.runtime import PackageOptions
+from mlpack.runtimes.templates.fastapi.server.description import read_description
+from mlpack.runtimes.templates.fastapi.server.sessions import open_session
 
 INFER = "/v2/models/tiny-mlp/infer"
 WIDE = 60_000  # a queue delay in ms that only a full batch ends
@@ -52,6 +55,23 @@ def test_answers_equal_the_golden_outputs(packaged, serve, kind, backend):
     folder = packaged(kind, changes={"model__backend": backend, "accuracy__backend": backend})
     done = run_client(folder, serve(folder).url)
     assert (done.returncode, done.stdout) == (0, "6 golden requests, 0 differences\n")
+
+
+def test_threads_of_the_server_sleep_where_those_that_were_measured_did(packaged, monkeypatch):
+    folder = packaged(changes={"model__backend_options": {"threads": 2, "waiting": "sleep"}})
+    opened, real = [], ort.InferenceSession
+
+    def remembered(*arguments, **named):
+        opened.append(real(*arguments, **named))
+        return opened[-1]
+
+    monkeypatch.setattr(ort, "InferenceSession", remembered)
+    run = open_session(folder, read_description(folder))
+    (session,) = opened
+    assert session.get_session_options().get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    inputs, outputs = golden(folder)
+    for name, array in run(dict(inputs)).items():
+        np.testing.assert_allclose(array, outputs[name], rtol=1e-4, atol=1e-5)
 
 
 def test_static_batch_takes_exactly_its_rows(packaged, serve):

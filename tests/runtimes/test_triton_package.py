@@ -31,6 +31,9 @@ OPENVINO = {"model__backend": "openvino", "accuracy__backend": "openvino", "mode
             "model__backend_options": {"threads": 2, "precision": "bfloat16"}}  # fmt: skip
 A100 = {"target": {"name": "a100", "kind": "cuda"}, "model__numerics": "int8", "accuracy__simulated": True,
         "model__backend_options": {"threads": 2, "graph_optimizations": "off"}, "latency": []}  # fmt: skip
+ON_CARD = {**A100, "accuracy__simulated": False, "target": {"name": "a100", "kind": "cuda"}}
+CUDA = {"threads": 2, "device": "cuda", "provider": {"name": "cuda", "convolutions": "heuristic", "memory_mib": 1024}}
+TENSORRT = {"threads": 2, "device": "cuda", "provider": {"name": "tensorrt", "tf32": True, "workspace_mib": 512}}
 CASES = {
     "merged": ("mlp", {}, {"max_batch": 8}),
     "batch_dependent": ("text", {"accuracy__batch_dependent": True, "accuracy__batch": 4}, {"max_batch": 8}),
@@ -38,6 +41,8 @@ CASES = {
     "openvino": ("text", OPENVINO, {"max_batch": 16, "queue_delay_ms": 0.5, "instances": 2}),
     "tensorrt": ("slow", A100, {"max_batch": 16}),
     "tensorrt_free_dims": ("text", A100, {"max_batch": 16}),
+    "cuda_measured": ("slow", {**ON_CARD, "model__backend_options": CUDA}, {"max_batch": 16}),
+    "tensorrt_measured": ("slow", {**ON_CARD, "model__backend_options": TENSORRT}, {"max_batch": 16}),
 }
 
 
@@ -165,7 +170,9 @@ def test_gpu_targets_get_the_tensorrt_provider(tmp_path, case):
     stored, layout, _ = build(tmp_path, case)
     config = parsed(stored, layout)
     assert model_config_pb2.ModelInstanceGroup.Kind.Name(config.instance_group[0].kind) == "KIND_GPU"
-    (accelerator,) = config.optimization.execution_accelerators.gpu_execution_accelerator
+    accelerator, beneath = config.optimization.execution_accelerators.gpu_execution_accelerator
+    assert (beneath.name, dict(beneath.parameters)) == ("cuda", {"use_tf32": "0"})
+    assert "ENV NVIDIA_TF32_OVERRIDE=0" in layout["Dockerfile"]
     assert accelerator.name == "tensorrt"
     assert accelerator.parameters["precision_mode"] == "INT8"
     # Graph optimizations were off only to simulate the target: the level must not follow into the server.
@@ -174,6 +181,32 @@ def test_gpu_targets_get_the_tensorrt_provider(tmp_path, case):
     assert shapes == ("features:16x700" if case == "tensorrt" else None)
     assert "TensorRT builds its engine on the GPU" in layout["README.md"]
     assert yaml.safe_load(layout["compose.yaml"])["volumes"] == {"tensorrt": None}
+
+
+def test_a_provider_that_was_measured_serves_with_its_options(tmp_path):
+    _, layout, _ = built = build(tmp_path / "cuda", "cuda_measured")
+    config = parsed(*built[:2])
+    (accelerator,) = config.optimization.execution_accelerators.gpu_execution_accelerator
+    assert (accelerator.name, dict(accelerator.parameters)) == ("cuda", {"use_tf32": "0"})
+    told = {key: value.string_value for key, value in config.parameters.items()}
+    assert told == {"cudnn_conv_algo_search": "1", "gpu_mem_limit": str(2**30)}
+    assert "as it was measured" in layout["README.md"]
+    _, layout, _ = built = build(tmp_path / "tensorrt", "tensorrt_measured")
+    accelerator, beneath = parsed(*built[:2]).optimization.execution_accelerators.gpu_execution_accelerator
+    assert accelerator.parameters["max_workspace_size_bytes"] == str(2**29)
+    assert accelerator.parameters["trt_builder_optimization_level"] == "3"
+    assert dict(beneath.parameters) == {"use_tf32": "1"}
+    assert "NVIDIA_TF32_OVERRIDE" not in layout["Dockerfile"]
+    assert "as it did where it was measured" in layout["README.md"]
+
+
+def test_an_option_that_triton_cannot_be_told_is_refused(tmp_path):
+    stored = make(tmp_path, model__backend_options={"threads": 2, "waiting": "sleep"})
+    with pytest.raises(UsageError, match="threads that sleep while they wait") as caught:
+        RUNTIMES["triton"].layout(stored, PackageOptions())
+    assert caught.value.hint == "mlpack package tiny-mlp@1 --runtime fastapi"
+    described = json.loads(RUNTIMES["fastapi"].layout(stored, PackageOptions())["model.json"])
+    assert described["options"]["waiting"] == "sleep"
 
 
 def test_names_with_quotes_survive(tmp_path):

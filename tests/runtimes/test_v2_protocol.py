@@ -31,7 +31,7 @@ def described(*inputs: Tensor, max_rows: int | None = MAX_ROWS) -> Description:
         digest="d",
         backend="onnxruntime",
         entry="model/model.onnx",
-        options=Options(threads=1, precision="float32", graph_optimizations="all"),
+        options=Options(threads=1, precision="float32", graph_optimizations="all", waiting="spin"),
         limits=Limits("merged", max_rows, 1.0, 8, 1, 1000),
         inputs=inputs,
         outputs=(Tensor("y", "FP32", ("batch", 3)), Tensor("z", "INT64", ("batch",))),

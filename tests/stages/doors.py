@@ -25,6 +25,7 @@ INPUTS = {
     "wide": "x=float32:batch,8",
     "twice": "x=float32:batch,8",
     "transformer": "tokens=int64:batch,12",
+    "headed": "tokens=int64:batch,12",
     "tagger": "frames=float32:batch,5,6",
     "siamese": "left=float32:batch,8 right=float32:batch,8",
     "branching": "x=float32:batch,4",

@@ -1,13 +1,15 @@
 """Who may run a model here, and with which options it will be served."""
 
+import onnxruntime as ort
 import pytest
 from doors import A100, VNNI, rows_for
 from pydantic import ValidationError
 
 from mlpack.backends import BACKENDS
 from mlpack.core.backend_options import BackendOptions
+from mlpack.core.provider import Cuda
 from mlpack.core.targets import this_machine
-from mlpack.errors import StageFailed, UsageError
+from mlpack.errors import MissingHardware, StageFailed, UsageError
 from mlpack.stages.compile import Compile
 from mlpack.stages.quantize import Quantize
 
@@ -86,3 +88,56 @@ def test_no_backend_at_all_is_a_failed_stage(bench, kept):
 def test_a_misspelt_backend_gets_the_nearest_name():
     with pytest.raises((UsageError, ValidationError), match="onnxruntim"):
         Compile(backend="onnxruntim")
+
+
+CARD = A100.model_copy(update={"here": True})
+CUDA, TENSORRT = Compile(provider={"name": "cuda"}), Compile(provider={"name": "tensorrt", "workspace_mib": 512})
+
+
+def test_a_provider_is_for_a_card_that_is_here_and_for_onnxruntime():
+    assert "A100" in TENSORRT.refusal(A100)
+    assert "is not here" in TENSORRT.refusal(A100)
+    assert "the provider cuda computes on a card" in CUDA.refusal(this_machine())
+    assert CUDA.refusal(CARD) is None
+    assert Compile(backend="openvino", provider={"name": "cuda"}).clash() == (
+        "provider is for onnxruntime, and this is openvino"
+    )
+    with pytest.raises(ValidationError, match="half"):
+        Compile(provider={"name": "tensorrt", "half": True})
+
+
+def test_on_a_card_the_session_computes_there(kept):
+    model = kept.ready("mlp")
+    assert Compile().options(model, CARD, 1) == BackendOptions(threads=1, device="cuda")
+    told = TENSORRT.options(model, CARD, 1)
+    assert (told.device, told.provider.name, told.provider.workspace_mib, told.provider.tf32) == (
+        "cuda", "tensorrt", 512, False,
+    )  # fmt: skip
+    assert Compile().options(model, A100, 1).device == "cpu"
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="this build has CUDA")
+@pytest.mark.parametrize("stage", [Compile(), CUDA, TENSORRT], ids=["any", "cuda", "tensorrt"])
+def test_a_card_without_its_provider_is_no_cpu(kept, stage):
+    with pytest.raises(MissingHardware, match="onnxruntime: this build of onnxruntime has no") as caught:
+        stage.propose(kept.ready("mlp"), CARD)
+    assert (caught.value.exit_code, caught.value.hint) == (3, "pip install onnxruntime-gpu")
+
+
+def test_every_provider_is_proposed_where_there_is_one(kept, monkeypatch):
+    found = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(ort, "get_available_providers", lambda: found)
+    model = kept.ready("mlp")
+    assert [stage.provider.name for stage in Compile().propose(model, CARD)] == ["cuda", "tensorrt"]
+    assert [stage.provider for stage in CUDA.propose(model, CARD)] == [Cuda()]
+    found.remove("TensorrtExecutionProvider")
+    assert [stage.provider.name for stage in Compile().propose(model, CARD)] == ["cuda"]
+
+
+def test_threads_that_sleep_are_those_of_onnxruntime(bench, kept):
+    stage = Compile(waiting="sleep")
+    assert [way.backend for way in stage.propose(kept.ready("mlp"), this_machine())] == ["onnxruntime"]
+    assert Compile(backend="openvino", waiting="sleep").clash() == "waiting is for onnxruntime, and this is openvino"
+    (way,) = stage.propose(kept.ready("mlp"), this_machine())
+    told = way.run(kept.ready("mlp"), bench.job(threads=2)).model.backend_options
+    assert told == BackendOptions(threads=2, waiting="sleep")

@@ -75,10 +75,21 @@ class Attention(nn.Module):
         return self.out(weights @ self.value(x))
 
 
+class Heads(Attention):
+    """Two heads, as transformers have them."""
+
+    def forward(self, x):
+        query, key, value = (
+            each(x).unflatten(-1, (2, -1)).transpose(1, 2) for each in (self.query, self.key, self.value)
+        )
+        weights = torch.softmax(query @ key.transpose(2, 3) * query.shape[-1] ** -0.5, -1)
+        return self.out((weights @ value).transpose(1, 2).flatten(2))
+
+
 class Layer(nn.Module):
-    def __init__(self, width):
+    def __init__(self, width, attention=Attention):
         super().__init__()
-        self.attention = Attention(width)
+        self.attention = attention(width)
         self.norm = nn.LayerNorm(width)
         self.up = nn.Linear(width, 2 * width)
         self.down = nn.Linear(2 * width, width)
@@ -89,10 +100,10 @@ class Layer(nn.Module):
 
 
 class Transformer(nn.Module):
-    def __init__(self, width=32):
+    def __init__(self, width=32, attention=Attention):
         super().__init__()
         self.embedding = nn.Embedding(50, width)
-        self.layers = nn.ModuleList(Layer(width) for _ in range(2))
+        self.layers = nn.ModuleList(Layer(width, attention) for _ in range(2))
         self.head = nn.Linear(width, 3)
 
     def forward(self, tokens):
@@ -241,6 +252,11 @@ def mlp():
 
 def transformer():
     return _made(Transformer)
+
+
+def headed():
+    torch.manual_seed(0)
+    return Transformer(attention=Heads).eval()
 
 
 def tagger():

@@ -55,6 +55,7 @@ class Options:
     threads: int
     precision: Literal["float32", "bfloat16"]
     graph_optimizations: Literal["all", "off"]
+    waiting: Literal["spin", "sleep"]
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,8 @@ def _open_onnxruntime(model: Path, description: Description) -> Session:
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = description.options.threads
     settings.inter_op_num_threads = 1
+    if description.options.waiting == "sleep":
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Its log repeats what the exceptions say.
     settings.log_severity_level = 4
     levels = ort.GraphOptimizationLevel
