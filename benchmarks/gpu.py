@@ -27,6 +27,7 @@ import gpu_page
 import record
 
 from mlpack.core import machine, targets
+from mlpack.core.installation import installed_version
 from mlpack.core.target import Target
 
 if TYPE_CHECKING:
@@ -128,7 +129,9 @@ class Piece:
         self.content = self._before()
 
     def _before(self) -> dict[str, Any]:
-        settings = {"batches": self.given.batches, "seconds": self.given.seconds}
+        settings = {
+            "batches": self.given.batches, "seconds": self.given.seconds, "torch": installed_version("torch"),
+        }  # fmt: skip
         fresh: dict[str, Any] = {
             "title": self.target.title, "device": self.given.device, "settings": settings,
             "tests": None, "facts": {}, "found": {}, "left_out": {}, "failed": {},
@@ -262,7 +265,7 @@ class Piece:
         return found
 
     def _write(self) -> None:
-        # Where the facts of the machine follow, those of an earlier piece must not win.
+        # Of the machine as it is in this piece: its load, its date.
         self.content |= {**record.about(), "driver": driver(), "quick": self.given.seconds < QUICK_SECONDS}
         self.results.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.content, indent=1, ensure_ascii=False) + "\n"

@@ -183,8 +183,11 @@ def _fused(model: Model) -> str:
 
 def _options(model: Model, backend: str, context: Context) -> BackendOptions:
     """As the artifact has them on its own backend, else as `compile` would choose them."""
+    from mlpack.backends import ON_CUDA
     from mlpack.stages.compile import Compile
 
+    if model.format == "torch" and backend in ON_CUDA:
+        return model.backend_options.model_copy(update={"device": "cuda"})
     if model.format == "torch" or (model.backend == backend and model.backend_options.graph_optimizations == "all"):
         return model.backend_options
     return Compile(backend=backend).options(model, context.target, context.threads)

@@ -25,15 +25,15 @@ _FORMATS: dict[str, tuple[Format, ...]] = {
     "litert": ("litert",),
 }
 
-# These run on NVIDIA devices alone.
-_ON_CUDA = {"torch_cuda_graph", "torch_tensorrt", "tensorrt"}
+ON_CUDA = {"torch_cuda_graph", "torch_tensorrt", "tensorrt"}
+"""What runs on NVIDIA devices alone."""
 
 BACKENDS: Table[Backend] = Table("backend", {name: f"mlpack.backends.{name}:BACKEND" for name in _FORMATS})
 
 
 def runs(model_format: Format, kind: Literal["cpu", "cuda"] | None = None) -> tuple[str, ...]:
     """The names of the backends that run models of this format; with `kind` only those that may on such a target."""
-    left_out = _ON_CUDA if kind == "cpu" else set()
+    left_out = ON_CUDA if kind == "cpu" else set()
     return tuple(name for name, formats in _FORMATS.items() if model_format in formats and name not in left_out)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny_artifacts import make
 
 import mlpack
@@ -84,6 +85,15 @@ def test_what_a_backend_refuses_is_left_out_and_told(place, monkeypatch):
     assert "torch.compile refuses this model on x [1, 4]" in told["torch_compile"]
     assert "differs from the original" in told["torchscript"]
     assert not any("\n" in line for line in done.left_out)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card here")
+def test_what_is_for_a_card_is_asked_for_by_name_and_refused_without_one(place):
+    for backend, reason in {
+        "torch_cuda_graph": "torch sees no CUDA device", "torch_tensorrt": "Torch-TensorRT is not installed",
+    }.items():  # fmt: skip
+        with pytest.raises(UsageError, match=f"on {backend}: {reason}"):
+            mlpack.bench(f"{TINY}/model.py:model", backend=backend, data=TINY / "eval.npz", batches=[1], **QUICK)
 
 
 @pytest.mark.slow
