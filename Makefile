@@ -68,6 +68,7 @@ benchmarks: venv
 	$(BIN)/python benchmarks/repeatability.py
 	$(BIN)/python benchmarks/identical.py
 	$(BIN)/python benchmarks/call_overhead.py
+	$(BIN)/python benchmarks/ort_options.py
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
