@@ -71,6 +71,7 @@ benchmarks: venv
 	$(BIN)/python benchmarks/identical.py
 	$(BIN)/python benchmarks/call_overhead.py
 	$(BIN)/python benchmarks/prediction.py
+	$(BIN)/python benchmarks/ort_options.py
 
 # HAVE=FILE names what that machine has (pip list --format=freeze there), GPU_VERSION its Python.
 gpu-wheels:

@@ -116,19 +116,26 @@ class Bench:
 
 def simplified(name: str, place: Path) -> tuple[Model, Context]:
     """The graph that a recipe hands to quantize, and what stages run in."""
+    from mlpack.engine.run import run
+    from mlpack.stages.simplify import Simplify
+
+    graph, context = exported(name, place)
+    return run(Simplify(), graph, context).model, context
+
+
+def exported(name: str, place: Path) -> tuple[Model, Context]:
+    """The graph as it was exported, and what stages run in."""
     from mlpack.api.prepare import prepare
     from mlpack.api.wanted import recipe_for
     from mlpack.core.reporter import Silent
     from mlpack.core.settings import load_settings
     from mlpack.engine.run import run
     from mlpack.stages.export import Export
-    from mlpack.stages.simplify import Simplify
 
     model, *flags = (word for word in record.sample(name))
     wanted: dict[str, Any] = dict(zip((flag.removeprefix("--") for flag in flags[::2]), flags[1::2], strict=True))
     ready = prepare(recipe_for(load_settings(place), model, wanted), place / "cache", Silent())
-    exported = run(Export(), ready.source.model, ready.context)
-    return run(Simplify(), exported.model, ready.context).model, ready.context
+    return run(Export(), ready.source.model, ready.context).model, ready.context
 
 
 def unseen(model: Model, context: Context) -> dict[str, np.ndarray]:

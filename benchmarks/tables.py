@@ -20,6 +20,7 @@ _TELLING_MB = 50
 # An interval over launches that hardly agree says no more than this.
 _BEYOND = 1_000
 _TELLING_DB = 0.1
+_TELLING_GAIN = 0.03
 
 
 def render_all() -> None:
@@ -464,6 +465,27 @@ def quantization_options(content: Result) -> str:
     )
 
 
+def ort_options(content: Result) -> str:
+    """A row per graph and batch size; a column per option, in bold where its interval leaves no doubt of a gain."""
+    cells: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in content["rows"]:
+        low, high = row["ci95"]
+        told = f"{row['times']:.2f} [{low:.2f}, {high:.2f}]"
+        found = cells.setdefault((row["model"], row["numerics"], str(row["batch"])), {})
+        found[row["option"]] = f"**{told}**" if low > 1 + _TELLING_GAIN else told
+        if row["option"] == "as set":
+            found["as set"] = f"{row['cpu_ms']:.3g} ms"
+    options = list(dict.fromkeys(row["option"] for row in content["rows"]))
+    rows = [[*where_, *(found.get(option, "") for option in options)] for where_, found in cells.items()]
+    rounds = sorted({row["rounds"] for row in content["rows"]})
+    head = ["model", "numerics", "batch", *options]
+    return (
+        f"{table(head, rows)}\n\nCPU time of one thread with the options that mlpack sets by itself, and how many "
+        f"times as fast it is with others [95%], over {' or '.join(map(str, rounds))} sessions of each. Bold: the "
+        f"interval lies over {1 + _TELLING_GAIN:.2f}. *Again* is chance alone."
+    )
+
+
 def large_weights(content: Result) -> str:
     """A row per stage of each run: seconds, peak memory, and what it wrote."""
     parts = []
@@ -528,6 +550,7 @@ _OF_README = (
     ("large_weights", large_weights),
     ("calibration", calibration),
     ("quantization_options", quantization_options),
+    ("ort_options", ort_options),
     ("int8", int8),
     ("call_overhead", call_overhead),
     ("backends", backends),
