@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import json
-import os
+import shlex
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from mlpack.api.lookup import artifact as find_artifact
 from mlpack.api.packing import check_packable, options_from, write_file
 from mlpack.core.filesystem import make_folder, refused_by_machine, remove, sweep, sync, temporary_sibling, write_atomic
+from mlpack.core.model import sha256_of
 from mlpack.core.summary import Commands, Told
 from mlpack.core.words import Frozen
-from mlpack.errors import Tampered, UsageError
+from mlpack.errors import MachineError, Tampered, UsageError
 from mlpack.runtimes import RUNTIMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from mlpack.core.artifact import Stored
-    from mlpack.core.runtime import Content, Repository
+    from mlpack.core.runtime import Content, PackageOptions, Repository
     from mlpack.core.summary import Part
 
 RECORD = "mlpack-version.json"
@@ -98,13 +100,29 @@ def package_into(
             f"mlpack package {ref or ''} --runtime {runtime} --out DIR".replace("  ", " "),
         )
     stored = find_artifact(ref, store)
-    repository = Path(into).expanduser().absolute()
-    named = f"{stored.artifact.name}@{stored.artifact.version}"
-    check_packable(stored, f"mlpack package {named} --runtime {runtime} --into {repository}", force=force)
+    # Not a link: the place beside it has to be on the same file system.
+    repository = Path(into).expanduser().resolve()
+    again = ["mlpack", "package", f"{stored.artifact.name}@{stored.artifact.version}", "--runtime", runtime]
+    again += ["--into", str(repository), *(["--store", str(store)] if store is not None else [])]
+    again += _told(options)
+    check_packable(stored, shlex.join(again), force=force)
+    again += ["--force"] if stored.artifact.status == "candidate" else []
     files = _of_the_model(dict(server.layout(stored, options)), stored, server.repository)
     make_folder(repository)
     sweep(repository.parent)
-    return _placed(stored, runtime, server.repository, repository, files, activate=activate)
+    return _placed(stored, runtime, server.repository, repository, files, [*again, "--activate"], activate=activate)
+
+
+def _told(options: PackageOptions) -> list[str]:
+    """The options that are not the usual ones, as they are given."""
+    flags = {name: getattr(options, name) for name in ("max_batch", "queue_delay_ms", "instances")}
+    fields = type(options).model_fields
+    return [
+        word
+        for name, value in flags.items()
+        if value != fields[name].default
+        for word in (f"--{name.replace('_', '-')}", f"{value:g}")
+    ]
 
 
 def _of_the_model(layout: Mapping[str, Content], stored: Stored, door: Repository) -> dict[str, Content]:
@@ -131,6 +149,7 @@ def _placed(
     door: Repository,
     repository: Path,
     files: dict[str, Content],
+    activation: list[str],
     *,
     activate: bool,
 ) -> Placed:
@@ -142,14 +161,19 @@ def _placed(
     if is_new := not (model / door.config).is_file():
         added = _add(stored, model, repository, files, whole=True)
     else:
-        old = (model / door.config).read_text(encoding="utf-8")
+        old = _text(model / door.config)
         if different := door.differences(old, new):
             raise UsageError(
                 f"{model} has one configuration for all versions, and {artifact.name}@{artifact.version} fits it not: "
                 + "; ".join(different),
-                f"another repository, or another name: mlpack optimize … --name {artifact.name}-2",
+                f"the same options as there, another repository, or mlpack optimize … --name {artifact.name}-2",
             )
         before, kept = door.active(old), door.kept(old, new)
+        if not before and not activate:
+            raise UsageError(
+                f"{model / door.config} names no version to serve: a server may take {artifact.version} at once",
+                f"name those that are served now in it, or {shlex.join(activation)}",
+            )
         prefix = f"{artifact.version}/"
         version = {relative: content for relative, content in files.items() if relative.startswith(prefix)}
         added = _add(stored, model, repository, version, whole=False)
@@ -166,9 +190,7 @@ def _placed(
         active_before=before,
         active=active,
         kept=kept,
-        next=door.look_again(artifact.name)
-        if artifact.version in active
-        else (f"mlpack package {artifact.name}@{artifact.version} --runtime {runtime} --into {repository} --activate",),
+        next=door.look_again(artifact.name) if artifact.version in active else (shlex.join(activation),),
     )
 
 
@@ -178,7 +200,7 @@ def _add(stored: Stored, model: Path, repository: Path, files: Mapping[str, Cont
     record = f"{artifact.version}/{RECORD}"
     place = model if whole else model / str(artifact.version)
     if not whole and place.exists():
-        _check_the_same(place / RECORD, stored)
+        _check_the_same(place / RECORD, model, stored)
         return False
     if whole and model.exists():
         raise UsageError(f"{model} is there without a configuration", "remove it, or choose another repository")
@@ -194,26 +216,51 @@ def _add(stored: Stored, model: Path, repository: Path, files: Mapping[str, Cont
                 "files": sums,
             }
             (folder / record).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-            os.rename(folder if whole else folder / str(artifact.version), place)  # noqa: PTH104 - fails on a full folder
+            _rename(folder if whole else folder / str(artifact.version), place)
             sync(place.parent)
     finally:
         remove(folder)
     return True
 
 
+def _rename(folder: Path, place: Path) -> None:
+    try:
+        # A folder that somebody made in the meantime is not replaced: rename refuses a folder with files.
+        folder.rename(place)
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            repository = folder.parent
+            raise MachineError(
+                f"{place} lies on another file system than {repository}, beside which it is written",
+                "choose a folder in it as the repository: --into REPO/models",
+            ) from error
+        if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
+            raise UsageError(f"{place} was made in the meantime", "give the same command again") from error
+        raise
+
+
+def _text(config: Path) -> str:
+    try:
+        return config.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{config} is no text: {error.reason}", "mend it, or take another repository") from error
+
+
 def _versions(versions: tuple[int, ...]) -> str:
     return ", ".join(map(str, versions)) or "as its own policy says"
 
 
-def _check_the_same(record: Path, stored: Stored) -> None:
-    """Whether the version that is there is this artifact.
+def _check_the_same(record: Path, model: Path, stored: Stored) -> None:
+    """Whether the version that is there is this artifact, file by file.
 
     Raises:
-        Tampered: it is another one, or nobody knows which.
+        Tampered: it is another one, or nobody knows which, or one of its files was altered.
     """
     artifact = stored.artifact
+    sums: dict[str, str] = {}
     try:
-        digest = json.loads(record.read_bytes())["artifact_digest"]
+        told = json.loads(record.read_bytes())
+        digest, sums = told["artifact_digest"], told["files"]
     except (OSError, ValueError, KeyError, TypeError):
         digest = None
     if digest != artifact.digest:
@@ -222,3 +269,9 @@ def _check_the_same(record: Path, stored: Stored) -> None:
             f"{record.parent} is there and {whose}",
             f"publish {artifact.name} again under a new version, or choose another repository",
         )
+    for relative, published in sums.items():
+        if not relative.startswith(f"{artifact.version}/"):
+            continue  # a configuration is everybody's
+        path = model / relative
+        if not path.is_file() or sha256_of(path) != published:
+            raise Tampered(f"{path} is not the file that was put there", f"remove {record.parent} and add it again")

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from mlpack.cli.screen import Screen
 
 
+_TIMEOUT_MS = 20_000.0
+_CACHE_MB = 64
+
+
 def command(
     screen: Screen,
     ref: Annotated[
@@ -30,7 +34,7 @@ def command(
     ] = None,
     timeout_ms: Annotated[
         float, typer.Option("--timeout-ms", help="fastapi: longest time to an answer; clients may ask for less.")
-    ] = 20_000.0,
+    ] = _TIMEOUT_MS,
     access: Annotated[
         Literal["open", "token"], typer.Option("--access", help="fastapi: token: AUTH_TOKEN has to be sent.")
     ] = "open",
@@ -41,7 +45,7 @@ def command(
         Literal["none", "memory", "redis"],
         typer.Option("--cache", help="fastapi: where answers are kept for requests that come again."),
     ] = "none",
-    cache_mb: Annotated[int, typer.Option("--cache-mb", help="Size of the cache in memory, in MB.")] = 64,
+    cache_mb: Annotated[int, typer.Option("--cache-mb", help="Size of the cache in memory, in MB.")] = _CACHE_MB,
     fallback: Annotated[
         str | None, typer.Option("--fallback", metavar="REF", help="fastapi: who answers where the model fails.")
     ] = None,
@@ -74,8 +78,14 @@ def command(
             " or ".join(f"--runtime {name}" for name in RUNTIMES.names()),
         )
     if into is not None:
-        if out is not None or k8s or build:
-            raise UsageError("--into adds to a repository: --out, --k8s and --build are of a folder", "leave them out")
+        of_a_folder = {
+            "--out": out is not None, "--k8s": k8s, "--build": build, "--timeout-ms": timeout_ms != _TIMEOUT_MS,
+            "--access": access != "open", "--rate-limit": rate_limit is not None, "--cache": cache != "none",
+            "--cache-mb": cache_mb != _CACHE_MB, "--fallback": fallback is not None, "--traces": traces != "none",
+            "--engine-fallback": engine_fallback != "none",
+        }  # fmt: skip
+        if given := [flag for flag, is_given in of_a_folder.items() if is_given]:
+            raise UsageError(f"--into adds to a repository, where {', '.join(given)} means nothing", "leave it out")
         placed = package_into(
             ref,
             runtime=runtime,

@@ -11,7 +11,7 @@ from mlpack.core.words import Frozen
 from mlpack.errors import StageFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 _SHOWN_LINES = 3
@@ -69,11 +69,11 @@ class Engine:
         told = _run(self.name, *self.digest_words, reference)
         return None if told.returncode else f"sha256:{told.stdout.strip().removeprefix('sha256:')}"
 
-    def command(self, reference: str, name: str, ports: Mapping[int, int]) -> tuple[str, ...]:
+    def command(self, image: str, name: str, ports: Mapping[int, int], flags: Sequence[str] = ()) -> tuple[str, ...]:
         """What runs an image in the foreground, hardened; `ports` are its own by those of this machine's loopback."""
         assert self.run_words is not None
         published = [word for here, there in ports.items() for word in ("--publish", f"127.0.0.1:{here}:{there}")]
-        return (self.name, *self.run_words, "--rm", "--name", name, *_HARDENED, *published, reference)
+        return (self.name, *self.run_words, "--rm", "--name", name, *_HARDENED, *published, *flags, image)
 
     def remove(self, name: str) -> None:
         """Take away a container, whatever it does; nothing of this name is fine."""

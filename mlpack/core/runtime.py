@@ -116,7 +116,7 @@ class Runtime(Protocol):
     name: str
     title: str
     ports: Mapping[str, int]
-    """Where its image listens, by protocol."""
+    """Where its image listens, by protocol; empty where it cannot be asked from outside without more."""
     repository: Repository | None
 
     def layout(self, stored: Stored, options: PackageOptions) -> Mapping[str, Content]:

@@ -27,7 +27,7 @@ from mlpack.runtimes.raw_side import pipeline_files, raw_side
 from mlpack.runtimes.requirements import bill_of_materials, needed_by
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -125,6 +125,7 @@ class FastApi:
                     user=_USER,
                     stop_seconds=stop_seconds,
                     variables=tuple(each.name for each in wanted),
+                    own_bytes=_own_bytes(options),
                 ),
             ),
         }
@@ -132,6 +133,12 @@ class FastApi:
     def serve(self, folder: Path, options: ServeOptions, log: Path) -> AbstractContextManager[Running]:
         """The package's own server, by the Python that runs mlpack or by `options.python`."""
         return serve(folder, options, log)
+
+
+def _own_bytes(options: PackageOptions) -> int:
+    """Of the cache in memory, and of the fallback's model, once as read and once as laid out."""
+    cache = options.cache_mb * 10**6 if options.cache == "memory" else 0
+    return cache + (2 * options.fallback.artifact.model.size_bytes if options.fallback else 0)
 
 
 def description(stored: Stored, options: PackageOptions, shared_by: Batching, limit: int, raw: RawSide | None) -> str:
@@ -172,11 +179,18 @@ def body_limit(stored: Stored, shared_by: Batching, raw: RawSide | None) -> int:
     total = _ENVELOPE_BYTES
     samples = shared_by.max_rows or rows_per_request(stored) or 1
     largest_raw = total + min(samples * len(raw.fields) * _RAW_BYTES[raw.media], _MOST_RAW_BYTES) if raw else 0
-    for spec in stored.artifact.model.inputs:
-        dims = spec.dims if shared_by.max_rows is None else (shared_by.max_rows, *spec.dims[1:])
+    total += largest_json(stored.artifact.model.inputs, shared_by.max_rows)
+    return min(max(total, largest_raw), _MOST_BODY_BYTES)
+
+
+def largest_json(specs: Iterable[TensorSpec], rows: int | None) -> int:
+    """Characters of these tensors' numbers at the largest batch, free dims taken as 512."""
+    total = 0
+    for spec in specs:
+        dims = spec.dims if rows is None else (rows, *spec.dims[1:])
         kind = "float" if spec.dtype.startswith("float") else spec.dtype.removeprefix("u")
         total += math.prod(_FREE_DIM if isinstance(dim, str) else dim for dim in dims) * _CHARACTERS[kind]
-    return min(max(total, largest_raw), _MOST_BODY_BYTES)
+    return total
 
 
 RUNTIME: Runtime = FastApi()

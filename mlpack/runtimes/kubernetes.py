@@ -39,15 +39,15 @@ class Port(Frozen):
 class Pod(Frozen):
     """What a server's container needs beside CPU and memory. `user` is the number that its image runs it as.
 
-    `variables` are those that only who runs it can know; they are taken from a Secret.
+    `variables` are those that only who runs it can know; they are taken from a Secret. `command` exits 0 where the
+    server is ready; None: it answers as the V2 protocol has it.
     """
 
     ports: tuple[Port, ...]
     user: int
     shared_memory_mib: int | None = None
     cache: str | None = None
-    ready: str = "/v2/health/ready"
-    live: str = "/v2/health/live"
+    command: tuple[str, ...] | None = None
     start_seconds: int = 60
     stop_seconds: int = 30
     variables: tuple[str, ...] = ()
@@ -91,7 +91,7 @@ def _memory(stored: Stored, options: PackageOptions, pod: Pod) -> tuple[int, str
         else f"not measured; {each / _MIB:.0f} MiB, twice the weights and {_USUAL_BYTES // _MIB} MiB"
     )
     copies = f", times {options.instances} instances" if options.instances > 1 else ""
-    own = f", {pod.own_bytes // _MIB} MiB for the server" if pod.own_bytes else ""
+    own = f", {pod.own_bytes // _MIB} MiB for the server beside it" if pod.own_bytes else ""
     return mib, f"{told}{copies}{own}, and half as much again"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -239,7 +240,8 @@ def facts(stored: Stored, shared_by: Batching) -> dict[str, Any]:
 
 def image_name(artifact: Artifact) -> str:
     """What the image of a package is called, with its tag."""
-    return f"{artifact.name.lower()}:{artifact.version}"
+    # Parts of a name are letters and digits, joined by one dot, dash or two underscores at the most.
+    return f"{re.sub(r'[^a-z0-9]+', '-', artifact.name.lower()).strip('-')}:{artifact.version}"
 
 
 def batching_note(shared_by: Batching) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mlpack.core.runtime import Archive
 from mlpack.errors import UsageError
-from mlpack.runtimes.fastapi import body_limit, description
+from mlpack.runtimes.fastapi import body_limit, description, largest_json
 from mlpack.runtimes.golden_side import has_sample_request, shared_files
 from mlpack.runtimes.kubernetes import Pod, Port, manifests
 from mlpack.runtimes.package_files import (
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from mlpack.core.artifact import Artifact, Stored
     from mlpack.core.runtime import Content, PackageOptions, Repository, Running, Runtime, ServeOptions
+    from mlpack.runtimes.package_files import Batching
 
 # The last release. It imports torch itself, and reads versions with what setuptools brings.
 _VERSIONS = {"torchserve": "0.12.0"}
@@ -44,7 +45,9 @@ _OPTIONS = frozenset({"max_batch", "queue_delay_ms", "instances", "timeout_ms", 
 # Of the fastapi server: what reads and writes the protocol and runs the model.
 _SHARED = ("__init__", "answers", "binary", "description", "faults", "protocol", "sessions", "tensors")
 _USER = 10001
-_STOP_SECONDS = 30
+# It loses what is in flight, however long it is waited for.
+_STOP_SECONDS = 10
+_USUAL_ANSWER_BYTES = 6_553_500
 # TorchServe's Java process, before it has a worker.
 _OWN_BYTES = 512 * 2**20
 
@@ -54,7 +57,7 @@ class TorchServe:
 
     name = "torchserve"
     title = "TorchServe"
-    ports: Mapping[str, int] = MappingProxyType({"http": 8080})
+    ports: Mapping[str, int] = MappingProxyType({})
     repository: Repository | None = None
 
     def layout(self, stored: Stored, options: PackageOptions) -> Mapping[str, Content]:
@@ -87,6 +90,7 @@ class TorchServe:
             "backend_version": pins[artifact.model.backend],
             "archive": f"{artifact.name}.mar",
             "max_body_bytes": limit,
+            "max_answer_bytes": _answer_limit(stored, shared_by),
             "queue_capacity": json.loads(described)["limits"]["queue_capacity"],
             "curl": has_sample_request(stored),
             "ports": [8080],
@@ -97,14 +101,14 @@ class TorchServe:
         pod = Pod(
             ports=(Port(name="http", number=8080), Port(name="metrics", number=8082)),
             user=_USER,
-            ready="/ping",
-            live="/ping",
+            command=("python", "/app/ready.py", artifact.name),
             start_seconds=120,
             stop_seconds=_STOP_SECONDS,
             own_bytes=_OWN_BYTES,
         )
         return {
             f"model_store/{artifact.name}.mar": _archive(stored, options, described, merged=shared_by.mode == "merged"),
+            "ready.py": TEMPLATES / "torchserve" / "ready.py",
             **shared_files(stored, shared_by, door="versionless"),
             **{
                 name: render(f"torchserve/{name}.j2", **values)
@@ -141,6 +145,12 @@ def _archive(stored: Stored, options: PackageOptions, described: str, *, merged:
             **model,
         }
     )
+
+
+def _answer_limit(stored: Stored, shared_by: Batching) -> int:
+    """Bytes of the largest answer: TorchServe counts those of a whole batch, and its worker dies of more."""
+    requests = shared_by.max_rows if shared_by.mode == "merged" else 1
+    return max(_USUAL_ANSWER_BYTES, largest_json(stored.artifact.model.outputs, shared_by.max_rows) * (requests or 1))
 
 
 def _manifest(artifact: Artifact) -> str:

@@ -57,15 +57,14 @@ def serve(folder: Path, options: ServeOptions, log: Path) -> Iterator[Running]:
 
 
 def _program(folder: Path, python: Path | None) -> Path:
-    beside = python.parent / "torchserve" if python else None
-    found = beside if beside and beside.is_file() else shutil.which("torchserve")
+    found = shutil.which("torchserve") if python is None else shutil.which("torchserve", path=str(python.parent))
     if found is None:
         raise MissingLibrary(
             "no torchserve is on the PATH, nor in the environment of --python",
             f"python3 -m venv torchserve && torchserve/bin/pip install -r {folder / 'requirements.txt'}, "
             "then --python torchserve/bin/python",
         )
-    if shutil.which("java") is None:
+    if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
         raise MissingLibrary("TorchServe runs on Java, and there is none", "apt-get install openjdk-17-jre-headless")
     return Path(found)
 

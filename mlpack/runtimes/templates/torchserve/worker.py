@@ -54,7 +54,11 @@ class Handler:
 
     def _read(self, each: dict[str, Any]) -> InferRequest:
         body = each.get("body", each.get("data"))
-        # TorchServe has parsed what says that it is JSON.
+        # TorchServe has parsed what says that it is JSON, and decoded what says that it is text.
+        if isinstance(body, str):
+            body = body.encode()
+        if not isinstance(body, dict | bytes | bytearray | None):
+            raise BadRequest("the body must be a JSON object")
         content = body if isinstance(body, dict) else read_content(bytes(body or b""))
         request = tensor_request(content, self._description)
         if request.binary:
