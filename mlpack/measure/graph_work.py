@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from mlpack.measure.graph_shapes import Shape
 
 # In operations: what the peak rate of a unit says something about.
-RATED = ("convolution", "depthwise", "grouped", "transposed", "product", "attention", "recurrent")
+RATED = ("convolution", "depthwise", "grouped", "transposed", "product", "recurrent")
 # In elements that are read or written, in weights, and in numbers of things that cost something each.
-COUNTED = ("function", "move", "weights", "kernels", "nodes", "steps", "calls")
+COUNTED = ("move", "weights", "kernels", "nodes", "steps", "calls")
 
 # Quantizing is part of the node that it is done for, where kernels for integers are.
 _PART_OF_ANOTHER = {"QuantizeLinear", "DequantizeLinear", "Identity", "Dropout"}
@@ -26,12 +26,6 @@ _READS_A_PART = {"Gather", "GatherND", "GatherElements", "Slice"}
 # An activation that these compute while they write their result.
 _FUSED = {"Relu", "LeakyRelu", "Clip", "HardSigmoid", "Sigmoid", "Tanh"}
 _FUSES = {"Conv", "Gemm"}
-# Many instructions an element, where others take one or two.
-_FUNCTIONS = {
-    "Celu", "Cos", "Elu", "Erf", "Exp", "Gelu", "GroupNormalization", "HardSwish", "InstanceNormalization",
-    "LayerNormalization", "Log", "LogSoftmax", "Mish", "Pow", "RMSNormalization", "Selu", "Sigmoid", "Sin", "Softmax",
-    "Softplus", "Sqrt", "Swish", "Tanh",
-}  # fmt: skip
 _RECURRENT = {"LSTM", "GRU", "RNN"}
 
 
@@ -53,7 +47,7 @@ def work_of(
             continue
         if not _is_known(node, shapes, constants):
             return {}
-        kind = _kind(node, shapes, constants)
+        kind = _kind(node, shapes)
         if kind in RATED:
             found[kind] += operations
             found["kernels"] += 1
@@ -81,18 +75,17 @@ def _is_fused(node: onnx.NodeProto, producers: Mapping[str, onnx.NodeProto], rea
     return source is not None and source.op_type in _FUSES
 
 
-def _kind(node: onnx.NodeProto, shapes: Mapping[str, Shape], constants: AbstractSet[str]) -> str:
+def _kind(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> str:
     operator = node.op_type
     if operator in {"Conv", "ConvInteger", "QLinearConv"}:
         groups = next((each.i for each in node.attribute if each.name == "group"), 1)
         weights = shapes.get(node.input[3 if operator == "QLinearConv" else 1], (0, 0))
         return "convolution" if groups == 1 else "depthwise" if weights[1] == 1 else "grouped"
     if operator in {"MatMul", "MatMulInteger", "QLinearMatMul", "Gemm"}:
-        read = (node.input[0], node.input[3 if operator == "QLinearMatMul" else 1])
-        return "product" if any(name in constants for name in read) else "attention"
+        return "product"
     if operator == "ConvTranspose":
         return "transposed"
-    return "recurrent" if operator in _RECURRENT else "function" if operator in _FUNCTIONS else "move"
+    return "recurrent" if operator in _RECURRENT else "move"
 
 
 def _steps(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:

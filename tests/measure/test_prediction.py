@@ -18,7 +18,7 @@ from mlpack.measure.roofline import floors_ms, unit
 
 RATE = 1e11
 EFFICIENCY = {"convolution": 0.4, "depthwise": 0.05, "product": 0.6, "recurrent": 0.02}
-NANOSECONDS = {"function": 2.0, "move": 0.3, "weights": 0.1, "nodes": 900.0, "calls": 5000.0}
+NANOSECONDS = {"move": 0.3, "weights": 0.1, "nodes": 900.0, "calls": 5000.0}
 
 
 def drawn(seed, count=40, noise=0.0):
@@ -27,7 +27,7 @@ def drawn(seed, count=40, noise=0.0):
     rows = []
     for _ in range(count):
         work = {kind: float(10 ** draw.uniform(5, 10)) for kind in EFFICIENCY if draw.random() < 0.7}
-        work |= {kind: float(10 ** draw.uniform(3, 7)) for kind in ("function", "move", "weights")}
+        work |= {kind: float(10 ** draw.uniform(3, 7)) for kind in ("move", "weights")}
         work |= {"nodes": float(draw.integers(5, 200)), "calls": 1.0}
         rows.append(Measured(work, seconds_of(work, EFFICIENCY, NANOSECONDS, RATE) * draw.normal(1, noise)))
     return rows
@@ -93,8 +93,7 @@ def test_each_kind_of_work_is_counted(tmp_path):
         "convolution": 2 * 2 * 96 * 27,
         "depthwise": 2 * 2 * 96 * 9,
         "product": 2 * 2 * 5 * 96,
-        "function": 2 * 2 * 5,
-        "move": 3 * 2 * 96,
+        "move": 3 * 2 * 96 + 2 * 2 * 5,
         "weights": 6 * 27 + 6 * 9 + 96 * 5,
         "kernels": 3,
         "nodes": 3,
@@ -122,7 +121,7 @@ def test_a_graph_with_quantized_pairs_does_the_work_of_its_float_graph(tmp_path)
     assert {**quantized.work, "weights": 0} == {**plain.work, "weights": 0}
 
 
-def test_products_of_activations_and_steps_of_a_recurrent_layer_are_kinds_of_their_own(tmp_path):
+def test_a_recurrent_layer_counts_its_steps_and_a_product_of_activations_is_one_as_any(tmp_path):
     nodes = [
         helper.make_node("LSTM", ["x", "w", "r"], ["h"], hidden_size=5),
         helper.make_node("Transpose", ["h"], ["t"], perm=[0, 1, 3, 2]),
@@ -131,8 +130,7 @@ def test_products_of_activations_and_steps_of_a_recurrent_layer_are_kinds_of_the
     path = saved(tmp_path, nodes, {"x": [7, "n", 3]}, {"w": ones(1, 20, 3), "r": ones(1, 20, 5)})
     work = graph_cost(path, {"n": 2}).work
     assert (work["steps"], work["kernels"], work["nodes"]) == (7, 2, 1)
-    assert work["attention"] == 2 * 7 * 2 * 2 * 5
-    assert "product" not in work
+    assert work["product"] == 2 * 7 * 2 * 2 * 5
 
 
 def test_nothing_is_counted_of_a_graph_whose_shapes_are_known_when_it_runs(tmp_path):
@@ -156,7 +154,7 @@ def test_shapes_are_followed_through_lengths_that_the_graph_computes(tmp_path):
     ]
     weights = {"zero": np.int64(0), "one": np.int64(1)}
     cost = graph_cost(saved(tmp_path, nodes, {"x": ["n", "tokens"]}, weights), {"n": 5, "tokens": 7})
-    assert cost.operations == cost.work["attention"] == 2 * 5 * 5 * 7
+    assert cost.operations == cost.work["product"] == 2 * 5 * 5 * 7
     assert cost.work["nodes"] == 6
 
 
