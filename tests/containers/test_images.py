@@ -21,6 +21,8 @@ from mlpack.runtimes import RUNTIMES
 from mlpack.store.verify import verify
 
 SLOW = 12
+A100 = {"target": {"name": "a100", "kind": "cuda"}, "model__numerics": "int8", "accuracy__simulated": True,
+        "model__backend_options": {"threads": 2, "graph_optimizations": "off"}, "latency": []}  # fmt: skip
 
 
 @pytest.fixture
@@ -109,6 +111,45 @@ def test_buildah_builds_the_same_and_an_image_that_cannot_be_built_says_why(here
         ENGINES["podman"].build(packaged.path, "broken:1")
     assert "\n" not in caught.value.message
     assert caught.value.hint.startswith("podman build")
+
+
+def recorded(place, monkeypatch):
+    """A docker that writes down what it is asked, and runs nothing."""
+    answers = 'case "$1" in image) echo sha256:abc;; run) echo "$@" >> asked; exit 1;; esac'
+    (place / "docker").write_text(f"#!/bin/sh\ncd {place}\n{answers}\n")
+    (place / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{place}:/bin:/usr/bin")
+
+
+def test_a_container_is_started_as_compose_starts_it(cli, place, monkeypatch):
+    make(place / "artifacts", model__backend="openvino", accuracy__backend="openvino")
+    recorded(place, monkeypatch)
+    folder = mlpack.package("tiny-mlp", runtime="triton").path
+    done = cli("check", str(folder), "--container", "--json")
+    assert (done.code, done.document["error"]["kind"]) == (4, "StageFailed")
+    asked = (place / "asked").read_text()
+    assert "--read-only --tmpfs /tmp --cap-drop ALL" in asked
+    assert "--shm-size 1gb" in asked
+    assert ":8000 " in asked
+    assert asked.strip().endswith(" abc"), "by its digest"
+
+
+def test_what_cannot_be_checked_in_a_container_is_refused_before_anything_is_built(cli, place, monkeypatch):
+    make(place / "artifacts")
+    make(place / "artifacts", "text", **A100)
+    recorded(place, monkeypatch)
+    monkeypatch.delenv("AUTH_TOKEN", raising=False)
+    token = mlpack.package("tiny-mlp", runtime="fastapi", access="token").path
+    refused = cli("check", str(token), "--container", "--json")
+    assert (refused.code, "AUTH_TOKEN" in refused.document["error"]["message"]) == (2, True)
+    monkeypatch.setenv("AUTH_TOKEN", "a-token-that-is-long-enough")
+    assert cli("check", str(token), "--container").code == 4
+    assert "--env AUTH_TOKEN" in (place / "asked").read_text()
+    (place / "asked").unlink()
+    for name, runtime, code in (("tiny-mlp", "torchserve", 2), ("tiny-text", "triton", 3)):
+        folder = mlpack.package(name, runtime=runtime).path
+        assert cli("check", str(folder), "--container").code == code
+    assert not (place / "asked").exists()
 
 
 def test_without_an_engine_nothing_is_written(cli, place, monkeypatch):

@@ -109,6 +109,40 @@ def test_the_probes_ask_what_the_server_answers(packaged, serve):
         assert running.ask(server[probe]["httpGet"]["path"])[0] == 200
 
 
+def test_what_only_the_operator_knows_comes_from_a_secret(tmp_path):
+    options = PackageOptions(manifests="kubernetes", access="token", cache="redis")
+    found, layout = manifests(tmp_path, "fastapi", options=options)
+    (server,) = found["Deployment"]["spec"]["template"]["spec"]["containers"]
+    wanted = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in server["env"]}
+    assert wanted == {key: {"name": "tiny-mlp", "key": key} for key in ("AUTH_TOKEN", "REDIS_URL")}
+    command = "kubectl create secret generic tiny-mlp --from-literal=AUTH_TOKEN=... --from-literal=REDIS_URL=..."
+    assert command in layout["k8s/deployment.yaml"]
+    for each in found.values():
+        kubernetes_validate.validate(each, KUBERNETES, strict=True)
+
+
+def test_a_cache_in_memory_is_asked_for(tmp_path):
+    def mib(folder, **options):
+        found, _ = manifests(folder, "fastapi", options=PackageOptions(manifests="kubernetes", **options))
+        (server,) = found["Deployment"]["spec"]["template"]["spec"]["containers"]
+        return int(server["resources"]["requests"]["memory"].removesuffix("Mi"))
+
+    assert mib(tmp_path / "a", cache="memory", cache_mb=8000) - mib(tmp_path / "b") > 8000
+
+
+@pytest.mark.parametrize("name", ["on", "true", "null", "1", "net."])
+def test_names_that_yaml_reads_otherwise_stay_names(tmp_path, name):
+    stored = make(tmp_path)
+    stored = stored.model_copy(update={"artifact": stored.artifact.model_copy(update={"name": name})})
+    layout = RUNTIMES["fastapi"].layout(stored, ASKED)
+    for path, text in layout.items():
+        if path.startswith("k8s/"):
+            kubernetes_validate.validate(yaml.safe_load(text), KUBERNETES, strict=True)
+    compose = yaml.safe_load(layout["compose.yaml"])
+    assert list(compose["services"]) == [name]
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*:1", compose["services"][name]["image"])
+
+
 def test_manifests_are_there_only_where_they_are_asked_for(tmp_path):
     found, _ = manifests(tmp_path, "triton", options=PackageOptions())
     assert found == {}

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import urllib.error
 import urllib.request
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from other_servers import environment
-from serving import replace
+from serving import replace, run_client
 from tiny_artifacts import make, samples
 
 import mlpack
+from mlpack.core.model import TensorSpec
 from mlpack.core.runtime import PackageOptions, ServeOptions
 from mlpack.errors import StageFailed, Tampered, UsageError
-from mlpack.runtimes import RUNTIMES
+from mlpack.runtimes import RUNTIMES, torchserve_server
 from mlpack.store.verify import verify
 
 A100 = {"target": {"name": "a100", "kind": "cuda"}, "model__numerics": "int8", "accuracy__simulated": True,
@@ -119,18 +123,63 @@ def test_requests_share_batches_and_each_is_answered_for_itself(folder, python, 
         with ThreadPoolExecutor(8) as pool:
             bodies = [{"inputs": [row(of)], "id": str(of)} for of in range(6)]
             bodies += [{"inputs": [row(0) | {"shape": [1, 7]}]}, {"inputs": [row(0) | {"name": "other"}]}]
+            # What TorchServe makes numbers, lists and texts of shares batches with the others too.
+            bodies += [b"1.5", b"[300]", b"[[]]", b"1000000000000", b'"text"']
             answers = list(pool.map(lambda body: asked(url, body), bodies))
-        assert [status for status, _ in answers] == [200] * 6 + [400] * 2
+        assert [status for status, _ in answers] == [200] * 6 + [400] * 7
         for of, (_, answer) in enumerate(answers[:6]):
             assert answer["id"] == str(of)
             assert answer["model_version"] == "1"
             (logits,) = (each for each in answer["outputs"] if each["name"] == "logits")
             assert logits["data"] == pytest.approx(alone[of], rel=1e-4, abs=1e-5)
-        assert "'other'" in answers[-1][1]["error"]
-        for body, kind in ((b"{bad", "application/json"), (b"", "application/json"), (b"\x00\xff", "text/plain")):
+        assert "'other'" in answers[7][1]["error"]
+        for body, kind in ((b"{bad", "application/json"), (b"", "application/json"), (b"\x00\xff", "text/plain"),
+                           (b"hello", "text/plain")):  # fmt: skip
             status, answer = asked(url, body, kind)
             assert (status, "error" in answer) == (400, True), answer
         assert asked(url, {"inputs": [row()]})[0] == 200, "and it lives on"
+
+
+@pytest.mark.slow
+def test_with_its_tokens_on_it_is_ready_and_answers_who_has_one(folder, python, tmp_path, monkeypatch):
+    """As the image starts it, but for the addresses."""
+    configured = torchserve_server._configured
+    tokens = ("disable_token_authorization=true", "disable_token_authorization=false")
+    monkeypatch.setattr(torchserve_server, "_configured", lambda *given: configured(*given).replace(*tokens))
+    monkeypatch.setattr(torchserve_server, "_is_ready", lambda port, model: is_ready(port, model) == 0)
+    place = []
+
+    def is_ready(port, model):
+        servers = [each for each in psutil.Process().children(recursive=True) if each.name() == "java"]
+        if not servers:
+            return 1
+        place[:] = [Path(servers[0].cwd())]
+        words = [python, folder / "ready.py", model, f"http://127.0.0.1:{port}"]
+        return subprocess.run(words, cwd=place[0], capture_output=True, check=False, timeout=60).returncode
+
+    with RUNTIMES["torchserve"].serve(folder, ServeOptions(python=python), tmp_path / "log") as running:
+        url = running.urls["http"]
+        keys = json.loads((place[0] / "key_file.json").read_text())
+        assert int(keys["inference"]["expiration time"][:4]) > datetime.now(UTC).year + 8
+        assert run_client(folder, url).returncode == 1, "without a token"
+        monkeypatch.setenv("AUTH_TOKEN", keys["inference"]["key"])
+        assert run_client(folder, url).returncode == 0
+
+
+@pytest.mark.slow
+def test_answers_may_be_larger_than_requests(place, python):
+    weights = numpy_helper.from_array(np.ones((8, 1000), np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["features", "w"], ["wide"])], "wide",
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", 8])],
+        [helper.make_tensor_value_info("wide", TensorProto.FLOAT, ["batch", 1000])], [weights],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    ends = ([TensorSpec(name=name, dtype="float32", dims=("batch", size))] for name, size in
+            (("features", 8), ("wide", 1000)))  # fmt: skip
+    make(place / "artifacts", built=(model, *ends))
+    folder = mlpack.package("tiny-mlp", runtime="torchserve", out=place / "package").path
+    assert mlpack.check(folder, python=python).problems == ()
 
 
 @pytest.mark.slow

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import tempfile
+from pathlib import Path
+
 import pytest
 from google.protobuf import text_format
 from hypothesis import given
@@ -13,6 +18,7 @@ from mlpack.errors import UsageError
 from mlpack.runtimes.triton_repository import TritonRepository
 
 OPENVINO = {"model__backend": "openvino", "accuracy__backend": "openvino"}
+SHARED = Path("/dev") / "shm"
 
 
 def tree(folder):
@@ -111,6 +117,68 @@ def test_another_artifact_under_the_same_version_is_refused(into, place, tmp_pat
     assert served(place / "models") == [1]
 
 
+def test_without_a_policy_copying_would_be_a_cutover(into, place):
+    make(place / "artifacts")
+    make(place / "artifacts", version=2)
+    into("tiny-mlp@1")
+    config = place / "models" / "tiny-mlp" / "config.pbtxt"
+    config.write_text(config.read_text().replace("version_policy { specific { versions: [ 1 ] } }", ""))
+    before = tree(place / "models")
+    refused = into("tiny-mlp@2")
+    assert (refused.code, "names no version to serve" in refused.document["error"]["message"]) == (2, True)
+    assert tree(place / "models") == before
+    assert into("tiny-mlp@2", "--activate").code == 0
+    assert served(place / "models") == [2]
+
+
+def test_an_altered_version_is_not_activated(into, place):
+    make(place / "artifacts")
+    make(place / "artifacts", version=2)
+    into("tiny-mlp@1")
+    into("tiny-mlp@2")
+    weights = place / "models" / "tiny-mlp" / "2" / "model.onnx.data"
+    weights.write_bytes(weights.read_bytes() + b"!")
+    refused = into("tiny-mlp@2", "--activate")
+    assert (refused.code, str(weights) in refused.document["error"]["message"]) == (5, True)
+    assert served(place / "models") == [1]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--access", "token"), ("--rate-limit", "3"), ("--cache", "redis"), ("--timeout-ms", "5"), ("--traces", "otlp"),
+     ("--fallback", "nosuch"), ("--engine-fallback", "onnxruntime"), ("--cache-mb", "1"), ("--build",)],
+)  # fmt: skip
+def test_options_that_mean_nothing_in_a_repository_are_refused(into, place, words):
+    make(place / "artifacts")
+    refused = into("tiny-mlp", *words)
+    assert (refused.code, words[0] in refused.document["error"]["message"]) == (2, True)
+    assert not (place / "models").exists()
+
+
+def test_the_next_command_can_be_pasted(cli, place):
+    make(place / "my store")
+    make(place / "my store", version=2)
+    words = ("--runtime", "triton", "--into", "my models", "--store", "my store", "--max-batch", "32")
+    cli("package", "tiny-mlp@1", *words)
+    (command,) = cli("package", "tiny-mlp@2", *words, "--json").document["next"]
+    assert cli(*shlex.split(command)[1:]).code == 0
+    assert served(place / "my models") == [2]
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs a second file system")
+def test_a_repository_on_another_file_system_is_said(into, place):
+    make(place / "artifacts")
+    mounted = Path(tempfile.mkdtemp(dir=SHARED))
+    try:
+        (place / "models").symlink_to(mounted / "models")
+        (mounted / "models").mkdir()
+        done = into("tiny-mlp")
+        assert done.code == 0, "beside what the link means there is room on the same file system"
+        assert (mounted / "models" / "tiny-mlp" / "1").is_dir()
+    finally:
+        shutil.rmtree(mounted)
+
+
 def test_refusals(into, cli, place):
     stored = make(place / "artifacts")
     make(place / "artifacts", "text", status="candidate", accuracy__verdict="inconclusive")
@@ -127,8 +195,9 @@ def test_refusals(into, cli, place):
     assert into("tiny-mlp").code == 5
     assert not (place / "models" / "tiny-mlp").exists()
     (place / "models" / "tiny-mlp").mkdir(parents=True)
-    (place / "models" / "tiny-mlp" / "config.pbtxt").write_text("no config {")
-    assert into("tiny-mlp").code == 2
+    for content in (b"no config {", b"\xff\xfe"):
+        (place / "models" / "tiny-mlp" / "config.pbtxt").write_bytes(content)
+        assert into("tiny-mlp").code == 2
 
 
 def test_a_model_with_steps_of_its_own_is_refused_with_the_way_out(into, place):
