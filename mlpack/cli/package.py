@@ -33,7 +33,7 @@ def command(
         Path | None, typer.Option("--into", metavar="REPO", help="Add it to a model repository as a version.")
     ] = None,
     timeout_ms: Annotated[
-        float, typer.Option("--timeout-ms", help="fastapi: longest time to an answer; clients may ask for less.")
+        float, typer.Option("--timeout-ms", help="Longest time to an answer; clients may ask for less.")
     ] = _TIMEOUT_MS,
     access: Annotated[
         Literal["open", "token"], typer.Option("--access", help="fastapi: token: AUTH_TOKEN has to be sent.")
@@ -43,7 +43,7 @@ def command(
     ] = None,
     cache: Annotated[
         Literal["none", "memory", "redis"],
-        typer.Option("--cache", help="fastapi: where answers are kept for requests that come again."),
+        typer.Option("--cache", help="Where answers are kept for requests that come again; redis: fastapi only."),
     ] = "none",
     cache_mb: Annotated[int, typer.Option("--cache-mb", help="Size of the cache in memory, in MB.")] = _CACHE_MB,
     fallback: Annotated[

@@ -21,6 +21,7 @@ from mlpack.runtimes.package_files import (
     json_text,
     model_files,
     on_gpu,
+    queue_capacity,
     render,
 )
 from mlpack.runtimes.raw_side import pipeline_files, raw_side
@@ -155,8 +156,7 @@ def description(stored: Stored, options: PackageOptions, shared_by: Batching, li
                 "batching": shared_by.mode,
                 "max_rows": shared_by.max_rows,
                 "queue_delay_ms": options.queue_delay_ms,
-                # Enough for a burst of full batches, few enough that nobody is answered too late.
-                "queue_capacity": max(64, 8 * (shared_by.max_rows or 1) * options.instances),
+                "queue_capacity": queue_capacity(shared_by, options),
                 "instances": options.instances,
                 "max_body_bytes": limit,
                 "timeout_ms": options.timeout_ms,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlpack.core.words import Frozen
 from mlpack.errors import UsageError
-from mlpack.runtimes.package_files import check_servable, model_files, on_gpu, pinned
+from mlpack.runtimes.package_files import check_cache, check_servable, model_files, on_gpu, pinned
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,15 +33,7 @@ def check_options(stored: Stored, options: PackageOptions) -> None:
     Raises:
         UsageError: it says which option, and why.
     """
-    named = _named(stored)
-    if options.cache != "none" and stored.artifact.accuracy.batch_dependent:
-        raise UsageError(
-            f"{named} answers differently in different batches (dynamic INT8 scales): a kept answer is not the one "
-            "that a request would get",
-            f"mlpack package {named} --runtime fastapi --cache none",
-        )
-    if options.cache != "memory" and options.cache_mb != type(options).model_fields["cache_mb"].default:
-        raise UsageError(f"--cache-mb is the size of a cache in memory; --cache is {options.cache}", "--cache memory")
+    check_cache(stored, options, "fastapi")
     if options.fallback:
         _check_fallback(stored, options.fallback)
 

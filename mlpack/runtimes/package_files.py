@@ -126,6 +126,28 @@ def refuse_options(options: PackageOptions, known: Container[str], named: str) -
             )
 
 
+def check_cache(stored: Stored, options: PackageOptions, runtime: str) -> None:
+    """Refuse to keep answers that depend on batch mates, and a size of what is not there.
+
+    Raises:
+        UsageError: it says which option, and why.
+    """
+    named = f"{stored.artifact.name}@{stored.artifact.version}"
+    if options.cache != "none" and stored.artifact.accuracy.batch_dependent:
+        raise UsageError(
+            f"{named} answers differently in different batches (dynamic INT8 scales): a kept answer is not the one "
+            "that a request would get",
+            f"mlpack package {named} --runtime {runtime} --cache none",
+        )
+    if options.cache != "memory" and options.cache_mb != type(options).model_fields["cache_mb"].default:
+        raise UsageError(f"--cache-mb is the size of a cache in memory; --cache is {options.cache}", "--cache memory")
+
+
+def queue_capacity(shared_by: Batching, options: PackageOptions) -> int:
+    """Enough for a burst of full batches, few enough that nobody is answered too late."""
+    return max(64, 8 * (shared_by.max_rows or 1) * options.instances)
+
+
 def check_engine_fallback(artifact: Artifact, options: PackageOptions) -> None:
     """It is for packages that build an engine.
 

@@ -17,6 +17,7 @@ from mlpack.runtimes.kubernetes import Pod, Port, manifests
 from mlpack.runtimes.package_files import (
     TEMPLATES,
     batching,
+    check_cache,
     check_engine_fallback,
     check_servable,
     datatype,
@@ -24,6 +25,7 @@ from mlpack.runtimes.package_files import (
     model_files,
     on_gpu,
     pinned,
+    queue_capacity,
     refuse_options,
     render,
 )
@@ -52,9 +54,12 @@ _IMAGE_ONNXRUNTIME = "1.27.0"
 _IMAGE_NUMPY = "1.26.4"
 # The server itself, before it loads a model.
 _OWN_BYTES = 256 * 2**20
-_OPTIONS = frozenset({"max_batch", "queue_delay_ms", "instances", "manifests", "engine_fallback"})
+_OPTIONS = frozenset(
+    {"max_batch", "queue_delay_ms", "instances", "manifests", "engine_fallback", "timeout_ms", "cache", "cache_mb"}
+)
 _PRECISION_MODES = {"int8": "INT8", "fp16": "FP16"}
 # As the numbers that Triton has for them.
+_CACHE_FLAG = "--cache-config=local,size="
 _CONVOLUTIONS = {"exhaustive": "0", "heuristic": "1", "default": "2"}
 
 
@@ -76,10 +81,12 @@ class Triton:
             UsageError: the artifact is not ONNX, has tensors or options that Triton cannot be told, or was not
                 scored on the backend that serves.
         """
-        refuse_options(options, _OPTIONS, "Triton is told what it has of this in config.pbtxt or in front of it")
+        refuse_options(options, _OPTIONS, "Triton has none")
         check_servable(stored)
         artifact = stored.artifact
         check_engine_fallback(artifact, options)
+        shared_by = batching(stored, options)
+        _check_options(stored, options, shared_by)
         if artifact.model.backend_options.waiting == "sleep":
             raise UsageError(
                 f"{artifact.name}@{artifact.version} has threads that sleep while they wait, which Triton's "
@@ -88,7 +95,6 @@ class Triton:
             )
         repository = f"model_repository/{artifact.name}"
         folder = f"{repository}/{artifact.version}"
-        shared_by = batching(stored, options)
         warmups = _warmups(stored, shared_by)
         files: dict[str, str | bytes | Path] = {
             f"{folder}/{relative}": path for relative, path in model_files(stored).items()
@@ -125,6 +131,7 @@ class Triton:
             "passed": [],
             "fallback": options.engine_fallback,
             "engine": engine,
+            "cache_flag": f', "{_CACHE_FLAG}{options.cache_mb * 10**6}"' if options.cache == "memory" else "",
             "lacks": lacking(artifact),
             "raw": raw,
             "raw_name": ensemble_name(artifact.name),
@@ -138,12 +145,28 @@ class Triton:
             "Dockerfile": render("triton/Dockerfile.j2", **values),
             "compose.yaml": render("compose.yaml.j2", **values),
             "README.md": render("triton/README.md.j2", **values),
-            **manifests(stored, options, shared_by, _pod(artifact, shared_memory=bool(pins))),
+            **manifests(stored, options, shared_by, _pod(artifact, options, shared_memory=bool(pins))),
         }
 
     def serve(self, folder: Path, options: ServeOptions, log: Path) -> AbstractContextManager[Running]:
         """The `tritonserver` that is here, on the package's model repository."""
         return serve(folder, options, log)
+
+
+def _check_options(stored: Stored, options: PackageOptions, shared_by: Batching) -> None:
+    """Refuse what Triton has in another form, or not for this model.
+
+    Raises:
+        UsageError: it says which option, and why.
+    """
+    check_cache(stored, options, "triton")
+    if options.cache == "redis":
+        raise UsageError("Triton's image keeps answers in its own memory", "--cache memory")
+    if shared_by.mode != "merged" and options.timeout_ms != type(options).model_fields["timeout_ms"].default:
+        raise UsageError(
+            f"--timeout-ms is of Triton's queue, which this model does not have: {shared_by.reason}",
+            "leave it out, or --runtime fastapi",
+        )
 
 
 def config(stored: Stored, options: PackageOptions, serving: str | None = None) -> str:
@@ -170,6 +193,10 @@ def config(stored: Stored, options: PackageOptions, serving: str | None = None) 
             "preferred_comment": _preferred_comment(artifact, preferred),
             "queue_delay_ms": f"{options.queue_delay_ms:g}",
             "queue_delay_us": round(options.queue_delay_ms * 1000),
+            "timeout_ms": f"{options.timeout_ms:g}",
+            "timeout_us": round(options.timeout_ms * 1000),
+            "queue_capacity": queue_capacity(shared_by, options),
+            "cached": options.cache == "memory",
             "instances": options.instances,
             "card": _card(artifact),
             "precision_mode": _PRECISION_MODES.get(artifact.model.numerics, "FP32"),
@@ -180,7 +207,7 @@ def config(stored: Stored, options: PackageOptions, serving: str | None = None) 
     return re.sub(r"\n{3,}", "\n\n", text)
 
 
-def _pod(artifact: Artifact, *, shared_memory: bool) -> Pod:
+def _pod(artifact: Artifact, options: PackageOptions, *, shared_memory: bool) -> Pod:
     """The image's user triton-server has the number 1000; engines for a GPU are built at the first start."""
     gpu = on_gpu(artifact)
     return Pod(
@@ -189,7 +216,7 @@ def _pod(artifact: Artifact, *, shared_memory: bool) -> Pod:
         shared_memory_mib=1024 if shared_memory else None,
         cache="/var/cache/tensorrt" if gpu else None,
         start_seconds=600 if gpu else 60,
-        own_bytes=_OWN_BYTES,
+        own_bytes=_OWN_BYTES + (options.cache_mb * 10**6 if options.cache == "memory" else 0),
     )
 
 

@@ -31,6 +31,7 @@ _WHEEL_LIBRARIES = "nvidia_pytriton.libs"
 _MODEL_LIBRARIES = {"numpy", "openvino", "pillow", "pyyaml", "tokenizers"}
 # In packages for a card: builds the engine, then becomes the server.
 _STARTER = "engine/start.py"
+_CACHE = re.compile(r"--cache-config=[^\"]+")
 _STUB = "triton_python_backend_stub"
 _ORT_LIBRARY = "libtriton_onnxruntime.so"
 _STAND_IN = (
@@ -65,6 +66,8 @@ def serve(folder: Path, options: ServeOptions, log: Path) -> Iterator[Running]:
         environment = _environment(home, options.python)
         # As the package's image starts it.
         command = [str(program), "--disable-auto-complete-config", f"--backend-directory={backends}"]
+        if cache := _CACHE.search((folder / "Dockerfile").read_text(encoding="utf-8")):
+            command += [cache[0], f"--cache-directory={home / 'caches'}"]
         for name, port in ports.items():
             command += [f"--{name}-address={HOST}", f"--{name}-port={port}"]
         if (folder / _STARTER).is_file():

@@ -150,11 +150,8 @@ def test_the_command(here):
 @pytest.mark.parametrize(
     ("flag", "value"),
     [
-        ("timeout_ms", 100.0),
         ("access", "token"),
         ("rate_limit", 5.0),
-        ("cache", "memory"),
-        ("cache_mb", 1),
         ("fallback", "tiny-text"),
         ("traces", "otlp"),
     ],

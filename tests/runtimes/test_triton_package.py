@@ -41,6 +41,7 @@ CASES = {
     "openvino": ("text", OPENVINO, {"max_batch": 16, "queue_delay_ms": 0.5, "instances": 2}),
     "tensorrt": ("slow", A100, {"max_batch": 16}),
     "tensorrt_free_dims": ("text", A100, {"max_batch": 16}),
+    "bounded": ("mlp", {}, {"max_batch": 4, "timeout_ms": 250.0, "cache": "memory", "cache_mb": 16}),
     "cuda_measured": ("slow", {**ON_CARD, "model__backend_options": CUDA}, {"max_batch": 16}),
     "tensorrt_measured": ("slow", {**ON_CARD, "model__backend_options": TENSORRT}, {"max_batch": 16}),
 }
@@ -104,7 +105,7 @@ def test_name_version_and_every_file_are_where_triton_looks(tmp_path, case):
     assert layout[f"{root}/1/model.onnx"] == stored.model.entry_path
     assert layout[f"{root}/1/model.onnx.data"] == stored.model.path / "model.onnx.data"
     assert config.instance_group[0].count == options.instances
-    assert not config.HasField("response_cache")
+    assert config.response_cache.enable == (options.cache == "memory")
     under_model = {path.removeprefix(f"{root}/").split("/")[0] for path in layout if path.startswith(root)}
     assert under_model <= {"1", "config.pbtxt", "warmup"}
 
