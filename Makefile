@@ -7,7 +7,7 @@ DEMO := .demo
 # What fails is shown when it fails; a test that hangs ends after a quarter of an hour.
 PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --instafail --timeout 900
 
-.PHONY: help venv demo test test-fast lint benchmarks benchmark-int8 benchmark-backends gpu-wheels gpu clean
+.PHONY: serving help venv demo test test-fast lint benchmarks benchmark-int8 benchmark-backends gpu-wheels gpu clean
 
 help:
 	@echo "make demo        optimize a real sentence classifier to int8 and show what came of it"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-fast   the same without the slow tests"
 	@echo "make lint        style, types and import direction only"
 	@echo "make benchmark-int8  int8 beside that of others, on every sample model"
+	@echo "make serving     every package on its real server, and the README's table of it"
 	@echo "make benchmark-backends  what is chosen beside every backend by hand"
 	@echo "make gpu         all that needs an NVIDIA card, in pieces of nine minutes; needs no network"
 	@echo "make gpu-wheels  collects, with a network, the wheels that make gpu needs without one"
@@ -58,6 +59,9 @@ benchmark-int8: venv
 benchmark-backends: venv
 	$(BIN)/python benchmarks/backends.py $(if $(NNCF),--nncf $(NNCF)) $(if $(OLIVE),--olive $(OLIVE))
 
+serving: venv
+	$(BIN)/python benchmarks/serving.py
+
 benchmarks: venv
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/overhead.py
@@ -84,4 +88,4 @@ gpu:
 	PYTHONPATH=$(CURDIR)/.gpu/site:$$PYTHONPATH $(PYTHON) benchmarks/gpu.py $(GPU)
 
 clean:
-	rm -rf $(VENV) $(DEMO) .gpu .whl build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) .serving .gpu .whl build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

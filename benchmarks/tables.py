@@ -41,6 +41,8 @@ def rendered() -> dict[Path, str]:
     for name, draw in _OF_README:
         texts[readme] = between(texts[readme], name, shown(name, draw))
     texts[recipe_list] = between(texts[recipe_list], "recipes", shown("recipes", recipes))
+    front = record.ROOT / "README.md"
+    texts[front] = between(front.read_text(encoding="utf-8"), "serving", shown("serving", serving))
     for name, draw in (("error_rates", error_rates), ("repeatability", repeatability), ("identical", identical)):
         texts[measure] = between(texts[measure], name, shown(name, draw))
     content = record.read("speed")
@@ -390,6 +392,33 @@ def backends(content: Result) -> str:
         "distance of the first output from PyTorch eager's. mlpack goes by a limit on accuracy (1%, none for "
         "random weights), not by this distance. Left out:\n\n" + "\n".join(dict.fromkeys(absent))
     )
+
+
+def serving(content: Result) -> str:
+    """What was seen of each runtime's package on its real server."""
+    rows = [
+        [
+            row["runtime"], f"{row['server']}, {row['start_s']:.1f} s",
+            *("–" if row["golden"].get(protocol) is None else "same" if row["golden"][protocol] else "**differ**"
+              for protocol in ("http", "grpc")),
+            "–" if row["p50_ms"] is None else f"{row['p50_ms']:.2f} ms",
+            "–" if row["batching"] is None else f"{row['batching']:g} a run", f"{row['metrics']} series",
+            _in_container(row["container"]),
+            f"{row['sigterm']['answered']} answered, {row['sigterm']['lost']} lost",
+            "refused" if row["tampered"] else "**served**",
+        ]
+        for row in content["rows"]
+    ]  # fmt: skip
+    head = ["runtime", "ready after", "golden, HTTP", "gRPC", "P50", f"{content['together']} at once", "metrics",
+            "its own image", "SIGTERM in flight", "altered model"]  # fmt: skip
+    notes = [f"{row['runtime']}: {note}." for row in content["rows"] for note in row["notes"]]
+    notes += [f"{row['runtime']}, image: {row['container']['why']}." for row in content["rows"]
+              if "why" in row["container"]]  # fmt: skip
+    return f"{table(head, rows)}\n\nOf {content['model']}. " + " ".join(dict.fromkeys(notes))
+
+
+def _in_container(found: Result) -> str:
+    return f"{found['verdict']}, {found['start_s']:.1f} s" if "verdict" in found else "–"
 
 
 def call_overhead(content: Result) -> str:
