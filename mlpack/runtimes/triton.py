@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from mlpack.backends.onnxruntime_providers import MIB, provider
-from mlpack.backends.tensorrt_plan import PLAN
-from mlpack.core.provider import Cuda, TensorRt
 from mlpack.errors import UsageError
 from mlpack.runtimes.golden_side import golden_inputs, has_sample_request, shared_files
 from mlpack.runtimes.kubernetes import Pod, Port, manifests
@@ -20,17 +14,16 @@ from mlpack.runtimes.package_files import (
     check_cache,
     check_engine_fallback,
     check_servable,
-    datatype,
     facts,
     model_files,
     on_gpu,
     pinned,
-    queue_capacity,
     refuse_options,
     render,
 )
 from mlpack.runtimes.raw_side import raw_side
 from mlpack.runtimes.requirements import bill_of_materials, needed_by
+from mlpack.runtimes.triton_config import card_of, config, one_request, raw_name, served_by, tensor_of, warmups_of
 from mlpack.runtimes.triton_engine import engine_files, lacking
 from mlpack.runtimes.triton_raw import ensemble_name, raw_models
 from mlpack.runtimes.triton_repository import TritonRepository
@@ -42,7 +35,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mlpack.core.artifact import Artifact, Stored
-    from mlpack.core.model import TensorSpec
     from mlpack.core.runtime import PackageOptions, Repository, Running, Runtime, ServeOptions
     from mlpack.runtimes.package_files import Batching
     from mlpack.runtimes.raw_side import RawSide
@@ -57,10 +49,7 @@ _OWN_BYTES = 256 * 2**20
 _OPTIONS = frozenset(
     {"max_batch", "queue_delay_ms", "instances", "manifests", "engine_fallback", "timeout_ms", "cache", "cache_mb"}
 )
-_PRECISION_MODES = {"int8": "INT8", "fp16": "FP16"}
-# As the numbers that Triton has for them.
 _CACHE_FLAG = "--cache-config=local,size="
-_CONVOLUTIONS = {"exhaustive": "0", "heuristic": "1", "default": "2"}
 
 
 class Triton:
@@ -95,18 +84,18 @@ class Triton:
             )
         repository = f"model_repository/{artifact.name}"
         folder = f"{repository}/{artifact.version}"
-        warmups = _warmups(stored, shared_by)
+        warmups = warmups_of(stored, shared_by)
         files: dict[str, str | bytes | Path] = {
             f"{folder}/{relative}": path for relative, path in model_files(stored).items()
         }
         pins: dict[str, str] = {}
-        if _serving(artifact) == "openvino":
+        if served_by(artifact) == "openvino":
             files[f"{folder}/model.py"] = TEMPLATES / "triton" / "model.py"
             pins = {**pinned(artifact, ["openvino"]), "numpy": _IMAGE_NUMPY}
         raw = raw_side(stored)
         if raw:
             pins = {**pins, "numpy": _IMAGE_NUMPY, **pinned(artifact, raw.libraries)}
-            files |= raw_models(stored, raw, options, shared_by, lambda spec: _tensor(artifact, spec, shared_by))
+            files |= raw_models(stored, raw, options, shared_by, lambda spec: tensor_of(artifact, spec, shared_by))
         # What was measured on the card is served as it was measured.
         engine = on_gpu(artifact) and artifact.model.backend_options.device != "cuda"
         if engine:
@@ -114,11 +103,11 @@ class Triton:
             files |= engine_files(artifact, most, config(stored, options, "tensorrt"))
         if warmups:
             for index, array in enumerate(golden_inputs(stored).values()):
-                files[f"{repository}/warmup/{_raw_name(index)}"] = _one_request(array, shared_by).tobytes()
+                files[f"{repository}/warmup/{raw_name(index)}"] = one_request(array, shared_by).tobytes()
         needed_in_turn = needed_by(pins)
         values = {
             **facts(stored, shared_by),
-            "card": _card(artifact),
+            "card": card_of(artifact),
             "image_tag": IMAGE_TAG,
             "image_note": _image_note(artifact),
             "pins": [f"{library}=={version}" for library, version in {**pins, **needed_in_turn}.items()],
@@ -169,44 +158,6 @@ def _check_options(stored: Stored, options: PackageOptions, shared_by: Batching)
         )
 
 
-def config(stored: Stored, options: PackageOptions, serving: str | None = None) -> str:
-    """config.pbtxt, with a comment on the origin of each number.
-
-    `serving` is who runs the model. None: as the repository has it; `tensorrt`: an engine in place of the graph.
-
-    Raises:
-        UsageError: a tensor has no dims and the model no batch: Triton cannot describe it.
-    """
-    artifact = stored.artifact
-    shared_by = batching(stored, options)
-    preferred = sorted({timed.batch for timed in artifact.latency if 1 < timed.batch <= options.max_batch})
-    text = render(
-        "triton/config.pbtxt.j2",
-        **{
-            **facts(stored, shared_by),
-            "serving": serving or _serving(artifact),
-            "filename": PLAN if serving == "tensorrt" else artifact.model.entry,
-            "inputs": [_tensor(artifact, spec, shared_by) for spec in artifact.model.inputs],
-            "outputs": [_tensor(artifact, spec, shared_by) for spec in artifact.model.outputs],
-            "max_batch_comment": _max_batch_comment(shared_by),
-            "preferred": preferred or [options.max_batch],
-            "preferred_comment": _preferred_comment(artifact, preferred),
-            "queue_delay_ms": f"{options.queue_delay_ms:g}",
-            "queue_delay_us": round(options.queue_delay_ms * 1000),
-            "timeout_ms": f"{options.timeout_ms:g}",
-            "timeout_us": round(options.timeout_ms * 1000),
-            "queue_capacity": queue_capacity(shared_by, options),
-            "cached": options.cache == "memory",
-            "instances": options.instances,
-            "card": _card(artifact),
-            "precision_mode": _PRECISION_MODES.get(artifact.model.numerics, "FP32"),
-            "profiles": _profiles(artifact, shared_by),
-            "warmups": _warmups(stored, shared_by),
-        },
-    )
-    return re.sub(r"\n{3,}", "\n\n", text)
-
-
 def _pod(artifact: Artifact, options: PackageOptions, *, shared_memory: bool) -> Pod:
     """The image's user triton-server has the number 1000; engines for a GPU are built at the first start."""
     gpu = on_gpu(artifact)
@@ -220,110 +171,8 @@ def _pod(artifact: Artifact, options: PackageOptions, *, shared_memory: bool) ->
     )
 
 
-def _serving(artifact: Artifact) -> str:
-    """Who runs what lies in the repository: on a GPU ONNX Runtime, with TensorRT as its provider."""
-    return "onnxruntime" if on_gpu(artifact) else artifact.model.backend
-
-
-def _card(artifact: Artifact) -> dict[str, Any]:
-    """What computes on the card, by the names that Triton has for its options."""
-    options = artifact.model.backend_options
-    chosen = provider(options) or TensorRt()
-    told: dict[str, Any] = {
-        "measured": options.device == "cuda",
-        "tf32": str(int(chosen.tf32)),
-        "builder": {},
-        "cuda": {},
-    }
-    if isinstance(chosen, Cuda):
-        told["cuda"] = {"cudnn_conv_algo_search": _CONVOLUTIONS[chosen.convolutions]}
-        if chosen.memory_mib is not None:
-            told["cuda"]["gpu_mem_limit"] = str(chosen.memory_mib * MIB)
-        return {**told, "by_tensorrt": False}
-    if told["measured"]:
-        told["builder"] = {"trt_builder_optimization_level": str(chosen.level)}
-    if chosen.workspace_mib is not None:
-        told["builder"]["max_workspace_size_bytes"] = str(chosen.workspace_mib * MIB)
-    return {**told, "by_tensorrt": True}
-
-
-def _tensor(artifact: Artifact, spec: TensorSpec, shared_by: Batching) -> dict[str, Any]:
-    dims = spec.dims if shared_by.max_rows is None else spec.dims[1:]
-    if not dims and shared_by.max_rows is None:
-        raise UsageError(
-            f"{spec.name!r} has no dims and the model no batch, which Triton cannot describe",
-            f"mlpack package {artifact.name}@{artifact.version} --runtime fastapi",
-        )
-    return {
-        "name": spec.name,
-        "data_type": f"TYPE_{datatype(spec)}",
-        "dims": [dim if isinstance(dim, int) else -1 for dim in dims] or [1],
-        "symbols": ", ".join(dim for dim in dims if isinstance(dim, str)),
-        "scalar": not dims,
-    }
-
-
-def _max_batch_comment(shared_by: Batching) -> list[str]:
-    if shared_by.mode == "merged":
-        return [f"--max-batch {shared_by.max_rows}: the largest batch that Triton may form."]
-    return [
-        f"The largest single request, {shared_by.max_rows} rows: no larger batch was judged or allowed.",
-        "Its answers depend on batch mates: dynamic INT8 takes one scale from the whole batch.",
-    ]
-
-
-def _preferred_comment(artifact: Artifact, preferred: list[int]) -> str:
-    measured = [
-        f"batch {timed.batch}: P50 {timed.optimized.p50:.3g} ms"
-        for timed in artifact.latency
-        if timed.batch in preferred and timed.optimized
-    ]
-    if measured:
-        return f"The batches that were timed: {', '.join(measured)}."
-    return "The largest allowed, as no time of a batch between 2 and that was measured."
-
-
-def _profiles(artifact: Artifact, shared_by: Batching) -> dict[str, str] | None:
-    """TensorRT's optimization profile; None where dims besides the batch are free."""
-    inputs = artifact.model.inputs
-    if shared_by.max_rows is None or any(isinstance(dim, str) for spec in inputs for dim in spec.dims[1:]):
-        return None
-    shapes = {
-        end: [f"{spec.name}:{'x'.join(map(str, (rows, *spec.dims[1:])))}" for spec in inputs]
-        for end, rows in (("min", 1), ("max", shared_by.max_rows))
-    }
-    return {end: ",".join(each) for end, each in shapes.items()}
-
-
-def _warmups(stored: Stored, shared_by: Batching) -> list[dict[str, Any]]:
-    """Warm-ups of golden inputs: one alone, and the largest batch where requests are merged."""
-    inputs = stored.artifact.model.inputs
-    if shared_by.max_rows is not None and any(len(spec.dims) == 1 for spec in inputs):
-        return []
-    tensors = [
-        {
-            "name": spec.name,
-            "data_type": f"TYPE_{datatype(spec)}",
-            "dims": list(_one_request(array, shared_by).shape),
-            "file": _raw_name(index),
-        }
-        for index, (spec, array) in enumerate(zip(inputs, golden_inputs(stored).values(), strict=True))
-    ]
-    sizes = [1] if shared_by.mode == "apart" or shared_by.max_rows == 1 else [1, shared_by.max_rows]
-    return [{"name": f"golden batch of {size}", "batch_size": size, "inputs": tensors} for size in sizes]
-
-
-def _one_request(array: np.ndarray, shared_by: Batching) -> np.ndarray:
-    """What one warm-up request holds: without the batch dim where Triton adds it."""
-    return np.ascontiguousarray(array if shared_by.max_rows is None else array[0])
-
-
-def _raw_name(index: int) -> str:
-    return f"input-{index}.raw"
-
-
 def _pins_note(artifact: Artifact, raw: RawSide | None) -> str:
-    if _serving(artifact) != "openvino":
+    if served_by(artifact) != "openvino":
         return "What the pipeline runs on, as it was made with"
     return f"OpenVINO as it was scored{', and what the pipeline runs on' if raw else ''}"
 
@@ -334,14 +183,14 @@ def _has_half(artifact: Artifact) -> bool:
 
 def _image_note(artifact: Artifact) -> str:
     libraries: Mapping[str, str] = artifact.environment.get("libraries", {})
-    if on_gpu(artifact) and not _card(artifact)["by_tensorrt"]:
+    if on_gpu(artifact) and not card_of(artifact)["by_tensorrt"]:
         return "It runs on ONNX Runtime's own CUDA kernels, as it was measured."
     if on_gpu(artifact):
         built = "TensorRT builds its engine on the GPU at the first start (minutes)"
-        if _card(artifact)["measured"]:
+        if card_of(artifact)["measured"]:
             return f"{built}, as it did where it was measured."
         return f"{built}; neither its answers nor its speed were measured there, so run the check below."
-    if _serving(artifact) == "openvino":
+    if served_by(artifact) == "openvino":
         return "The image installs the same OpenVINO and runs it in Triton's Python backend."
     scored = libraries.get("onnxruntime", "of another version")
     if scored == _IMAGE_ONNXRUNTIME:
