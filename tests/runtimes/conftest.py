@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from other_servers import kept
-from serving import packaged, serve
+from serving import nothing_left, packaged, serve
 
-__all__ = ["kept", "packaged", "serve"]
+__all__ = ["kept", "nothing_left", "packaged", "serve"]

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import psutil
 import pytest
 from raw_artifacts import RAW_KINDS, make_raw
 from tiny_artifacts import make
@@ -73,6 +74,21 @@ class Running:
     def address(self) -> tuple[str, int]:
         host, port = self.url.removeprefix("http://").split(":")
         return host, int(port)
+
+
+def started_here() -> set[int]:
+    """The processes that this one has started and that still run; what other tests left to be reaped aside."""
+    return {
+        each.pid for each in psutil.Process().children(recursive=True) if each.status() != psutil.STATUS_ZOMBIE
+    }  # fmt: skip
+
+
+@pytest.fixture
+def nothing_left():
+    """After the test no process runs that did not run before."""
+    before = started_here()
+    yield
+    assert started_here() <= before
 
 
 @pytest.fixture

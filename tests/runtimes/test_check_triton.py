@@ -35,6 +35,7 @@ def checked(kept, place, monkeypatch):
     return call
 
 
+@pytest.mark.usefixtures("nothing_left")
 def test_tensors_go_through_both_protocols_alone_and_together(checked):
     done = checked("mlp")
     assert done.problems == ()
@@ -45,7 +46,6 @@ def test_tensors_go_through_both_protocols_alone_and_together(checked):
     assert done.server.startswith("triton 2.")
     assert done.notes[0].startswith("stand-in backend: ")
     assert done.load.good > 0
-    assert psutil.Process().children() == []
 
 
 def test_raw_samples_go_through_the_ensemble(checked, kept, monkeypatch):
@@ -89,6 +89,7 @@ def test_ready_with_empty_answers_is_a_difference(checked):
     assert all(problem.endswith(" is empty") for problem in done.problems)
 
 
+@pytest.mark.usefixtures("nothing_left")
 def test_the_wheel_is_used_as_it_is_installed(kept, place, monkeypatch):
     """In the environment of `--python`, and without the stub that who unpacks the wheel is meant to choose."""
     make(place / "artifacts", "mlp")
@@ -107,4 +108,3 @@ def test_the_wheel_is_used_as_it_is_installed(kept, place, monkeypatch):
         assert set(serving.server.urls) == {"http", "grpc"}
         command = psutil.Process(serving.server.process.pid).cmdline()
         assert command[0] == str(site / "pytriton" / "tritonserver" / "bin" / "tritonserver")
-    assert psutil.Process().children() == []

@@ -61,6 +61,7 @@ def test_it_serves_until_it_is_stopped_and_leaves_nothing(place, number, who, co
     assert list((place / "cache" / "serving").iterdir()) == []
 
 
+@pytest.mark.usefixtures("nothing_left")
 def test_in_python_it_is_a_context(place):
     make_raw(place / "artifacts", "reviews")
     with serve(port=0) as serving:
@@ -71,7 +72,6 @@ def test_in_python_it_is_a_context(place):
         assert set(told) == {"label", "score"}
         lines = [part for part in serving.summary() if isinstance(part, str)]
         assert lines[0] == f"tiny-reviews@1 on {serving.url}"
-    assert psutil.Process().children() == []
 
 
 def test_a_port_that_is_taken_is_exit_3(place, cli):
