@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shlex
 import shutil
 import tempfile
@@ -166,7 +168,7 @@ def test_the_next_command_can_be_pasted(cli, place):
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs a second file system")
-def test_a_repository_on_another_file_system_is_said(into, place):
+def test_a_link_to_another_file_system_is_followed(into, place):
     make(place / "artifacts")
     mounted = Path(tempfile.mkdtemp(dir=SHARED))
     try:
@@ -177,6 +179,22 @@ def test_a_repository_on_another_file_system_is_said(into, place):
         assert (mounted / "models" / "tiny-mlp" / "1").is_dir()
     finally:
         shutil.rmtree(mounted)
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.EXDEV, 3), (errno.ENOTEMPTY, 2)])
+def test_what_rename_refuses_is_said_and_leaves_nothing(into, place, monkeypatch, number, code):
+    """A repository that is a mount point, and one to which somebody adds the model in the same moment."""
+    make(place / "artifacts")
+
+    def refuse(self, target):
+        raise OSError(number, os.strerror(number), str(self))
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    done = into("tiny-mlp")
+    assert done.code == code, done.err
+    assert done.document["error"]["hint"]
+    assert not (place / "models" / "tiny-mlp").exists()
+    assert not [path for path in place.iterdir() if ".tmp-" in path.name]
 
 
 def test_refusals(into, cli, place):
