@@ -28,9 +28,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--launches", type=int, default=5, help="fresh processes in one run, as bench's --launches")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="repeatability-") as folder:
-        speeds = [repeated(model, given.runs, Path(folder)) for model in given.models]
+        speeds = [repeated(model, given.runs, given.launches, Path(folder)) for model in given.models]
     record.write("repeatability", {"spread_limits": MOST_SPREAD, "speeds": speeds})
     tables.render_all()
     print(tables.repeatability(record.read("repeatability") or {}))
@@ -47,7 +48,7 @@ def artifact_of(model: str, folder: Path) -> Path:
     return Path(done.stored.path)
 
 
-def repeated(model: str, runs: int, folder: Path) -> dict[str, Any]:
+def repeated(model: str, runs: int, launches: int, folder: Path) -> dict[str, Any]:
     """The artifact against PyTorch eager, so many times; the spread is the largest distance from the median."""
     artifact = artifact_of(model, folder)
     code = f"{record.ROOT / 'sample_models' / model / 'model.py'}:model"
@@ -55,7 +56,9 @@ def repeated(model: str, runs: int, folder: Path) -> dict[str, Any]:
     medians: dict[int, list[list[float]]] = {}
     steady = []
     for _ in range(runs):
-        done = mlpack.bench([code, str(artifact)], data=record.ROOT / "sample_models" / model / "eval.npz")
+        done = mlpack.bench(
+            [code, str(artifact)], data=record.ROOT / "sample_models" / model / "eval.npz", launches=launches
+        )
         steady.append(done.steady)
         for timed in done.contenders[1].latency:
             assert timed.speedup is not None
@@ -76,7 +79,7 @@ def repeated(model: str, runs: int, folder: Path) -> dict[str, Any]:
                 "p50_spread": {"original": spread(original), "optimized": spread(optimized)},
             }
         )
-    return {"model": model, "runs": runs, "steady": sum(steady), "batches": rows}
+    return {"model": model, "runs": runs, "launches": launches, "steady": sum(steady), "batches": rows}
 
 
 def spread(values: Sequence[float]) -> float:
