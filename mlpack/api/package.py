@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mlpack.api.lookup import artifact as find_artifact
-from mlpack.api.packing import check_packable, options_from, write_file
+from mlpack.api.packing import check_packable, copies, options_from, write_file
 from mlpack.containers import engine_here
 from mlpack.containers.engine import Image
 from mlpack.core.filesystem import refused_by_machine, remove, sweep, sync, temporary_sibling, write_atomic
@@ -57,7 +57,7 @@ def package(
     out: str | Path | None = None,
     max_batch: int = 8,
     queue_delay_ms: float = 2.0,
-    instances: int = 1,
+    instances: int | Literal["fill"] = 1,
     k8s: bool = False,
     build: bool = False,
     timeout_ms: float = 20_000.0,
@@ -68,6 +68,9 @@ def package(
     fallback: str | None = None,
     traces: Literal["none", "otlp"] = "none",
     engine_fallback: Literal["none", "onnxruntime"] = "none",
+    triton_backend: Literal["usual", "own", "python"] = "usual",
+    limit_threads: int | None = None,
+    priority: int = 1,
     force: bool = False,
     store: str | Path | None = None,
 ) -> Packaged:
@@ -80,7 +83,7 @@ def package(
         out: the folder to make; None: `./NAME-VERSION-RUNTIME`. Refused if it is there.
         max_batch: the largest batch that the server may form.
         queue_delay_ms: the longest wait for batch mates, in ms.
-        instances: copies of the model that run side by side.
+        instances: copies of the model that run side by side; `fill`: as many as fill the CPUs that it was timed on.
         k8s: add plain Kubernetes manifests, in `k8s/`.
         build: build the image too, with docker, podman or buildah, and record its digest in `mlpack-package.json`.
         timeout_ms: the longest time from a request to its answer, in ms; clients may ask for less.
@@ -92,6 +95,10 @@ def package(
         traces: `otlp`: send the course of each request to an OpenTelemetry collector.
         engine_fallback: `onnxruntime` serves the graph of an artifact for a card where no engine can be built; `none`:
             nobody does, and the server does not start.
+        triton_backend: who runs the model in Triton: `own`, its backend for the library, or `python`, the version of
+            the library that it was scored with; `usual`: its own for ONNX Runtime, Python for OpenVINO.
+        limit_threads: threads that all models of a Triton may compute with at a time; None: no limit.
+        priority: where threads are limited: a model of priority 2 gets half the turns of one of 1.
         force: also package a candidate, whose accuracy is not proven.
         store: the store; None: what the settings say.
 
@@ -103,12 +110,15 @@ def package(
         MissingLibrary: an image is asked for, and no container engine works here; nothing is written.
         StageFailed: the engine cannot build the image; the package is there.
     """
+    server = RUNTIMES[runtime]
+    stored = find_artifact(ref, store)
+    artifact = stored.artifact
     second = find_artifact(fallback, store) if fallback is not None else None
     options = options_from(
         {
             "max_batch": max_batch,
             "queue_delay_ms": queue_delay_ms,
-            "instances": instances,
+            "instances": copies(instances, stored),
             "timeout_ms": timeout_ms,
             "access": access,
             "rate_limit": rate_limit,
@@ -117,12 +127,13 @@ def package(
             "fallback": second,
             "traces": traces,
             "engine_fallback": engine_fallback,
+            "triton_backend": triton_backend,
+            "limit_threads": limit_threads,
+            "priority": priority,
             "manifests": "kubernetes" if k8s else "none",
-        }
+        },
+        runtime,
     )
-    server = RUNTIMES[runtime]
-    stored = find_artifact(ref, store)
-    artifact = stored.artifact
     again = f"mlpack package {artifact.name}@{artifact.version} --runtime {runtime}"
     check_packable(stored, again, force=force)
     if second:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import shlex
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from mlpack.api import cutover
 from mlpack.api.lookup import artifact as find_artifact
-from mlpack.api.packing import check_packable, options_from, write_file
-from mlpack.core.filesystem import make_folder, refused_by_machine, remove, sweep, sync, temporary_sibling, write_atomic
-from mlpack.core.model import sha256_of
+from mlpack.api.packing import check_packable, copies, options_from
+from mlpack.core.filesystem import make_folder, sweep
 from mlpack.core.summary import Commands, Told
 from mlpack.core.words import Frozen
-from mlpack.errors import MachineError, Tampered, UsageError
+from mlpack.errors import UsageError
 from mlpack.runtimes import RUNTIMES
 
 if TYPE_CHECKING:
@@ -24,28 +22,36 @@ if TYPE_CHECKING:
     from mlpack.core.runtime import Content, PackageOptions, Repository
     from mlpack.core.summary import Part
 
-RECORD = "mlpack-version.json"
-
 
 class Placed(Frozen, Told):
-    """A version in a model repository: whether it was new there, and which versions are served, before and now."""
+    """A version in a model repository: whether it was new there, and which versions are served, before and now.
+
+    `models` are those that answer together, who asks the others last. `pending`: the old version of those that are
+    asked is still served, until the command is given once more.
+    """
 
     repository: Path
     runtime: str
     name: str
     version: int
+    models: tuple[str, ...]
     artifact_digest: str
     added: bool
     active_before: tuple[int, ...]
     active: tuple[int, ...]
+    pending: bool
     kept: tuple[str, ...]
     next: tuple[str, ...]
 
     def summary(self) -> Iterator[Part]:
         """What was copied, and which version is served."""
         place = self.repository / self.name / str(self.version)
-        yield f"{'added' if self.added else 'there already'}: {place}"
-        if self.active_before != self.active:
+        others = f" and {len(self.models) - 1} models beside it" if len(self.models) > 1 else ""
+        yield f"{'added' if self.added else 'there already'}: {place}{others}"
+        if self.pending:
+            yield f"  {self.models[-1]} asks version {self.version} from now on"
+            yield f"  {self.name}: {_versions(self.active)}, until the server has taken that and this is said again"
+        elif self.active_before != self.active:
             back = bool(self.active_before) and self.version < max(self.active_before)
             yield f"  {self.name}: {_versions(self.active_before)} → {_versions(self.active)}{' (rollback)' * back}"
         else:
@@ -64,7 +70,10 @@ def package_into(
     activate: bool = False,
     max_batch: int = 8,
     queue_delay_ms: float = 2.0,
-    instances: int = 1,
+    instances: int | Literal["fill"] = 1,
+    triton_backend: Literal["usual", "own", "python"] = "usual",
+    limit_threads: int | None = None,
+    priority: int = 1,
     force: bool = False,
     store: str | Path | None = None,
 ) -> Placed:
@@ -72,6 +81,8 @@ def package_into(
 
     The version is written beside the repository and renamed in: a server that watches it sees all of it or nothing.
     A model that is not there yet is served at once. A version that is there is only activated, which is how to go back.
+    An ensemble comes with the models that it asks. These serve both versions while it changes over, so that no request
+    meets a version that is gone; once the server has taken the new one, the same call again ends the old one.
 
     Args:
         ref: the artifact, as for `package`.
@@ -80,19 +91,22 @@ def package_into(
         activate: serve this version, and no other, from now on.
         max_batch: the largest batch that the server may form; as all options, only for a model that is new there.
         queue_delay_ms: the longest wait for batch mates, in ms.
-        instances: copies of the model that run side by side.
+        instances: copies of the model that run side by side, or `fill`, as for `package`.
+        triton_backend: as for `package`.
+        limit_threads: as for `package`; the server has to be started with the same limit.
+        priority: as for `package`.
         force: also a candidate, whose accuracy is not proven.
         store: the store; None: what the settings say.
 
     Raises:
         UsageError: a runtime without a repository; a version with another interface than the model there, which
-            one configuration for all versions cannot describe; a candidate without `force`.
+            one configuration for all versions cannot describe; a version that something else there asks by its number
+            would go; a candidate without `force`.
         Tampered: a file of the artifact is not the one that was published, or another artifact lies under this
             version; nothing is written.
         MissingLibrary: what reads the server's configuration is not installed.
         MachineError: the disk is full or the place cannot be written.
     """
-    options = options_from({"max_batch": max_batch, "queue_delay_ms": queue_delay_ms, "instances": instances})
     server = RUNTIMES[runtime]
     if server.repository is None:
         raise UsageError(
@@ -100,6 +114,17 @@ def package_into(
             f"mlpack package {ref or ''} --runtime {runtime} --out DIR".replace("  ", " "),
         )
     stored = find_artifact(ref, store)
+    options = options_from(
+        {
+            "max_batch": max_batch,
+            "queue_delay_ms": queue_delay_ms,
+            "instances": copies(instances, stored),
+            "triton_backend": triton_backend,
+            "limit_threads": limit_threads,
+            "priority": priority,
+        },
+        runtime,
+    )
     # Not a link: the place beside it has to be on the same file system.
     repository = Path(into).expanduser().resolve()
     again = ["mlpack", "package", f"{stored.artifact.name}@{stored.artifact.version}", "--runtime", runtime]
@@ -107,7 +132,7 @@ def package_into(
     again += _told(options)
     check_packable(stored, shlex.join(again), force=force)
     again += ["--force"] if stored.artifact.status == "candidate" else []
-    files = _of_the_model(dict(server.layout(stored, options)), stored, server.repository)
+    files = _by_model(server.layout(stored, options), server.repository)
     make_folder(repository)
     sweep(repository.parent)
     return _placed(stored, runtime, server.repository, repository, files, [*again, "--activate"], activate=activate)
@@ -115,32 +140,23 @@ def package_into(
 
 def _told(options: PackageOptions) -> list[str]:
     """The options that are not the usual ones, as they are given."""
-    flags = {name: getattr(options, name) for name in ("max_batch", "queue_delay_ms", "instances")}
     fields = type(options).model_fields
     return [
         word
-        for name, value in flags.items()
-        if value != fields[name].default
-        for word in (f"--{name.replace('_', '-')}", f"{value:g}")
+        for name in ("max_batch", "queue_delay_ms", "instances", "triton_backend", "limit_threads", "priority")
+        if (value := getattr(options, name)) != fields[name].default
+        for word in (f"--{name.replace('_', '-')}", value if isinstance(value, str) else f"{value:g}")
     ]
 
 
-def _of_the_model(layout: Mapping[str, Content], stored: Stored, door: Repository) -> dict[str, Content]:
-    """The model's files in a package's repository, by their path in the model's folder."""
-    name = stored.artifact.name
-    found = {
-        PurePosixPath(relative).relative_to(door.folder): content
-        for relative, content in layout.items()
-        if relative.startswith(f"{door.folder}/")
-    }
-    others = sorted({path.parts[0] for path in found} - {name})
-    if others:
-        raise UsageError(
-            f"{name}@{stored.artifact.version} is served together with {', '.join(others)}, whose versions would "
-            "have to change at the same moment",
-            f"mlpack package {name}@{stored.artifact.version} --runtime triton: a repository of its own",
-        )
-    return {path.relative_to(name).as_posix(): content for path, content in found.items()}
+def _by_model(layout: Mapping[str, Content], door: Repository) -> dict[str, dict[str, Content]]:
+    """The files of each model in a package's repository, by their path in the model's folder."""
+    files: dict[str, dict[str, Content]] = {}
+    for relative, content in layout.items():
+        if relative.startswith(f"{door.folder}/"):
+            path = PurePosixPath(relative).relative_to(door.folder)
+            files.setdefault(path.parts[0], {})[path.relative_to(path.parts[0]).as_posix()] = content
+    return files
 
 
 def _placed(
@@ -148,130 +164,54 @@ def _placed(
     runtime: str,
     door: Repository,
     repository: Path,
-    files: dict[str, Content],
+    files: Mapping[str, Mapping[str, Content]],
     activation: list[str],
     *,
     activate: bool,
 ) -> Placed:
     artifact = stored.artifact
-    model = repository / artifact.name
-    new = str(files[door.config])
-    before: tuple[int, ...] = ()
-    kept: tuple[str, ...] = ()
-    if is_new := not (model / door.config).is_file():
-        added = _add(stored, model, repository, files, whole=True)
+    command = shlex.join(activation)
+    members = cutover.members_of(files, repository, door)
+    cutover.check_fits(members, stored, door)
+    if activate:
+        cutover.check_nobody_else_asks(members, artifact.version, repository, door)
     else:
-        old = _text(model / door.config)
-        if different := door.differences(old, new):
-            raise UsageError(
-                f"{model} has one configuration for all versions, and {artifact.name}@{artifact.version} fits it not: "
-                + "; ".join(different),
-                f"the same options as there, another repository, or mlpack optimize … --name {artifact.name}-2",
-            )
-        before, kept = door.active(old), door.kept(old, new)
-        if not before and not activate:
-            raise UsageError(
-                f"{model / door.config} names no version to serve: a server may take {artifact.version} at once",
-                f"name those that are served now in it, or {shlex.join(activation)}",
-            )
-        prefix = f"{artifact.version}/"
-        version = {relative: content for relative, content in files.items() if relative.startswith(prefix)}
-        added = _add(stored, model, repository, version, whole=False)
-        if activate:
-            write_atomic(model / door.config, door.activated(old, artifact.version))
-    active = (artifact.version,) if activate or is_new else before
+        cutover.check_stays_whole(members, artifact.version, door, command)
+    # Who is new and asks comes when those whom it asks are served.
+    late = [each for each in members if each.asks and each.old is None]
+    added = cutover.place(stored, repository, [each for each in members if each not in late])
+    pending = activate and cutover.activate(members, artifact.version, door)
+    added |= cutover.place(stored, repository, late)
+    (own,) = (each for each in members if each.name == artifact.name)
+    before = door.active(own.old) if own.old is not None else ()
+    config = own.folder / door.config
+    active = door.active(config.read_text(encoding="utf-8")) if own.old is not None else (artifact.version,)
+    look = tuple(line for each in members for line in door.look_again(each.name))
+    if artifact.version not in active:
+        following: tuple[str, ...] = (command,)
+    else:
+        following = (*look, command) if pending else look
     return Placed(
         repository=repository,
         runtime=runtime,
         name=artifact.name,
         version=artifact.version,
+        models=tuple(each.name for each in members),
         artifact_digest=artifact.digest,
         added=added,
         active_before=before,
         active=active,
-        kept=kept,
-        next=door.look_again(artifact.name) if artifact.version in active else (shlex.join(activation),),
+        pending=pending,
+        kept=_kept(members, door),
+        next=following,
     )
 
 
-def _add(stored: Stored, model: Path, repository: Path, files: Mapping[str, Content], *, whole: bool) -> bool:
-    """Rename the model, or the version, into the repository; whether it was not there yet."""
-    artifact = stored.artifact
-    record = f"{artifact.version}/{RECORD}"
-    place = model if whole else model / str(artifact.version)
-    if not whole and place.exists():
-        _check_the_same(place / RECORD, model, stored)
-        return False
-    if whole and model.exists():
-        raise UsageError(f"{model} is there without a configuration", "remove it, or choose another repository")
-    # Beside the repository: what lies in it for a moment, a server that watches it would take for a model.
-    folder = temporary_sibling(repository)
-    try:
-        with refused_by_machine(place):
-            sums = {relative: write_file(folder / relative, content, (stored,)) for relative, content in files.items()}
-            told = {
-                "name": artifact.name,
-                "version": artifact.version,
-                "artifact_digest": artifact.digest,
-                "files": sums,
-            }
-            (folder / record).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-            _rename(folder if whole else folder / str(artifact.version), place)
-            sync(place.parent)
-    finally:
-        remove(folder)
-    return True
-
-
-def _rename(folder: Path, place: Path) -> None:
-    try:
-        # A folder that somebody made in the meantime is not replaced: rename refuses a folder with files.
-        folder.rename(place)
-    except OSError as error:
-        if error.errno == errno.EXDEV:
-            repository = folder.parent
-            raise MachineError(
-                f"{place} lies on another file system than {repository}, beside which it is written",
-                "choose a folder in it as the repository: --into REPO/models",
-            ) from error
-        if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
-            raise UsageError(f"{place} was made in the meantime", "give the same command again") from error
-        raise
-
-
-def _text(config: Path) -> str:
-    try:
-        return config.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{config} is no text: {error.reason}", "mend it, or take another repository") from error
+def _kept(members: list[cutover.Member], door: Repository) -> tuple[str, ...]:
+    """Settings in which the models there differ from what is packaged now."""
+    found = (name for each in members if each.old is not None for name in door.kept(each.old, each.new))
+    return tuple(dict.fromkeys(found))
 
 
 def _versions(versions: tuple[int, ...]) -> str:
     return ", ".join(map(str, versions)) or "as its own policy says"
-
-
-def _check_the_same(record: Path, model: Path, stored: Stored) -> None:
-    """Whether the version that is there is this artifact, file by file.
-
-    Raises:
-        Tampered: it is another one, or nobody knows which, or one of its files was altered.
-    """
-    artifact = stored.artifact
-    sums: dict[str, str] = {}
-    try:
-        told = json.loads(record.read_bytes())
-        digest, sums = told["artifact_digest"], told["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        digest = None
-    if digest != artifact.digest:
-        whose = "was put there by something else" if digest is None else f"is of another artifact ({digest[:12]})"
-        raise Tampered(
-            f"{record.parent} is there and {whose}",
-            f"publish {artifact.name} again under a new version, or choose another repository",
-        )
-    for relative, published in sums.items():
-        if not relative.startswith(f"{artifact.version}/"):
-            continue  # a configuration is everybody's
-        path = model / relative
-        if not path.is_file() or sha256_of(path) != published:
-            raise Tampered(f"{path} is not the file that was put there", f"remove {record.parent} and add it again")

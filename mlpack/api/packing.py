@@ -1,18 +1,21 @@
-"""What every package is made by: its options, the artifact's leave to be served, and copies that are checked."""
+"""What every package is made by: its options, the artifact's leave to be served, and files that are checked."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from zipfile import ZipFile, ZipInfo
 
 from pydantic import ValidationError
 
+from mlpack.core.filesystem import link_or_copy
 from mlpack.core.runtime import Archive, PackageOptions
 from mlpack.errors import Tampered, UsageError
+from mlpack.runtimes.package_files import filling, on_gpu
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,13 +23,22 @@ if TYPE_CHECKING:
     from mlpack.core.artifact import Stored
     from mlpack.core.runtime import Content
 
+# Smaller ones are copied: nothing is saved, and who edits a package by hand edits these.
+_LARGE_BYTES = 2**20
+_WRITABLE = 0o222
+_OF_TRITON = ("triton_backend", "limit_threads", "priority")
 
-def options_from(fields: Mapping[str, object]) -> PackageOptions:
+
+def options_from(fields: Mapping[str, object], runtime: str) -> PackageOptions:
     """The options that were asked for.
 
     Raises:
-        UsageError: a value that this option cannot have.
+        UsageError: a value that this option cannot have, or an option of another server.
     """
+    for name in _OF_TRITON if runtime != "triton" else ():
+        default = PackageOptions.model_fields[name].default
+        if fields.get(name, default) != default:
+            raise UsageError(f"--{name.replace('_', '-')} is an option of Triton", "leave it out, or --runtime triton")
     try:
         return PackageOptions.model_validate(fields)
     except ValidationError as error:
@@ -35,6 +47,24 @@ def options_from(fields: Mapping[str, object]) -> PackageOptions:
         told = PackageOptions.model_fields[name].description
         flag = f"--{name.replace('_', '-')}"
         raise UsageError(f"{flag} {first['input']}: {first['msg']}", f"{flag} is the {told}") from error
+
+
+def copies(instances: int | Literal["fill"], stored: Stored) -> int:
+    """How many copies of the model are asked for; `fill`: as many as fill the CPUs that it was timed on.
+
+    Raises:
+        UsageError: it was not timed, or on a card, or nobody knows on how many CPUs.
+    """
+    if instances != "fill":
+        return instances
+    artifact = stored.artifact
+    named = f"{artifact.name}@{artifact.version}"
+    if on_gpu(artifact):
+        raise UsageError(f"how copies of {named} share a card was not measured", "--instances N")
+    filled = filling(artifact)
+    if filled is None:
+        raise UsageError(f"{named} was not timed, or does not say on how many CPUs", "--instances N")
+    return filled
 
 
 def check_packable(stored: Stored, again: str, *, force: bool) -> None:
@@ -79,10 +109,13 @@ def _zipped(archive: Archive, path: Path, owners: tuple[Stored | None, ...]) -> 
 
 
 def _copy(source: Path, path: Path, owners: tuple[Stored | None, ...]) -> str:
-    """Copy a file, which is the published one where it comes from an artifact; its sha256."""
+    """Copy or link a file, which is the published one where it comes from an artifact; its sha256."""
     owner = next((each for each in owners if each and source.is_relative_to(each.path)), None)
     try:
-        shutil.copyfile(source, path)
+        if owner and _may_be_shared(source):
+            link_or_copy(source, path)
+        else:
+            shutil.copyfile(source, path)
     except FileNotFoundError as error:
         raise _tampered(source, owner, "is missing") from error
     with path.open("rb") as stream:
@@ -90,6 +123,16 @@ def _copy(source: Path, path: Path, owners: tuple[Stored | None, ...]) -> str:
     if owner and owner.artifact.files.get(source.relative_to(owner.path).as_posix()) != digest:
         raise _tampered(source, owner, "is not the file that was published")
     return digest
+
+
+def _may_be_shared(source: Path) -> bool:
+    """Whether a file of the store may be the package's too, under a second name: large, and kept from being written.
+
+    Its mode keeps it from everyone but root. Who is root gets a copy: what root writes into a package would be in the
+    artifact, and nobody would know until it is verified.
+    """
+    told = source.stat()
+    return told.st_size >= _LARGE_BYTES and not told.st_mode & _WRITABLE and os.geteuid() != 0
 
 
 def _tampered(source: Path, owner: Stored | None, what: str) -> Tampered:

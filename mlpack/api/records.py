@@ -198,13 +198,15 @@ def _candidate(candidate: Candidate, best: str | None) -> CandidateRecord:
 
 
 def environment() -> dict[str, Any]:
-    """Python, operating system, CPU and the versions of the libraries that took part."""
+    """Python, operating system, CPU, how much of it may be used, and the versions of the libraries that took part."""
     from mlpack.core import machine
+    from mlpack.core.threads import usable_threads
 
     return {
         "python": platform.python_version(),
         "os": platform.platform(),
         "cpu": machine.cpu_name(),
+        "cpus": usable_threads(),
         "gpu": next((device.name for device in machine.nvidia_devices()), None),
         "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES if _installed(name)},
     }

@@ -28,7 +28,9 @@ def command(
     queue_delay_ms: Annotated[
         float, typer.Option("--queue-delay-ms", help="Longest wait for batch mates, in ms.")
     ] = 2.0,
-    instances: Annotated[int, typer.Option("--instances", help="Copies of the model that run side by side.")] = 1,
+    instances: Annotated[
+        str, typer.Option("--instances", metavar="N|fill", help="Copies of the model; fill: the CPUs it was timed on.")
+    ] = "1",
     into: Annotated[
         Path | None, typer.Option("--into", metavar="REPO", help="Add it to a model repository as a version.")
     ] = None,
@@ -56,6 +58,16 @@ def command(
         Literal["none", "onnxruntime"],
         typer.Option("--engine-fallback", help="triton: who serves where the card's engine cannot be built."),
     ] = "none",
+    triton_backend: Annotated[
+        Literal["usual", "own", "python"],
+        typer.Option("--triton-backend", help="triton: its own backend, or Python with the library that was scored."),
+    ] = "usual",
+    limit_threads: Annotated[
+        int | None, typer.Option("--limit-threads", help="triton: threads that all of its models may take at a time.")
+    ] = None,
+    priority: Annotated[
+        int, typer.Option("--priority", help="triton: with limited threads; 2 gets half the turns of 1.")
+    ] = 1,
     *,
     activate: Annotated[bool, typer.Option("--activate", help="With --into: serve this version from now on.")] = False,
     k8s: Annotated[bool, typer.Option("--k8s", help="Add plain Kubernetes manifests, in k8s/.")] = False,
@@ -77,6 +89,7 @@ def command(
             "which server? --runtime is missing",
             " or ".join(f"--runtime {name}" for name in RUNTIMES.names()),
         )
+    copies = _copies(instances)
     if into is not None:
         of_a_folder = {
             "--out": out is not None, "--k8s": k8s, "--build": build, "--timeout-ms": timeout_ms != _TIMEOUT_MS,
@@ -93,7 +106,10 @@ def command(
             activate=activate,
             max_batch=max_batch,
             queue_delay_ms=queue_delay_ms,
-            instances=instances,
+            instances=copies,
+            triton_backend=triton_backend,
+            limit_threads=limit_threads,
+            priority=priority,
             force=force,
             store=store,
         )
@@ -107,7 +123,7 @@ def command(
         out=out,
         max_batch=max_batch,
         queue_delay_ms=queue_delay_ms,
-        instances=instances,
+        instances=copies,
         k8s=k8s,
         build=build,
         timeout_ms=timeout_ms,
@@ -118,7 +134,26 @@ def command(
         fallback=fallback,
         traces=traces,
         engine_fallback=engine_fallback,
+        triton_backend=triton_backend,
+        limit_threads=limit_threads,
+        priority=priority,
         force=force,
         store=store,
     )
     screen.result(packaged.model_dump(mode="json"), packaged)
+
+
+def _copies(instances: str) -> int | Literal["fill"]:
+    """The number, or the word.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    from mlpack.errors import UsageError
+
+    if instances == "fill":
+        return "fill"
+    try:
+        return int(instances)
+    except ValueError as error:
+        raise UsageError(f"--instances {instances} is no whole number", "--instances 2, or --instances fill") from error

@@ -39,6 +39,17 @@ class PackageOptions(Frozen):
     engine_fallback: Literal["none", "onnxruntime"] = Field(
         default="none", description="who serves the graph of an artifact for a card where no engine can be built"
     )
+    triton_backend: Literal["usual", "own", "python"] = Field(
+        default="usual",
+        description="who runs the model in Triton: its own backend for the library, or its Python backend with the "
+        "library as it was scored; usual: its own for ONNX Runtime, Python for OpenVINO",
+    )
+    limit_threads: int | None = Field(
+        default=None, ge=1, description="threads that all models of a server may compute with at a time; None: no limit"
+    )
+    priority: int = Field(
+        default=1, ge=1, description="where threads are limited: a model of priority 2 gets half the turns of one of 1"
+    )
     manifests: Literal["none", "kubernetes"] = Field(default="none", description="what to add for an orchestrator")
 
 
@@ -68,8 +79,12 @@ class Repository(Protocol):
         """The versions that are served."""
         ...
 
-    def activated(self, config: str, version: int) -> str:
-        """The configuration with this version alone served, and nothing else changed."""
+    def steps(self, config: str) -> tuple[tuple[str, int], ...]:
+        """The models that this one asks, each with the version that it asks; -1: whichever is the latest."""
+        ...
+
+    def activated(self, config: str, versions: tuple[int, ...]) -> str:
+        """The configuration with these versions served, or asked by its steps, and nothing else changed."""
         ...
 
     def look_again(self, name: str) -> tuple[str, ...]:

@@ -36,6 +36,9 @@ DATATYPES = {
     "float32": "FP32",
     "float64": "FP64",
 }
+# What most servers run; one that runs more says so.
+_RUNS = {"onnx": ("onnxruntime", "openvino")}
+_FORMATS = {"onnx": "ONNX", "torchscript": "TorchScript"}
 _EXTRAS = {
     "tokenizers": "text",
     "pillow": "images",
@@ -81,22 +84,24 @@ def batching(stored: Stored, options: PackageOptions) -> Batching:
     )
 
 
-def check_servable(stored: Stored) -> None:
-    """Refuse what no ONNX server can serve as it was judged.
+def check_servable(stored: Stored, runs: Mapping[str, tuple[str, ...]] = _RUNS) -> None:
+    """Refuse what a server cannot serve as it was judged; `runs` are the backends that it has, by format.
 
     Raises:
-        UsageError: the format is not ONNX, a dtype has no name in the protocol, or the accuracy was scored
+        UsageError: the server does not run this format, a dtype has no name in the protocol, or the accuracy was scored
             on another backend than the one that would serve.
     """
     artifact = stored.artifact
     record = artifact.model
     named = f"{artifact.name}@{artifact.version}"
-    if record.format != "onnx" or record.backend not in {"onnxruntime", "openvino"}:
+    if record.backend not in runs.get(record.format, ()):
+        served = " and ".join(_FORMATS[each] for each in runs)
+        other = f"mlpack package {named} --runtime torchserve, or " if record.format == "torchscript" else ""
         raise UsageError(
-            f"{named} is {record.format} run by {record.backend}; packages serve ONNX models only",
+            f"{named} is {record.format} run by {record.backend}; packages serve {served} models only",
             f"the graph that it was built from: mlpack package {artifact.parent.name}@{artifact.parent.version}"
             if artifact.parent
-            else f"mlpack optimize {artifact.source.path} --backend onnxruntime",
+            else f"{other}mlpack optimize {artifact.source.path} --backend onnxruntime",
         )
     if artifact.accuracy.backend != record.backend:
         raise UsageError(
@@ -146,6 +151,13 @@ def check_cache(stored: Stored, options: PackageOptions, runtime: str) -> None:
 def queue_capacity(shared_by: Batching, options: PackageOptions) -> int:
     """Enough for a burst of full batches, few enough that nobody is answered too late."""
     return max(64, 8 * (shared_by.max_rows or 1) * options.instances)
+
+
+def filling(artifact: Artifact) -> int | None:
+    """How many copies of the model fill the CPUs that it was timed on; None: it was not, or nobody knows how many."""
+    cpus: int | None = artifact.environment.get("cpus")
+    is_timed = any(timed.optimized for timed in artifact.latency)
+    return max(1, cpus // (artifact.model.backend_options.threads or 1)) if cpus and is_timed else None
 
 
 def check_engine_fallback(artifact: Artifact, options: PackageOptions) -> None:

@@ -67,7 +67,17 @@ def _base(version: str) -> str:
 
 
 def bill_of_materials(artifact: Artifact, libraries: Mapping[str, str]) -> str:
-    """The Python packages of the image as CycloneDX 1.6; the same for the same artifact: no time, no serial number."""
+    """The Python packages of the image as CycloneDX 1.6; the same for the same artifact: no time, no serial number.
+
+    Where what a library needs is not known here, the bill says that it is incomplete, and which libraries those are.
+    """
+    components = [_component(name, version) for name, version in sorted(libraries.items())]
+    unknown = [
+        component["bom-ref"]
+        for component, (name, version) in zip(components, sorted(libraries.items()), strict=True)
+        if _version(canonicalize_name(name)) != _base(version)
+    ]
+    open_ends = {"aggregate": "incomplete", "assemblies": ["image"], "dependencies": unknown}
     return json_text(
         {
             "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
@@ -83,7 +93,8 @@ def bill_of_materials(artifact: Artifact, libraries: Mapping[str, str]) -> str:
                     "properties": [{"name": "mlpack:artifact_digest", "value": artifact.digest}],
                 },
             },
-            "components": [_component(name, version) for name, version in sorted(libraries.items())],
+            "components": components,
+            **({"compositions": [open_ends]} if unknown else {}),
         }
     )
 

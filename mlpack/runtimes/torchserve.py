@@ -1,4 +1,4 @@
-"""The torchserve runtime: a model archive with an ONNX Runtime or OpenVINO handler that answers V2 requests."""
+"""The torchserve runtime: a model archive whose handler answers V2 requests, by whichever backend was scored."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from mlpack.runtimes.package_files import (
     refuse_options,
     render,
 )
+from mlpack.runtimes.raw_side import pipeline_files, raw_side
 from mlpack.runtimes.requirements import bill_of_materials, needed_by
 from mlpack.runtimes.torchserve_server import serve
 
@@ -43,10 +44,18 @@ _VERSIONS = {"torchserve": "0.12.0"}
 _LIBRARIES = ("numpy", "torch", "psutil", "pyyaml", "packaging", "setuptools")
 _OPTIONS = frozenset({"max_batch", "queue_delay_ms", "instances", "timeout_ms", "manifests"})
 # Of the fastapi server: what reads and writes the protocol and runs the model.
-_SHARED = ("__init__", "answers", "binary", "description", "faults", "protocol", "sessions", "tensors")
+_SHARED = (
+    "__init__", "answers", "binary", "description", "faults", "media", "protocol", "raw_requests", "sessions",
+    "tensors",
+)  # fmt: skip
+# Its own: the handler, and what that is made of.
+_WORKER = ("worker", "samples", "script", "working")
+# Formats that its workers run, with who runs them, and the distribution of each.
+_RUNS = {"onnx": ("onnxruntime", "openvino"), "torchscript": ("torchscript",)}
+_DISTRIBUTIONS = {"torchscript": "torch"}
 _USER = 10001
-# It loses what is in flight, however long it is waited for.
-_STOP_SECONDS = 10
+# graceful.py waits 25 s for what is in flight, and ends the server then.
+_STOP_SECONDS = 30
 _USUAL_ANSWER_BYTES = 6_553_500
 # TorchServe's Java process, before it has a worker.
 _OWN_BYTES = 512 * 2**20
@@ -64,12 +73,12 @@ class TorchServe:
         """The package by relative path. Pure: writes nothing.
 
         Raises:
-            UsageError: the artifact is for a GPU, is not ONNX, was not scored on the backend that serves, or does not
-                go with these options.
+            UsageError: the artifact is for a GPU, is neither ONNX nor TorchScript, was not scored on the backend that
+                serves, or does not go with these options.
             MissingLibrary: the version of a library to pin is neither recorded nor installed.
         """
         refuse_options(options, _OPTIONS, "TorchServe has its own tokens, and no such option")
-        check_servable(stored)
+        check_servable(stored, _RUNS)
         artifact = stored.artifact
         check_engine_fallback(artifact, options)
         if on_gpu(artifact):
@@ -79,20 +88,24 @@ class TorchServe:
                 f"mlpack package {artifact.name}@{artifact.version} --runtime triton",
             )
         shared_by = batching(stored, options)
-        limit = body_limit(stored, shared_by, None)
-        pins = {**pinned(artifact, (artifact.model.backend, *_LIBRARIES)), **_VERSIONS}
+        raw = raw_side(stored)
+        limit = body_limit(stored, shared_by, raw)
+        backend = _DISTRIBUTIONS.get(artifact.model.backend, artifact.model.backend)
+        libraries = dict.fromkeys((backend, *_LIBRARIES, *(raw.libraries if raw else ())))
+        pins = {**pinned(artifact, libraries), **_VERSIONS}
         needed = needed_by(pins)
-        described = description(stored, options, shared_by, limit, None)
+        described = description(stored, options, shared_by, limit, raw)
         values = {
             **facts(stored, shared_by),
             "pins": pins,
             "needed": needed,
-            "backend_version": pins[artifact.model.backend],
+            "backend_version": pins[backend],
             "archive": f"{artifact.name}.mar",
             "max_body_bytes": limit,
             "max_answer_bytes": _answer_limit(stored, shared_by),
             "queue_capacity": json.loads(described)["limits"]["queue_capacity"],
             "curl": has_sample_request(stored),
+            "raw": raw,
             "ports": [8080],
             "shm_size": None,
             "passed": [],
@@ -108,8 +121,8 @@ class TorchServe:
         )
         return {
             f"model_store/{artifact.name}.mar": _archive(stored, options, described, merged=shared_by.mode == "merged"),
-            "ready.py": TEMPLATES / "torchserve" / "ready.py",
-            **shared_files(stored, shared_by, door="versionless"),
+            **{f"{name}.py": TEMPLATES / "torchserve" / f"{name}.py" for name in ("graceful", "ready")},
+            **shared_files(stored, shared_by, raw, door="versionless"),
             **{
                 name: render(f"torchserve/{name}.j2", **values)
                 for name in ("Dockerfile", "README.md", "config.properties")
@@ -128,21 +141,27 @@ class TorchServe:
 def _archive(stored: Stored, options: PackageOptions, described: str, *, merged: bool) -> Archive:
     """The model archive: https://github.com/pytorch/serve/blob/master/model-archiver/README.md."""
     artifact = stored.artifact
-    model = {f"model/{relative}": path for relative, path in model_files(stored).items()}
+    own = {f"model/{relative}": path for relative, path in model_files(stored).items()}
+    code = {}
+    if raw_side(stored):
+        pipeline = pipeline_files(stored, "v2/pipeline", "pipeline")
+        code = {name: path for name, path in pipeline.items() if name.startswith("v2/")}
+        own |= {name: path for name, path in pipeline.items() if name not in code}
     server = TEMPLATES / "fastapi" / "server"
     sums = {
         "model.json": hashlib.sha256(described.encode()).hexdigest(),
-        **{name: artifact.files[path.relative_to(stored.path).as_posix()] for name, path in model.items()},
+        **{name: artifact.files[path.relative_to(stored.path).as_posix()] for name, path in own.items()},
     }
     return Archive(
         {
             "MAR-INF/MANIFEST.json": _manifest(artifact),
             "model-config.yaml": _workers(options, merged=merged),
-            "worker.py": TEMPLATES / "torchserve" / "worker.py",
+            **{f"{name}.py": TEMPLATES / "torchserve" / f"{name}.py" for name in _WORKER},
             **{f"v2/{name}.py": server / f"{name}.py" for name in _SHARED},
+            **code,
             "model.json": described,
             "mlpack-package.json": json_text({"files": sums}),
-            **model,
+            **own,
         }
     )
 

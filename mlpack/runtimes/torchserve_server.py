@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import shutil
+import sys
 import tempfile
 from contextlib import contextmanager
 from functools import partial
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 _PORTS = {"http": "inference_address", "management": "management_address", "metrics": "metrics_address"}
 _GRPC = {"grpc": "grpc_inference", "grpc-management": "grpc_management"}
 _SECONDS = 5.0
+# Ends the server when it has answered.
+_STARTER = "graceful.py"
 _NOTES = ("TorchServe gets no more security patches: fastapi or triton for something new",
           "its tokens were off while it was started here")  # fmt: skip
 
@@ -50,6 +53,8 @@ def serve(folder: Path, options: ServeOptions, log: Path) -> Iterator[Running]:
         environment = {**kept, "PATH": path, "TMPDIR": place, "TEMP": place, "PYTHONDONTWRITEBYTECODE": "1"}
         command = [str(program), "--start", "--foreground", "--ncs", "--ts-config", str(config),
                    "--model-store", str(folder / "model_store")]  # fmt: skip
+        if (starter := folder / _STARTER).is_file():
+            command = [sys.executable, "-B", str(starter), archive.stem, str(config), *command]
         ready = partial(_is_ready, ports["management"], archive.stem)
         shown = {"http": ports["http"]}
         with running(command, Path(place), environment, shown, log, _NOTES, ready) as server:

@@ -23,7 +23,16 @@ from mlpack.runtimes.package_files import (
 )
 from mlpack.runtimes.raw_side import raw_side
 from mlpack.runtimes.requirements import bill_of_materials, needed_by
-from mlpack.runtimes.triton_config import card_of, config, one_request, raw_name, served_by, tensor_of, warmups_of
+from mlpack.runtimes.triton_config import (
+    THREADS,
+    card_of,
+    config,
+    one_request,
+    raw_name,
+    served_by,
+    tensor_of,
+    warmups_of,
+)
 from mlpack.runtimes.triton_engine import engine_files, lacking
 from mlpack.runtimes.triton_raw import ensemble_name, raw_models
 from mlpack.runtimes.triton_repository import TritonRepository
@@ -38,18 +47,22 @@ if TYPE_CHECKING:
     from mlpack.core.runtime import PackageOptions, Repository, Running, Runtime, ServeOptions
     from mlpack.runtimes.package_files import Batching
     from mlpack.runtimes.raw_side import RawSide
+    from mlpack.runtimes.triton_config import Serving
 
 # Release 2.71.0; its build.py names ONNX Runtime 1.27.0.
 IMAGE_TAG = "26.07-py3"
 _IMAGE_ONNXRUNTIME = "1.27.0"
 # Triton 24.10's Python backend is READY with empty outputs under numpy 2; the image itself has numpy < 2.
 _IMAGE_NUMPY = "1.26.4"
+_TITLES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 # The server itself, before it loads a model.
 _OWN_BYTES = 256 * 2**20
 _OPTIONS = frozenset(
-    {"max_batch", "queue_delay_ms", "instances", "manifests", "engine_fallback", "timeout_ms", "cache", "cache_mb"}
-)
-_CACHE_FLAG = "--cache-config=local,size="
+    {
+        "max_batch", "queue_delay_ms", "instances", "manifests", "engine_fallback", "timeout_ms", "cache", "cache_mb",
+        "triton_backend", "limit_threads", "priority",
+    }
+)  # fmt: skip
 
 
 class Triton:
@@ -76,12 +89,7 @@ class Triton:
         check_engine_fallback(artifact, options)
         shared_by = batching(stored, options)
         _check_options(stored, options, shared_by)
-        if artifact.model.backend_options.waiting == "sleep":
-            raise UsageError(
-                f"{artifact.name}@{artifact.version} has threads that sleep while they wait, which Triton's "
-                "ONNX Runtime backend cannot be told",
-                f"mlpack package {artifact.name}@{artifact.version} --runtime fastapi",
-            )
+        _check_backend(artifact, options, shared_by)
         repository = f"model_repository/{artifact.name}"
         folder = f"{repository}/{artifact.version}"
         warmups = warmups_of(stored, shared_by)
@@ -89,9 +97,10 @@ class Triton:
             f"{folder}/{relative}": path for relative, path in model_files(stored).items()
         }
         pins: dict[str, str] = {}
-        if served_by(artifact) == "openvino":
+        serving = served_by(artifact, options)
+        if serving == "python":
             files[f"{folder}/model.py"] = TEMPLATES / "triton" / "model.py"
-            pins = {**pinned(artifact, ["openvino"]), "numpy": _IMAGE_NUMPY}
+            pins = {**pinned(artifact, [artifact.model.backend]), "numpy": _IMAGE_NUMPY}
         raw = raw_side(stored)
         if raw:
             pins = {**pins, "numpy": _IMAGE_NUMPY, **pinned(artifact, raw.libraries)}
@@ -109,9 +118,9 @@ class Triton:
             **facts(stored, shared_by),
             "card": card_of(artifact),
             "image_tag": IMAGE_TAG,
-            "image_note": _image_note(artifact),
+            "image_note": _image_note(artifact, serving),
             "pins": [f"{library}=={version}" for library, version in {**pins, **needed_in_turn}.items()],
-            "pins_note": _pins_note(artifact, raw),
+            "pins_note": _pins_note(artifact, raw, serving),
             "curl": has_sample_request(stored) and not _has_half(artifact),
             "no_curl_reason": "Triton takes FP16 as binary" if _has_half(artifact) else "samples are large",
             "ports": [8000, 8001, 8002],
@@ -120,7 +129,7 @@ class Triton:
             "passed": [],
             "fallback": options.engine_fallback,
             "engine": engine,
-            "cache_flag": f', "{_CACHE_FLAG}{options.cache_mb * 10**6}"' if options.cache == "memory" else "",
+            "command": _command(options, engine=engine),
             "lacks": lacking(artifact),
             "raw": raw,
             "raw_name": ensemble_name(artifact.name),
@@ -130,6 +139,7 @@ class Triton:
             **files,
             f"{repository}/config.pbtxt": config(stored, options),
             **shared_files(stored, shared_by, raw, ensemble_name(artifact.name)),
+            "verified.py": TEMPLATES / "triton" / "verified.py",
             "sbom.cdx.json": bill_of_materials(artifact, {**pins, **needed_in_turn}),
             "Dockerfile": render("triton/Dockerfile.j2", **values),
             "compose.yaml": render("compose.yaml.j2", **values),
@@ -158,6 +168,50 @@ def _check_options(stored: Stored, options: PackageOptions, shared_by: Batching)
         )
 
 
+def _check_backend(artifact: Artifact, options: PackageOptions, shared_by: Batching) -> None:
+    """Refuse who cannot run the model as it was judged, and a limit on threads that no execution fits in.
+
+    Raises:
+        UsageError: it says which option, and why.
+    """
+    named = f"{artifact.name}@{artifact.version}"
+    serving = served_by(artifact, options)
+    if on_gpu(artifact) and options.triton_backend == "python":
+        raise UsageError(f"{named} is for a card, where Triton's own backend runs it", "leave --triton-backend out")
+    if serving == "openvino" and shared_by.mode == "apart" and shared_by.max_rows is not None:
+        raise UsageError(
+            f"Triton's own OpenVINO backend fills batches up with other rows: {shared_by.reason}", "leave it out"
+        )
+    if serving == "onnxruntime" and artifact.model.backend_options.waiting == "sleep":
+        raise UsageError(
+            f"{named} has threads that sleep while they wait, which Triton's ONNX Runtime backend cannot be told",
+            f"mlpack package {named} --runtime fastapi, or --runtime triton --triton-backend python",
+        )
+    threads = artifact.model.backend_options.threads or 1
+    if options.limit_threads is None:
+        if options.priority != 1:
+            raise UsageError("--priority is among models whose threads are limited", "--limit-threads N")
+    elif on_gpu(artifact):
+        raise UsageError(f"--limit-threads is of CPUs, and {named} is for a card", "leave it out")
+    elif options.limit_threads < threads:
+        raise UsageError(
+            f"--limit-threads {options.limit_threads}: one execution of {named} takes {threads}",
+            f"--limit-threads {threads * options.instances}",
+        )
+
+
+def _command(options: PackageOptions, *, engine: bool) -> list[str]:
+    """What the image starts: files are compared, on a card an engine is built, then the server takes over."""
+    flags = ["--disable-auto-complete-config"]
+    if options.cache == "memory":
+        flags.append(f"--cache-config=local,size={options.cache_mb * 10**6}")
+    if options.limit_threads is not None:
+        flags += ["--rate-limit=execution_count", f"--rate-limit-resource={THREADS}:{options.limit_threads}"]
+    server = ["python3", "/opt/engine/start.py", "tritonserver"] if engine else ["tritonserver"]
+    repository = [] if engine else ["--model-repository=/models"]
+    return ["python3", "/opt/mlpack/verified.py", *server, *repository, *flags]
+
+
 def _pod(artifact: Artifact, options: PackageOptions, *, shared_memory: bool) -> Pod:
     """The image's user triton-server has the number 1000; engines for a GPU are built at the first start."""
     gpu = on_gpu(artifact)
@@ -171,31 +225,41 @@ def _pod(artifact: Artifact, options: PackageOptions, *, shared_memory: bool) ->
     )
 
 
-def _pins_note(artifact: Artifact, raw: RawSide | None) -> str:
-    if served_by(artifact) != "openvino":
+def _pins_note(artifact: Artifact, raw: RawSide | None, serving: Serving) -> str:
+    if serving != "python":
         return "What the pipeline runs on, as it was made with"
-    return f"OpenVINO as it was scored{', and what the pipeline runs on' if raw else ''}"
+    return f"{_TITLES[artifact.model.backend]} as it was scored{', and what the pipeline runs on' if raw else ''}"
 
 
 def _has_half(artifact: Artifact) -> bool:
     return any(spec.dtype == "float16" for spec in (*artifact.model.inputs, *artifact.model.outputs))
 
 
-def _image_note(artifact: Artifact) -> str:
-    libraries: Mapping[str, str] = artifact.environment.get("libraries", {})
-    if on_gpu(artifact) and not card_of(artifact)["by_tensorrt"]:
-        return "It runs on ONNX Runtime's own CUDA kernels, as it was measured."
+def _image_note(artifact: Artifact, serving: Serving) -> str:
     if on_gpu(artifact):
-        built = "TensorRT builds its engine on the GPU at the first start (minutes)"
-        if card_of(artifact)["measured"]:
-            return f"{built}, as it did where it was measured."
-        return f"{built}; neither its answers nor its speed were measured there, so run the check below."
-    if served_by(artifact) == "openvino":
-        return "The image installs the same OpenVINO and runs it in Triton's Python backend."
+        return _card_note(artifact)
+    libraries: Mapping[str, str] = artifact.environment.get("libraries", {})
+    if serving == "python":
+        return f"The image installs the same {_TITLES[artifact.model.backend]} and runs it in Triton's Python backend."
+    if serving == "openvino":
+        return (
+            f"It was scored on openvino {libraries.get('openvino', 'of another version')}, the image has its own, and "
+            "its backend cannot be told float32: run the check below."
+        )
     scored = libraries.get("onnxruntime", "of another version")
     if scored == _IMAGE_ONNXRUNTIME:
         return ""
     return f"It was scored on onnxruntime {scored}, the image has {_IMAGE_ONNXRUNTIME}: run the check below."
+
+
+def _card_note(artifact: Artifact) -> str:
+    card = card_of(artifact)
+    if not card["by_tensorrt"]:
+        return "It runs on ONNX Runtime's own CUDA kernels, as it was measured."
+    built = "TensorRT builds its engine on the GPU at the first start (minutes)"
+    if card["measured"]:
+        return f"{built}, as it did where it was measured."
+    return f"{built}; neither its answers nor its speed were measured there, so run the check below."
 
 
 RUNTIME: Runtime = Triton()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from mlpack.backends.tensorrt_plan import PLAN
 from mlpack.core.provider import Cuda, TensorRt
 from mlpack.errors import UsageError
 from mlpack.runtimes.golden_side import golden_inputs
-from mlpack.runtimes.package_files import batching, datatype, facts, on_gpu, queue_capacity, render
+from mlpack.runtimes.package_files import batching, datatype, facts, filling, on_gpu, queue_capacity, render
 
 if TYPE_CHECKING:
     from mlpack.core.artifact import Artifact, Stored
@@ -23,9 +23,13 @@ if TYPE_CHECKING:
 _PRECISION_MODES = {"int8": "INT8", "fp16": "FP16"}
 # As the numbers that Triton has for them.
 _CONVOLUTIONS = {"exhaustive": "0", "heuristic": "1", "default": "2"}
+# Triton's backend that runs the model, or `tensorrt`, on an engine in place of the graph.
+Serving = Literal["onnxruntime", "openvino", "python", "tensorrt"]
+# What the rate limiter counts; the servers of all packages have one name for it.
+THREADS = "threads"
 
 
-def config(stored: Stored, options: PackageOptions, serving: str | None = None) -> str:
+def config(stored: Stored, options: PackageOptions, serving: Serving | None = None) -> str:
     """config.pbtxt, with a comment on the origin of each number.
 
     `serving` is who runs the model. None: as the repository has it; `tensorrt`: an engine in place of the graph.
@@ -40,7 +44,7 @@ def config(stored: Stored, options: PackageOptions, serving: str | None = None) 
         "triton/config.pbtxt.j2",
         **{
             **facts(stored, shared_by),
-            "serving": serving or served_by(artifact),
+            "serving": serving or served_by(artifact, options),
             "filename": PLAN if serving == "tensorrt" else artifact.model.entry,
             "inputs": [tensor_of(artifact, spec, shared_by) for spec in artifact.model.inputs],
             "outputs": [tensor_of(artifact, spec, shared_by) for spec in artifact.model.outputs],
@@ -54,6 +58,10 @@ def config(stored: Stored, options: PackageOptions, serving: str | None = None) 
             "queue_capacity": queue_capacity(shared_by, options),
             "cached": options.cache == "memory",
             "instances": options.instances,
+            "instances_comment": _instances_comment(artifact, shared_by),
+            "limit_threads": options.limit_threads,
+            "priority": options.priority,
+            "resource": THREADS,
             "card": card_of(artifact),
             "precision_mode": _PRECISION_MODES.get(artifact.model.numerics, "FP32"),
             "profiles": _profiles(artifact, shared_by),
@@ -63,9 +71,14 @@ def config(stored: Stored, options: PackageOptions, serving: str | None = None) 
     return re.sub(r"\n{3,}", "\n\n", text)
 
 
-def served_by(artifact: Artifact) -> str:
-    """Who runs what lies in the repository: on a GPU ONNX Runtime, with TensorRT as its provider."""
-    return "onnxruntime" if on_gpu(artifact) else artifact.model.backend
+def served_by(artifact: Artifact, options: PackageOptions) -> Serving:
+    """Which backend of Triton runs what lies in the repository; on a card ONNX Runtime, with TensorRT beneath it."""
+    library = artifact.model.backend
+    if on_gpu(artifact):
+        return "onnxruntime"
+    if options.triton_backend == "python" or (library == "openvino" and options.triton_backend == "usual"):
+        return "python"
+    return "openvino" if library == "openvino" else "onnxruntime"
 
 
 def card_of(artifact: Artifact) -> dict[str, Any]:
@@ -129,6 +142,22 @@ def _preferred_comment(artifact: Artifact, preferred: list[int]) -> str:
     if measured:
         return f"The batches that were timed: {', '.join(measured)}."
     return "The largest allowed, as no time of a batch between 2 and that was measured."
+
+
+def _instances_comment(artifact: Artifact, shared_by: Batching) -> list[str]:
+    """What was measured of one instance, and how many of them fill the machine that it was measured on."""
+    filled = filling(artifact)
+    if filled is None or on_gpu(artifact):
+        return []
+    most = shared_by.max_rows or max(timed.batch for timed in artifact.latency)
+    rates = [
+        f"{1000 * timed.batch / timed.optimized.p50:,.0f} in batches of {timed.batch}"
+        for timed in artifact.latency
+        if timed.optimized and timed.batch <= most
+    ]
+    cpus = artifact.environment["cpus"]
+    told = f"It was timed on {cpus} CPUs, which {filled} fill{'s' if filled == 1 else ''}."
+    return [f"{told} Rows per second of one alone, by P50: {', '.join(rates)}."] if rates else [told]
 
 
 def _profiles(artifact: Artifact, shared_by: Batching) -> dict[str, str] | None:

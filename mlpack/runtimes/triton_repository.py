@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _POLICY = re.compile(r"^[ \t]*version_policy\s*:?\s*(?=\{)", re.MULTILINE)
+_STEP_VERSION = re.compile(r"(\bmodel_version\s*:\s*)-?\d+")
+_ENSEMBLE = "ensemble_scheduling"
 _TITLES = {"input": "inputs", "output": "outputs"}
 _FIELDS = ("platform", "backend", "max_batch_size", "default_model_filename")
-_THREADS = ("intra_op_thread_count", "threads")
-_JUDGED = {*_FIELDS, *_TITLES, "name", "version_policy", "parameters", "optimization"}
+_THREADS = ("intra_op_thread_count", "threads", "INFERENCE_NUM_THREADS")
+_JUDGED = {*_FIELDS, *_TITLES, "name", "version_policy", "parameters", "optimization", _ENSEMBLE}
 
 
 class TritonRepository:
@@ -25,7 +27,7 @@ class TritonRepository:
     config = "config.pbtxt"
 
     def differences(self, old: str, new: str) -> tuple[str, ...]:
-        """Platform, backend, batch limit, each tensor's name, type and dims, and how the model is executed.
+        """Platform, backend, batch limit, tensors, how the model is executed, and what an ensemble asks.
 
         Raises:
             MissingLibrary: tritonclient, which has Triton's own schema, is not installed.
@@ -47,18 +49,29 @@ class TritonRepository:
         """The versions of its policy `specific`; none where another policy decides."""
         return tuple(sorted(_parsed(config).version_policy.specific.versions))
 
-    def activated(self, config: str, version: int) -> str:
-        """The same text with another policy: comments and what somebody set by hand stay."""
-        policy = f"version_policy {{ specific {{ versions: [ {version} ] }} }}"
+    def steps(self, config: str) -> tuple[tuple[str, int], ...]:
+        """The models of an ensemble's steps with the version that each asks; -1: the latest. Of others none."""
+        if _ENSEMBLE not in config:
+            return ()
+        return tuple((each.model_name, each.model_version) for each in _parsed(config).ensemble_scheduling.step)
+
+    def activated(self, config: str, versions: tuple[int, ...]) -> str:
+        """The same text with another policy, and an ensemble's steps with it; comments and what is set by hand stay."""
+        policy = f"version_policy {{ specific {{ versions: [ {', '.join(map(str, versions))} ] }} }}"
         found = _POLICY.search(config)
         if found is None:
             text = f"{config.rstrip()}\n\n{policy}\n"
         else:
             text = config[: found.start()] + policy + config[_closed(config, found.end()) :]
-        expected, made = _parsed(config), _parsed(text)
+        expected = _parsed(config)
         expected.version_policy.Clear()
-        expected.version_policy.specific.versions.append(version)
-        if made != expected:
+        expected.version_policy.specific.versions.extend(versions)
+        if expected.HasField(_ENSEMBLE):
+            # An ensemble is served in one version, which is that of all of its steps.
+            text = _STEP_VERSION.sub(rf"\g<1>{versions[-1]}", text)
+            for step in expected.ensemble_scheduling.step:
+                step.model_version = versions[-1]
+        if _parsed(text) != expected:
             raise UsageError(
                 "version_policy of config.pbtxt stands where it cannot be replaced", f"write by hand: {policy}"
             )
@@ -103,6 +116,17 @@ def _differences(old: Any, new: Any) -> Iterator[str]:
     ]
     if options[0] != options[1] or old.optimization != new.optimization:
         yield "it is executed with other options, which its accuracy was not measured with"
+    if _asked(old) != _asked(new):
+        yield "it asks other models, or these in another way"
+
+
+def _asked(config: Any) -> Any:
+    """An ensemble's steps, whatever versions they ask."""
+    scheduling = type(config.ensemble_scheduling)()
+    scheduling.CopyFrom(config.ensemble_scheduling)
+    for step in scheduling.step:
+        step.ClearField("model_version")
+    return scheduling
 
 
 def _told(tensor: Any) -> str:

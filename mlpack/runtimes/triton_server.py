@@ -18,7 +18,7 @@ from mlpack.runtimes.package_files import TEMPLATES
 from mlpack.runtimes.server_process import HOST, free_ports, running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from mlpack.core.runtime import Running, ServeOptions
 
@@ -28,16 +28,16 @@ _WHEEL = "nvidia-pytriton==0.7.0"
 _IN_ENVIRONMENT = "lib/python*/site-packages/pytriton/tritonserver/bin/tritonserver"
 _WHEEL_LIBRARIES = "nvidia_pytriton.libs"
 # What models in a package import by themselves; their image also pins what these need in turn.
-_MODEL_LIBRARIES = {"numpy", "openvino", "pillow", "pyyaml", "tokenizers"}
+_MODEL_LIBRARIES = {"numpy", "onnxruntime", "openvino", "pillow", "pyyaml", "tokenizers"}
 # In packages for a card: builds the engine, then becomes the server.
 _STARTER = "engine/start.py"
-_CACHE = re.compile(r"--cache-config=[^\"]+")
+# Compares the model repository with the package's list, then becomes the server.
+_VERIFIER = "verified.py"
+# What the package's image starts the server with, as far as it does not speak of the image.
+_FLAGS = re.compile(r"\"(--(?:cache-config|rate-limit|rate-limit-resource)=[^\"]+)\"")
 _STUB = "triton_python_backend_stub"
-_ORT_LIBRARY = "libtriton_onnxruntime.so"
-_STAND_IN = (
-    "stand-in backend: this Triton has no ONNX Runtime backend, so its Python backend ran onnxruntime; the "
-    "configuration, the scheduler and the values were tried, the backend itself was not"
-)
+# Triton's backends that a Python one can stand in for, with what they are called and the library that runs the file.
+_BACKENDS = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 
 
 @contextmanager
@@ -56,33 +56,42 @@ def serve(folder: Path, options: ServeOptions, log: Path) -> Iterator[Running]:
         raise MissingHardware(
             "the package is for an NVIDIA card, and this machine shows none", "check it on the machine that will serve"
         )
-    program = _program(options, folder)
+    program = _program(options, folder, configs)
     home = program.parent.parent
-    has_onnx = any('backend: "onnxruntime"' in text for text in configs)
-    stood_in = has_onnx and not (home / "backends" / "onnxruntime" / _ORT_LIBRARY).is_file()
+    stood_in = [
+        name
+        for name in _BACKENDS
+        if any(f'backend: "{name}"' in text for text in configs)
+        and not (home / "backends" / name / f"libtriton_{name}.so").is_file()
+    ]
     ports = free_ports(("http", "grpc", "metrics"), options.port)
     with tempfile.TemporaryDirectory(prefix="mlpack-triton-") as place:
-        backends = _backends(home, Path(place), options.python, stand_in=stood_in)
+        backends = _backends(home, Path(place), options.python, stood_in)
         environment = _environment(home, options.python)
         # As the package's image starts it.
         command = [str(program), "--disable-auto-complete-config", f"--backend-directory={backends}"]
-        if cache := _CACHE.search((folder / "Dockerfile").read_text(encoding="utf-8")):
-            command += [cache[0], f"--cache-directory={home / 'caches'}"]
+        flags = _FLAGS.findall((folder / "Dockerfile").read_text(encoding="utf-8"))
+        command += flags
+        if any(each.startswith("--cache-config=") for each in flags):
+            command.append(f"--cache-directory={home / 'caches'}")
         for name, port in ports.items():
             command += [f"--{name}-address={HOST}", f"--{name}-port={port}"]
         if (folder / _STARTER).is_file():
             # It says itself which repository the server gets: one with the engine that it built or found.
             command = [_python(options.python), "-B", str(folder / _STARTER), *command]
-            environment = {"ENGINES": str(Path(place) / "engines"), **environment, "MODELS": str(repository)}
+            environment = {"ENGINES": str(Path(place) / "engines"), **environment}
         else:
             command.append(f"--model-repository={repository}")
+        if (folder / _VERIFIER).is_file():
+            command = [_python(options.python), "-B", str(folder / _VERIFIER), *command]
+        environment = {**environment, "MODELS": str(repository)}
         doors = {name: ports[name] for name in ("http", "grpc")}
-        notes = (_STAND_IN,) if stood_in else ()
+        notes = tuple(_told(name) for name in stood_in)
         with running(command, folder, environment, doors, log, notes) as server:
             yield server
 
 
-def _program(options: ServeOptions, folder: Path) -> Path:
+def _program(options: ServeOptions, folder: Path, configs: Sequence[str]) -> Path:
     """The program: what is named, else that of the environment, else that on the PATH."""
     named = options.server or os.environ.get(VARIABLE)
     if named:
@@ -93,7 +102,7 @@ def _program(options: ServeOptions, folder: Path) -> Path:
     beside = sorted(options.python.parent.parent.glob(_IN_ENVIRONMENT)) if options.python else []
     found = beside[0] if beside else shutil.which("tritonserver")
     if found is None:
-        needed = " ".join([_WHEEL, *_model_pins(folder)])
+        needed = " ".join([_WHEEL, *_model_pins(folder, configs)])
         raise MissingLibrary(
             f"no tritonserver is on the PATH, and neither --server nor {VARIABLE} names one",
             f"python3 -m venv triton && triton/bin/pip install {needed}, then --python triton/bin/python",
@@ -102,12 +111,12 @@ def _program(options: ServeOptions, folder: Path) -> Path:
     return Path(found).resolve()
 
 
-def _model_pins(folder: Path) -> list[str]:
+def _model_pins(folder: Path, configs: Sequence[str]) -> list[str]:
     """What the package's image installs for its models, as far as they name it, and what a stand-in needs besides."""
     found = re.search(r"pip3 install --no-cache-dir (.+)", (folder / "Dockerfile").read_text(encoding="utf-8"))
     words = found[1].split() if found else ["numpy==1.26.4"]
     pins = [word for word in words if word.partition("==")[0] in _MODEL_LIBRARIES]
-    return pins if any(pin.startswith("openvino") for pin in pins) else [*pins, "onnxruntime"]
+    return [*pins, *(name for name in _BACKENDS if any(f'backend: "{name}"' in text for text in configs))]
 
 
 def _environment(home: Path, python: Path | None) -> dict[str, str]:
@@ -130,12 +139,19 @@ def _first(path: str, others: str | None) -> str:
     return os.pathsep.join([path, others] if others else [path])
 
 
-def _backends(home: Path, place: Path, python: Path | None, *, stand_in: bool) -> Path:
+def _told(name: str) -> str:
+    return (
+        f"stand-in backend: this Triton has no {_BACKENDS[name]} backend, so its Python backend ran {name}; the "
+        "configuration, the scheduler and the values were tried, the backend itself was not"
+    )
+
+
+def _backends(home: Path, place: Path, python: Path | None, stood_in: Sequence[str]) -> Path:
     """The folder of the server's backends: its own, or links to them with what is lacking beside."""
     own = home / "backends"
     stubs = home / "python_backend_stubs"
     has_stub = (own / "python" / _STUB).is_file() or not stubs.is_dir()
-    if has_stub and not stand_in:
+    if has_stub and not stood_in:
         return own
     for backend in own.iterdir():
         if backend.name != "python":
@@ -145,9 +161,9 @@ def _backends(home: Path, place: Path, python: Path | None, *, stand_in: bool) -
     if not has_stub:
         # The wheel has one for each version of Python, and leaves the choice to who unpacks it.
         shutil.copy2(stubs / _version(python) / _STUB, place / "python")
-    if stand_in:
-        (place / "onnxruntime").mkdir()
-        shutil.copyfile(TEMPLATES / "triton" / "stand_in.py", place / "onnxruntime" / "model.py")
+    for name in stood_in:
+        (place / name).mkdir()
+        shutil.copyfile(TEMPLATES / "triton" / f"stand_in_{name}.py", place / name / "model.py")
     return place
 
 

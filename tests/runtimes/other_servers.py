@@ -82,6 +82,7 @@ def triton_environment(kept: Path, bin_folder: Path) -> dict[str, str]:
 
 def triton_options(kept: Path) -> ServeOptions:
     """The same for packages: with a Python that has what their models run on."""
-    pins = [f"{name}=={metadata.version(name)}" for name in ("onnxruntime", "pyyaml", "tokenizers", "pillow")]
-    python = environment(kept / "triton-raw", NUMPY, *pins) / "python"
+    libraries = ("onnxruntime", "openvino", "pyyaml", "tokenizers", "pillow")
+    pins = [f"{name}=={metadata.version(name)}" for name in libraries]
+    python = environment(kept / "triton-models", NUMPY, *pins) / "python"
     return ServeOptions(python=python, server=triton_home(kept) / "bin" / "tritonserver")

@@ -79,3 +79,18 @@ def test_what_is_needed_in_turn_is_found():
 def test_what_another_version_needs_is_not_guessed():
     assert needed_by({"fastapi": "0.1.0"}) == {}
     assert needed_by({"no-such-library": "1.0"}) == {}
+
+
+def test_a_bill_says_where_it_is_incomplete(tmp_path):
+    """Triton's images have numpy 1, TorchServe is not installed here: what these need is not known."""
+    for runtime, changes, unknown in (
+        ("fastapi", {}, []), ("triton", OPENVINO, ["pkg:pypi/numpy@1.26.4"]), ("triton", {}, []),
+        ("torchserve", {}, ["pkg:pypi/torchserve@0.12.0"]),
+    ):  # fmt: skip
+        stored = make(tmp_path / f"{runtime}{len(changes)}", **changes)
+        bill = json.loads(RUNTIMES[runtime].layout(stored, PackageOptions())["sbom.cdx.json"])
+        found = bill.get("compositions", [])
+        expected = {"aggregate": "incomplete", "assemblies": ["image"], "dependencies": unknown}
+        assert found == ([expected] if unknown else []), runtime
+        refs = {each["bom-ref"] for each in (*bill["components"], bill["metadata"]["component"])}
+        assert all({*each["assemblies"], *each["dependencies"]} <= refs for each in found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import http.client
 import json
 import subprocess
 import urllib.error
@@ -15,10 +17,12 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 from other_servers import environment
+from raw_artifacts import make_raw, picture
 from serving import replace, run_client
-from tiny_artifacts import make, samples
+from tiny_artifacts import graph, make, samples
 
 import mlpack
 from mlpack.core.model import TensorSpec
@@ -27,6 +31,7 @@ from mlpack.errors import StageFailed, Tampered, UsageError
 from mlpack.runtimes import RUNTIMES, torchserve_server
 from mlpack.store.verify import verify
 
+IN_FLIGHT = 5
 A100 = {"target": {"name": "a100", "kind": "cuda"}, "model__numerics": "int8", "accuracy__simulated": True,
         "model__backend_options": {"threads": 2, "graph_optimizations": "off"}, "latency": []}  # fmt: skip
 
@@ -36,9 +41,9 @@ def row(of=0):
     return {"name": "features", "datatype": "FP32", "shape": [1, 8], "data": values.ravel().tolist()}
 
 
-def asked(url, body, kind="application/json"):
+def asked(url, body, kind="application/json", model="tiny-mlp"):
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    request = urllib.request.Request(f"{url}/v2/models/tiny-mlp/infer", raw, {"Content-Type": kind})
+    request = urllib.request.Request(f"{url}/v2/models/{model}/infer", raw, {"Content-Type": kind})
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, json.load(answer)
@@ -96,8 +101,10 @@ def test_without_a_server_the_hint_makes_one(folder, cli, monkeypatch):
 @pytest.fixture(scope="module")
 def python(kept):
     """A Python with TorchServe; its torch is the one that is tested with."""
-    torch, session = (metadata.version(name).partition("+")[0] for name in ("torch", "onnxruntime"))
-    packages = (f"torch=={torch}", f"onnxruntime=={session}", "torchserve==0.12.0", "psutil", "pyyaml", "setuptools")
+    framework, session = (metadata.version(name).partition("+")[0] for name in ("torch", "onnxruntime"))
+    packages = (
+        f"torch=={framework}", f"onnxruntime=={session}", "torchserve==0.12.0", "psutil", "pyyaml", "setuptools",
+    )  # fmt: skip
     return environment(kept / "torchserve", *packages, "numpy", "packaging") / "python"
 
 
@@ -162,19 +169,32 @@ def test_with_its_tokens_on_it_is_ready_and_answers_who_has_one(folder, python, 
         keys = json.loads((place[0] / "key_file.json").read_text())
         assert int(keys["inference"]["expiration time"][:4]) > datetime.now(UTC).year + 8
         assert run_client(folder, url).returncode == 1, "without a token"
-        monkeypatch.setenv("AUTH_TOKEN", keys["inference"]["key"])
+        key = keys["inference"]["key"]
+        monkeypatch.setenv("AUTH_TOKEN", key)
         assert run_client(folder, url).returncode == 0
+        # Fewer than a batch: they wait for others, and the signal finds them waiting.
+        host, _, port = url.removeprefix("http://").partition(":")
+        sent = [http.client.HTTPConnection(host, int(port), timeout=60) for _ in range(IN_FLIGHT)]
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
+        for of, each in enumerate(sent):
+            each.request("POST", "/v2/models/tiny-mlp/infer", json.dumps({"inputs": [row(of)]}), headers)
+        running.process.terminate()
+        assert [each.getresponse().status for each in sent] == [200] * IN_FLIGHT, "what was accepted is answered"
+        for each in sent:
+            each.close()
+        assert running.process.wait(60) == 0
+    assert "every request is answered" in (tmp_path / "log").read_text()
 
 
 @pytest.mark.slow
 def test_answers_may_be_larger_than_requests(place, python):
     weights = numpy_helper.from_array(np.ones((8, 1000), np.float32), "w")
-    graph = helper.make_graph(
+    wide = helper.make_graph(
         [helper.make_node("MatMul", ["features", "w"], ["wide"])], "wide",
         [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", 8])],
         [helper.make_tensor_value_info("wide", TensorProto.FLOAT, ["batch", 1000])], [weights],
     )  # fmt: skip
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    model = helper.make_model(wide, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     ends = ([TensorSpec(name=name, dtype="float32", dims=("batch", size))] for name, size in
             (("features", 8), ("wide", 1000)))  # fmt: skip
     make(place / "artifacts", built=(model, *ends))
@@ -197,8 +217,73 @@ def test_an_altered_model_is_not_served(folder, python, tmp_path, monkeypatch):
         mlpack.check(folder, python=python)
     # Who alters the list too meets the server itself.
     replace(folder, "model_store/tiny-mlp.mar", content)
-    monkeypatch.setattr("mlpack.runtimes.server_process._READY_SECONDS", 20.0)
-    with pytest.raises(StageFailed):
+    logs = mlpack.api.check.cache_folder() / "logs" / "servers"
+    ask = torchserve_server._is_ready
+
+    def refused(port, model):
+        assert not ask(port, model), "it is served"
+        if any("was altered" in path.read_text() for path in logs.glob("*torchserve*")):
+            raise StageFailed("the worker says what it found", "")
+        return False
+
+    monkeypatch.setattr(torchserve_server, "_is_ready", refused)
+    with pytest.raises(StageFailed, match="what it found"):
         mlpack.check(folder, python=python)
-    (log,) = Path(mlpack.api.check.cache_folder() / "logs" / "servers").glob("*torchserve*")
-    assert "was altered" in log.read_text()
+
+
+def script(place):
+    """The model of tiny-mlp as a TorchScript archive, beside the graph that its golden answers are made by."""
+    weights = {each.name: numpy_helper.to_array(each) for each in graph("mlp")[0].graph.initializer}
+    w1, b1, w2, b2 = (torch.tensor(weights[name]) for name in ("w1", "b1", "w2", "b2"))
+
+    class Network(torch.nn.Module):
+        def forward(self, features):
+            logits = torch.relu(features @ w1 + b1) @ w2 + b2
+            return logits, logits.max(1).values
+
+    traced = torch.jit.trace(Network().eval(), torch.zeros(2, 8))
+    torch.jit.freeze(traced.eval()).save(str(place / "model" / "model.pt"))
+
+
+TORCHSCRIPT = {"model__format": "torchscript", "model__backend": "torchscript", "accuracy__backend": "torchscript",
+               "model__entry": "model.pt", "beside": script}  # fmt: skip
+
+
+def test_a_torchscript_archive_is_for_this_server_only(tmp_path):
+    stored = make(tmp_path, **TORCHSCRIPT)
+    layout = RUNTIMES["torchserve"].layout(stored, PackageOptions())
+    archive = layout["model_store/tiny-mlp.mar"].files
+    assert json.loads(archive["model.json"])["entry"] == "model/model.pt"
+    assert "torch==" in layout["requirements.txt"]
+    assert "onnxruntime" not in layout["requirements.txt"]
+    with pytest.raises(UsageError, match="ONNX models only") as caught:
+        RUNTIMES["fastapi"].layout(stored, PackageOptions())
+    assert caught.value.hint.startswith("mlpack package tiny-mlp@1 --runtime torchserve")
+
+
+@pytest.mark.slow
+def test_a_torchscript_archive_answers_as_was_recorded(place, python, monkeypatch):
+    monkeypatch.setattr("mlpack.api.check._SECONDS", 0.3)
+    monkeypatch.setattr("mlpack.api.check._WARM_UP_S", 0.1)
+    make(place / "artifacts", **TORCHSCRIPT)
+    done = mlpack.check(mlpack.package("tiny-mlp", runtime="torchserve").path, python=python)
+    assert done.problems == ()
+    assert {each.name for each in done.replays[0].outputs} == {"logits", "score"}
+
+
+@pytest.mark.slow
+def test_raw_samples_go_through_the_artifact_s_own_pipeline(place, python, tmp_path):
+    make_raw(place / "artifacts", "photos")
+    folder = mlpack.package("tiny-photos", runtime="torchserve").path
+    with RUNTIMES["torchserve"].serve(folder, ServeOptions(python=python), tmp_path / "log") as running:
+        url = running.urls["http"]
+        done = run_client(folder, url)
+        said = "6 golden requests, 0 differences\n6 raw requests, 0 differences\n"
+        assert (done.returncode, done.stdout) == (0, said), done.stdout
+        files = [base64.b64encode(picture(turn)).decode() for turn in range(2)]
+        tensor = {"name": "image", "datatype": "BYTES", "shape": [2]}
+        for data, status in ((files, 200), ([files[0], "bm8gaW1hZ2U="], 422), (files[:1], 400)):
+            found, answer = asked(url, {"inputs": [{**tensor, "data": data}]}, model="tiny-photos")
+            assert found == status, answer
+            if status == 422:
+                assert answer["error"].startswith("sample 2: ")

@@ -2,90 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-import shutil
-import subprocess
-import threading
 import time
-import urllib.request
 
 import pytest
-from other_servers import triton_environment, triton_home, triton_options
+from raw_artifacts import TEXTS, make_raw
 from tiny_artifacts import make, samples
+from triton_load import LOOK_SECONDS, POLL, Load, look_again, triton
 
 import mlpack
-from mlpack.runtimes.package_files import TEMPLATES
-from mlpack.runtimes.server_process import HOST, free_ports, running
 
+__all__ = ["triton"]
 pytestmark = pytest.mark.slow
-MODES = {
-    "poll": ("--model-control-mode=poll", "--repository-poll-secs=1"),
-    "explicit": ("--model-control-mode=explicit", "--load-model=tiny-mlp"),
-}
-CLIENTS, MOST_SECONDS = 2, 120
-
-
-class Load:
-    """Clients that ask all the time; which versions have answered, and what failed."""
-
-    def __init__(self, url: str) -> None:
-        row = samples("mlp")["features"][:1]
-        tensor = {"name": "features", "datatype": "FP32", "shape": [1, 8], "data": row.ravel().tolist()}
-        self._asked = urllib.request.Request(
-            f"{url}/v2/models/tiny-mlp/infer", json.dumps({"inputs": [tensor]}).encode()
-        )
-        self._over = threading.Event()
-        self._clients = [threading.Thread(target=self._ask) for _ in range(CLIENTS)]
-        self.versions: list[str] = []
-        self.failures: list[str] = []
-
-    def __enter__(self):
-        for each in self._clients:
-            each.start()
-        return self
-
-    def __exit__(self, *_):
-        self._over.set()
-        for each in self._clients:
-            each.join()
-
-    def _ask(self) -> None:
-        while not self._over.is_set():
-            try:
-                with urllib.request.urlopen(self._asked, timeout=60) as answer:
-                    self.versions.append(json.load(answer)["model_version"])
-            except OSError as error:
-                self.failures.append(str(error))
-
-    def wait_for(self, version: str) -> None:
-        """Until this version has answered the last ten requests."""
-        deadline = time.monotonic() + MOST_SECONDS
-        while self.versions[-10:] != [version] * 10:
-            assert time.monotonic() < deadline, (version, self.versions[-1:], self.failures[-3:])
-            time.sleep(0.05)
-
-
-@pytest.fixture
-def triton(kept, tmp_path):
-    """`triton(repository, *flags)`: a server whose models of ONNX Runtime the stand-in backend runs."""
-
-    def start(repository, *flags):
-        home, python = triton_home(kept), triton_options(kept).python
-        backends = tmp_path / "backends"
-        backends.mkdir()
-        (backends / "python").symlink_to(home / "backends" / "python")
-        (backends / "onnxruntime").mkdir()
-        shutil.copy(TEMPLATES / "triton" / "stand_in.py", backends / "onnxruntime" / "model.py")
-        ports = free_ports(("http", "grpc", "metrics"), None)
-        command = [
-            str(home / "bin" / "tritonserver"), f"--model-repository={repository}", f"--backend-directory={backends}",
-            "--disable-auto-complete-config", *flags,
-            *(f"--{name}-address={HOST}" for name in ports), *(f"--{name}-port={port}" for name, port in ports.items()),
-        ]  # fmt: skip
-        return running(command, tmp_path, triton_environment(kept, python.parent), ports, tmp_path / "triton.log")
-
-    return start
+EXPLICIT = ("--model-control-mode=explicit", "--load-model=*")
+MODES = {"poll": POLL, "explicit": EXPLICIT}
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -94,20 +23,48 @@ def test_versions_change_under_load_without_a_failed_request(triton, place, mode
     make(place / "artifacts", version=2)
     options = {"runtime": "triton", "into": place / "models"}
     mlpack.package_into("tiny-mlp@1", **options)
-    with triton(place / "models", *MODES[mode]) as server, Load(server.urls["http"]) as load:
+    row = {"name": "features", "datatype": "FP32", "shape": [1, 8], "data": samples("mlp")["features"][0].tolist()}
+    with triton(place / "models", *MODES[mode]) as server, Load(server.urls["http"], "tiny-mlp", row) as load:
 
         def told(placed) -> None:
             if mode == "explicit":
-                for command in placed.next:
-                    port = server.urls["http"].rpartition(":")[2]
-                    subprocess.run(shlex.split(command.replace(":8000", f":{port}")), check=True, timeout=60)
+                look_again(placed.next, server)
 
         load.wait_for("1")
         mlpack.package_into("tiny-mlp@2", **options)
-        time.sleep(3)  # longer than the server takes to look at its folder
+        time.sleep(LOOK_SECONDS)
         assert set(load.versions) == {"1"}, "a copy is no cutover"
         told(mlpack.package_into("tiny-mlp@2", activate=True, **options))
         load.wait_for("2")
         told(mlpack.package_into("tiny-mlp@1", activate=True, **options))
         load.wait_for("1")
     assert load.failures == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_ensemble_changes_over_with_all_that_it_asks(triton, place, mode):
+    """Raw samples through the ensemble and tensors to the model itself, forward and back: no request fails."""
+    for version in (1, 2):
+        make_raw(place / "artifacts", "reviews", version=version)
+    options = {"runtime": "triton", "into": place / "models"}
+    mlpack.package_into("tiny-reviews@1", **options)
+    text = {"name": "text", "datatype": "BYTES", "shape": [1, 1], "data": TEXTS[:1]}
+    tensors = [{"name": name, "datatype": "INT64", "shape": [1, 2], "data": [2, 3]} for name in ("input_ids", "mask")]
+    with (
+        triton(place / "models", *MODES[mode]) as server,
+        Load(server.urls["http"], "tiny-reviews_raw", text) as raw,
+        Load(server.urls["http"], "tiny-reviews", *tensors) as plain,
+    ):
+        for version, before in (("2", "1"), ("1", "2")):
+            raw.wait_for(before)
+            placed = mlpack.package_into(f"tiny-reviews@{version}", activate=True, **options)
+            assert (placed.pending, placed.active) == (True, (1, 2))
+            if mode == "explicit":
+                look_again(placed.next, server)
+            raw.wait_for(version)
+            done = mlpack.package_into(f"tiny-reviews@{version}", activate=True, **options)
+            assert (done.pending, done.active) == (False, (int(version),))
+            if mode == "explicit":
+                look_again(done.next, server)
+            plain.wait_for(version)
+    assert raw.failures == plain.failures == []

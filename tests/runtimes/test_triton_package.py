@@ -44,6 +44,9 @@ CASES = {
     "bounded": ("mlp", {}, {"max_batch": 4, "timeout_ms": 250.0, "cache": "memory", "cache_mb": 16}),
     "cuda_measured": ("slow", {**ON_CARD, "model__backend_options": CUDA}, {"max_batch": 16}),
     "tensorrt_measured": ("slow", {**ON_CARD, "model__backend_options": TENSORRT}, {"max_batch": 16}),
+    "own_openvino": ("text", OPENVINO, {"triton_backend": "own"}),
+    "python_onnxruntime": ("mlp", {}, {"triton_backend": "python"}),
+    "limited": ("mlp", {"environment__cpus": 4}, {"instances": 4, "limit_threads": 2, "priority": 3}),
 }
 
 
@@ -160,7 +163,9 @@ def test_openvino_runs_in_the_precision_and_version_that_was_scored(tmp_path):
     # With a name here Triton's Python backend would look for its Python file under it.
     assert config.default_model_filename == ""
     values = {key: value.string_value for key, value in config.parameters.items()}
-    assert values == {"model_filename": "model.onnx", "execution_precision": "bfloat16", "threads": "2"}
+    assert values == {
+        "library": "openvino", "model_filename": "model.onnx", "execution_precision": "bfloat16", "threads": "2",
+    }  # fmt: skip
     assert layout["model_repository/tiny-text/1/model.py"].name == "model.py"
     pinned = stored.artifact.environment["libraries"]["openvino"]
     assert f"pip3 install --no-cache-dir openvino=={pinned} numpy==1." in layout["Dockerfile"]
@@ -205,7 +210,9 @@ def test_an_option_that_triton_cannot_be_told_is_refused(tmp_path):
     stored = make(tmp_path, model__backend_options={"threads": 2, "waiting": "sleep"})
     with pytest.raises(UsageError, match="threads that sleep while they wait") as caught:
         RUNTIMES["triton"].layout(stored, PackageOptions())
-    assert caught.value.hint == "mlpack package tiny-mlp@1 --runtime fastapi"
+    assert "--runtime fastapi" in caught.value.hint
+    layout = RUNTIMES["triton"].layout(stored, PackageOptions(triton_backend="python"))
+    assert parsed(stored, dict(layout)).parameters["waiting"].string_value == "sleep"
     described = json.loads(RUNTIMES["fastapi"].layout(stored, PackageOptions())["model.json"])
     assert described["options"]["waiting"] == "sleep"
 
@@ -294,6 +301,48 @@ def test_an_engine_is_served_as_the_graph_would_be(tmp_path, case):
             served.ClearField(field)
     assert engine == graph
     assert (
-        'CMD ["python3", "/opt/engine/start.py", "tritonserver", "--disable-auto-complete-config"]'
-        in (layout["Dockerfile"])
+        'CMD ["python3", "/opt/mlpack/verified.py", "python3", "/opt/engine/start.py", "tritonserver", '
+        in layout["Dockerfile"]
+    )
+
+
+def test_triton_s_own_openvino_backend_is_told_what_it_can_be(tmp_path):
+    stored, layout, _ = build(tmp_path / "bf16", "own_openvino")
+    config = parsed(stored, layout)
+    assert (config.backend, config.platform, config.default_model_filename) == ("openvino", "", "model.onnx")
+    assert {key: value.string_value for key, value in config.parameters.items()} == {
+        "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": "2", "NUM_STREAMS": "1", "HINT_BF16": "YES",
+        "ENABLE_BATCH_PADDING": "YES",
+    }  # fmt: skip
+    assert "pip3 install" not in layout["Dockerfile"]
+    exact = make(tmp_path / "fp32", "text", **{**OPENVINO, "model__backend_options": {"threads": 2}})
+    layout = dict(RUNTIMES["triton"].layout(exact, PackageOptions(triton_backend="own")))
+    assert "HINT_BF16" not in parsed(exact, layout).parameters
+    assert "cannot be told float32" in layout["README.md"]
+
+
+def test_a_model_runs_in_the_python_backend_in_the_version_that_was_scored(tmp_path):
+    stored, layout, _ = build(tmp_path, "python_onnxruntime")
+    config = parsed(stored, layout)
+    assert (config.backend, config.platform, config.default_model_filename) == ("python", "", "")
+    assert {key: value.string_value for key, value in config.parameters.items()} == {
+        "library": "onnxruntime", "model_filename": "model.onnx", "graph_optimizations": "all", "threads": "1",
+        "waiting": "spin",
+    }  # fmt: skip
+    assert layout["model_repository/tiny-mlp/1/model.py"].name == "model.py"
+    pinned = stored.artifact.environment["libraries"]["onnxruntime"]
+    assert f"onnxruntime=={pinned} numpy==1." in layout["Dockerfile"]
+
+
+def test_threads_are_limited_for_all_models_of_a_server(tmp_path):
+    stored, layout, _ = build(tmp_path, "limited")
+    limiter = parsed(stored, layout).instance_group[0].rate_limiter
+    assert [(each.name, getattr(each, "global"), each.count) for each in limiter.resources] == [("threads", True, 1)]
+    assert limiter.priority == 3
+    flags = '"--rate-limit=execution_count", "--rate-limit-resource=threads:2"]'
+    assert layout["Dockerfile"].strip().endswith(flags)
+    # Of one instance, by its own measurements; four of them fill the machine that it was timed on.
+    assert (
+        "timed on 4 CPUs, which 4 fill. Rows per second of one alone, by P50: 2,000 in batches of 1"
+        in (layout["model_repository/tiny-mlp/config.pbtxt"])
     )

@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from samples import AnswerFailed, BadSample, Samples
+from script import open_script
 from v2.answers import Result, build_response
 from v2.description import check_files, read_description
 from v2.faults import BadRequest, NoAnswer
 from v2.protocol import read_content, tensor_request
+from v2.raw_requests import is_raw, raw_request
 from v2.sessions import ModelFailed, open_session
+from working import Working
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,10 +34,17 @@ class Handler:
         folder = Path(context.system_properties["model_dir"])
         check_files(folder)
         self._description = read_description(folder)
-        self._session = open_session(folder, self._description)
+        opened = open_script if self._description.backend == "torchscript" else open_session
+        self._session = opened(folder, self._description)
+        self._samples = Samples(folder, self._description) if self._description.raw else None
+        self._working = Working()
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[str]:
         """The answers to the requests that TorchServe has put together, in their order."""
+        with self._working:
+            return self._answers(data, context)
+
+    def _answers(self, data: list[dict[str, Any]], context: Any) -> list[str]:
         answers: dict[int, str] = {}
         requests: dict[int, InferRequest] = {}
         for place, each in enumerate(data):
@@ -41,15 +52,19 @@ class Handler:
                 requests[place] = self._read(each)
             except BadRequest as error:
                 answers[place] = _refused(context, place, HTTPStatus.BAD_REQUEST, error)
+            except BadSample as error:
+                answers[place] = _refused(context, place, HTTPStatus.UNPROCESSABLE_ENTITY, error)
         for batch in self._batches(requests):
             for place, found in zip(batch, self._outputs([requests[place] for place in batch]), strict=True):
                 try:
                     if isinstance(found, ModelFailed):
                         raise found
-                    answers[place] = build_response(requests[place], Result(found), self._description).body.decode()
+                    answers[place] = self._written(requests[place], found)
                     context.set_response_content_type(place, "application/json")
                 except (ModelFailed, NoAnswer) as error:
                     answers[place] = _refused(context, place, HTTPStatus.UNPROCESSABLE_ENTITY, error)
+                except AnswerFailed as error:
+                    answers[place] = _refused(context, place, HTTPStatus.INTERNAL_SERVER_ERROR, error)
         return [answers[place] for place in range(len(data))]
 
     def _read(self, each: dict[str, Any]) -> InferRequest:
@@ -60,10 +75,16 @@ class Handler:
         if not isinstance(body, dict | bytes | bytearray | None):
             raise BadRequest("the body must be a JSON object")
         content = body if isinstance(body, dict) else read_content(bytes(body or b""))
-        request = tensor_request(content, self._description)
+        samples = self._samples if is_raw(content, self._description.raw) else None
+        request = raw_request(content, self._description) if samples else tensor_request(content, self._description)
         if request.binary:
             raise BadRequest("this server answers in JSON only")
-        return request
+        return samples.prepared(request) if samples else request
+
+    def _written(self, request: InferRequest, outputs: Arrays) -> str:
+        columns = self._samples.columns(request, outputs) if self._samples else {}
+        body: bytes = build_response(request, Result(outputs, columns), self._description).body
+        return body.decode()
 
     def _batches(self, requests: dict[int, InferRequest]) -> Iterator[list[int]]:
         """Places of requests that fit in one run: alike but for their rows, and not too many of these."""
