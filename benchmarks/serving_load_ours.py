@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 CLIENTS = 32
 BATCHES = (1, 2, 4, 8, 16, 24, 32)
 MOST_ROWS = (8, 16, 24, 32)
-LOOP_CORE, SESSION_CORE = sorted(os.sched_getaffinity(0))[:2]
+# OpenVINO pins the thread that runs a session of one thread to the first core, whatever it is told from outside.
+SESSION_CORE, LOOP_CORE = sorted(os.sched_getaffinity(0))[:2]
 WARM_UP_S = 1.0
 BUSY, OVERLOAD = 0.7, 3.0
 _SERVICE_S = 0.5
