@@ -1,4 +1,4 @@
-"""Renders the results into Markdown: benchmarks/README.md, results/speed.md, gpu-*.md and recipes/README.md.
+"""Renders the results into Markdown: the READMEs, benchmarks/serving.md, measure.md, gpu-*.md and results/speed.md.
 
 `python benchmarks/tables.py` writes them again; a test holds that they say what the results say.
 """
@@ -13,6 +13,7 @@ from typing import Any
 
 import gpu_page
 import record
+import serving_page
 
 Result = dict[str, Any]
 NONE_YET = "No result yet."
@@ -33,6 +34,7 @@ def rendered() -> dict[Path, str]:
     """The files that hold tables, and what they should say."""
     readme, recipe_list = record.ROOT / "benchmarks" / "README.md", record.ROOT / "recipes" / "README.md"
     measure = record.ROOT / "benchmarks" / "measure.md"
+    load = record.ROOT / "benchmarks" / "serving.md"
     texts = {
         readme: readme.read_text(encoding="utf-8"),
         measure: measure.read_text(encoding="utf-8"),
@@ -42,6 +44,7 @@ def rendered() -> dict[Path, str]:
         texts[readme] = between(texts[readme], name, shown(name, draw))
     texts[recipe_list] = between(texts[recipe_list], "recipes", shown("recipes", recipes))
     front = record.ROOT / "README.md"
+    texts[load] = between(load.read_text(encoding="utf-8"), "serving_load", shown("serving_load", serving_load))
     texts[front] = between(front.read_text(encoding="utf-8"), "serving", shown("serving", serving))
     for name, draw in (("error_rates", error_rates), ("repeatability", repeatability), ("identical", identical)):
         texts[measure] = between(texts[measure], name, shown(name, draw))
@@ -415,6 +418,11 @@ def serving(content: Result) -> str:
     notes += [f"{row['runtime']}, image: {row['container']['why']}." for row in content["rows"]
               if "why" in row["container"]]  # fmt: skip
     return f"{table(head, rows)}\n\nOf {content['model']}. " + " ".join(dict.fromkeys(notes))
+
+
+def serving_load(content: Result) -> str:
+    """The FastAPI package under load, beside others, and bench beside perf_analyzer."""
+    return serving_page.page(content, table)
 
 
 def _in_container(found: Result) -> str:
