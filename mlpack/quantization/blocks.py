@@ -81,12 +81,17 @@ def quantize_blocks(weight: np.ndarray, form: Form, find: Find | None = None) ->
 def dequantize_blocks(kept: Packed, rows: int, form: Form) -> np.ndarray:
     """The weight [K, N] that is kept, where K is `rows`."""
     count, width = kept.scales.shape
-    numbers = _apart(kept.packed.reshape(count, -1), form.bits).reshape(count, width, form.block)
+    numbers = _apart(kept.packed, form.bits)
     zero: np.ndarray | int = form.middle
     if kept.zero_points is not None:
         zero = _apart(kept.zero_points, form.bits)[:, :width, None]
     scale = kept.scales.astype(np.float32)[:, :, None]
     return np.asarray(((numbers.astype(np.float32) - zero) * scale).reshape(count, -1)[:, :rows].T)
+
+
+def whole_numbers(kept: Packed, rows: int, form: Form) -> np.ndarray:
+    """The integers that are kept, uint8 [N, K], where K is `rows`."""
+    return _apart(kept.packed, form.bits).reshape(len(kept.packed), -1)[:, :rows]
 
 
 def in_blocks(weight: np.ndarray, block: int) -> np.ndarray:
@@ -118,6 +123,11 @@ def extremes(blocks: np.ndarray, form: Form, dtype: np.dtype[Any]) -> Grid:
     scale = (high - low) / form.most
     zero = np.rint(np.divide(-low, scale, out=np.zeros_like(low), where=scale != 0))
     return grid_of(scale, zero, form, dtype)
+
+
+def magnitudes(blocks: np.ndarray, form: Form, dtype: np.dtype[Any]) -> Grid:
+    """A symmetric grid that reaches to the largest magnitude on both sides: its scales are above zero."""
+    return grid_of(np.abs(blocks).max(axis=-1, keepdims=True) / (form.middle - 1), None, form, dtype)
 
 
 def grid_of(scale: np.ndarray, zero: np.ndarray | None, form: Form, dtype: np.dtype[Any]) -> Grid:
