@@ -513,7 +513,7 @@ def compress_int4(content: Result) -> str:
     return (
         f"{table(head, rows)}\n\nDrop in points of the metric on the confirming rows; in brackets alone the float "
         "graph's own value. Faster than the float graph, both on ONNX Runtime. Peak: of the process for mlpack, over "
-        "what the libraries hold for onnxruntime's quantizers, which leave Gemm nodes, and but for rtn tables, in float."
+        "what the libraries hold for onnxruntime's quantizers, which leave Gemm nodes in float, and tables but for rtn."
     )
 
 

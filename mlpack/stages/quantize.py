@@ -126,10 +126,12 @@ class Quantize(Stage):
         """The target's own list of numerics decides."""
         if self.numerics not in {"auto", *target.numerics}:
             return f"{target.title} has no {self.numerics} (it has {', '.join(target.numerics)})"
-        if self.numerics == "int4" and target.kind == "cuda" and self.embeddings is True:
-            return "TensorRT has no look-ups in int4"
-        if self.numerics == "int4" and target.kind == "cuda" and self.activations == "int8":
-            return "TensorRT has no int8 beside int4 weights"
+        if (
+            self.numerics == "int4"
+            and target.kind == "cuda"
+            and (self.embeddings is True or self.activations == "int8")
+        ):
+            return f"TensorRT has no {'int4 tables' if self.embeddings is True else 'int8 beside int4 weights'}"
         if self.numerics == "fp8" and target.kind != "cuda":
             return "fp8 pairs are placed by the rules of NVIDIA targets, and this is none"
         if self.numerics == "bf16" and target.kind == "cuda":

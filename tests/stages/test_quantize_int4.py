@@ -383,7 +383,7 @@ def test_options_that_would_be_ignored_are_refused(options, wrong):
 def test_what_a_target_lacks_is_refused():
     for target in (VNNI, AVX2, A100):
         assert Quantize(numerics="int4").refusal(target) is None
-    assert "TensorRT has no look-ups in int4" in Quantize(numerics="int4", embeddings=True).refusal(A100)
+    assert "TensorRT has no int4 tables" in Quantize(numerics="int4", embeddings=True).refusal(A100)
     assert "no int8 beside int4 weights" in Quantize(numerics="int4", activations="int8").refusal(A100)
     (made,) = Quantize(numerics="int4", method="hqq").propose(None, A100)
     assert (made.block, made.symmetric, made.activations, made.embeddings) == (128, True, "float", False)
