@@ -11,7 +11,7 @@ from mlpack.core.model import Model, Quantization
 from mlpack.core.report import Report
 from mlpack.core.stage import Outcome, Stage
 from mlpack.errors import StageFailed, UsageError
-from mlpack.stages.quantize_clashes import BLOCK_METHODS, GPTQ_ONLY, INT8_ONLY, STATIC_ONLY, clash
+from mlpack.stages.quantize_clashes import BLOCK_METHODS, GPTQ_ONLY, INT8_ONLY, STATIC_ONLY, clash, lacking_on_cards
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -126,12 +126,8 @@ class Quantize(Stage):
         """The target's own list of numerics decides."""
         if self.numerics not in {"auto", *target.numerics}:
             return f"{target.title} has no {self.numerics} (it has {', '.join(target.numerics)})"
-        if (
-            self.numerics == "int4"
-            and target.kind == "cuda"
-            and (self.embeddings is True or self.activations == "int8")
-        ):
-            return f"TensorRT has no {'int4 tables' if self.embeddings is True else 'int8 beside int4 weights'}"
+        if self.numerics == "int4" and target.kind == "cuda" and (lacking := lacking_on_cards(self)):
+            return lacking
         if self.numerics == "fp8" and target.kind != "cuda":
             return "fp8 pairs are placed by the rules of NVIDIA targets, and this is none"
         if self.numerics == "bf16" and target.kind == "cuda":
