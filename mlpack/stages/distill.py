@@ -158,7 +158,7 @@ class Distill(Training, Stage):
         fixed = not model.dynamic_batch
         options = self.model_copy(update={"batch": static_batch(model)}) if fixed else self
         job.say("loading teacher and student")
-        learner = given(model) if self.student is None else own(self.student, job)
+        learner = given(model, job.baseline) if self.student is None else own(self.student, job)
         objective = Objective(job.baseline, learner, options, alpha, rows)
         history = train(
             objective.learner,

@@ -247,3 +247,19 @@ def test_options_without_effect_clash(options, said):
     assert said in Distill(**options).clash()
     assert Distill(alpha=1).clash() is None
     assert Distill(hidden="auto", hidden_loss="cosine").clash() is None
+
+
+def test_what_was_set_to_zero_stays_zero(bench, kept):
+    original = kept.factory("mlp")
+    module = load_module(original).inner
+    with torch.no_grad():
+        for each in (module.first.weight, module.last.weight):
+            each[each.abs() < each.abs().median()] = 0
+    zeros = {name: each == 0 for name, each in module.named_parameters() if each.ndim > 1}
+    model = save_changed(original, module, bench.job().out)
+    outcome = learnt(bench, model, original, training_rows(bench, "mlp"), epochs=4)
+    assert outcome.report.metrics["best_step"] > 0
+    for name, each in load_module(outcome.model).inner.named_parameters():
+        if name in zeros:
+            assert bool((each[zeros[name]] == 0).all())
+            assert bool((each[~zeros[name]] != 0).all())
