@@ -63,7 +63,7 @@ class Distill(Training, Stage):
     output: str | None = Field(default=None, description="the output that the labels belong to")
     hidden: Literal["none", "auto"] | tuple[str, ...] = Field(
         default="none",
-        description="modules whose outputs are matched too: paths, or student=teacher; auto: layers in a list, else parts",
+        description="modules whose outputs are matched: paths, or student=teacher; auto: layers in lists, else parts",
     )
     hidden_loss: Literal["mse", "cosine"] = Field(default="mse", description="how hidden states are compared")
     hidden_weight: float = Field(default=1.0, gt=0, description="of the hidden states, beside the teacher's answers")

@@ -100,7 +100,9 @@ def main() -> None:
     order = torch.randperm(len(held_out.labels))
     held_out = Rows(*(column[order] for column in held_out))
     for name, rows in (("eval", held_out), ("train", training)):
-        np.savez_compressed(FOLDER / f"{name}.npz", **{field: column.numpy() for field, column in rows._asdict().items()})
+        np.savez_compressed(
+            FOLDER / f"{name}.npz", **{field: column.numpy() for field, column in rows._asdict().items()}
+        )
         print(f"wrote {name}.npz: {len(rows.labels)} rows", flush=True)
 
     embeddings = batched(network().embed, training)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from doors import INPUTS, ZOO, answers, relative, rows_for
+from mlpack.backends.torch_changed import save_changed
 
 from mlpack.backends.torch import load_module
-from mlpack.backends.torch_changed import save_changed
 from mlpack.core.loader import Loader
 from mlpack.errors import DataError, ModelError, UsageError
 from mlpack.stages.distill import Distill
@@ -22,12 +22,16 @@ def damaged(model, job, noise=0.3):
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for each in module.parameters():
-            each += noise * each.abs().mean() * torch.randn(each.shape, generator=generator)
+            each.add_(noise * each.abs().mean() * torch.randn(each.shape, generator=generator))
     return save_changed(model, module, job.out)
 
 
 def agreement(one, other, inputs):
-    return float(np.mean(answers(one, inputs, "torch")["output"].argmax(1) == answers(other, inputs, "torch")["output"].argmax(1)))
+    return float(
+        np.mean(
+            answers(one, inputs, "torch")["output"].argmax(1) == answers(other, inputs, "torch")["output"].argmax(1)
+        )
+    )
 
 
 def training_rows(bench, name, count=300, labels=None):

@@ -40,10 +40,14 @@ def module(seed=0, dropout=0.2):
     )
 
 
+def nothing(steps):
+    """Nothing happens after a step."""
+
+
 class Towards:
     """Cross entropy of a module, counting what it was asked for."""
 
-    def __init__(self, net, after=lambda steps: None):
+    def __init__(self, net, after=nothing):
         self.net, self.after, self.steps, self.modes = net, after, 0, []
 
     def loss(self, batch):
@@ -65,7 +69,7 @@ def unheard(text, done=None, total=None):
     """Nobody listens."""
 
 
-def trained(net, data, folder=None, after=lambda steps: None, seed=0, say=unheard, **told):
+def trained(net, data, folder=None, after=nothing, seed=0, say=unheard, **told):
     """The history, and what the loss was asked for."""
     towards = Towards(net, after)
     folder = Path(folder or tempfile.mkdtemp())
