@@ -1,4 +1,4 @@
-"""distill: a changed model, or a smaller one of the user's, learns to answer as the original does, and as the labels."""
+"""distill: a pruned model, or a smaller one of the user's, learns to answer as the original does and as labels say."""
 
 from __future__ import annotations
 
