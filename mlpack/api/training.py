@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _DISTILL = "distill"
 # The rest is for making, scoring and timing what was trained.
 _SHARE_OF_LIMIT = 0.5
+# A module of random weights learns longer and in larger steps than one that knew it all before.
+_FROM_NOTHING = {"epochs": 60, "learning_rate": 1e-3}
 
 
 def trained_steps(data: DataSpec, *, distill: bool, student: str | None) -> tuple[Step, ...]:
@@ -38,8 +40,10 @@ def trained_steps(data: DataSpec, *, distill: bool, student: str | None) -> tupl
 
 def recovery(data: DataSpec, student: str | None = None) -> Step:
     """The step in which a changed model, or a smaller one, learns to answer as the original."""
-    options: dict[str, Any] = {"student": student, "output": data.output}
-    return Step(stage=_DISTILL, options={name: each for name, each in options.items() if each is not None})
+    options: dict[str, Any] = {"student": student, **_FROM_NOTHING} if student is not None else {}
+    if data.output is not None:
+        options["output"] = data.output
+    return Step(stage=_DISTILL, options=options)
 
 
 def check_trains(recipe: Recipe) -> None:

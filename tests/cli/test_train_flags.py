@@ -18,7 +18,7 @@ MODEL = ("optimize", f"{TINY}/model.py:model", "--data", f"{TINY}/eval.npz")
 TRAIN = ("--train", f"{TINY}/train.npz")
 SHORT = (
     "--set", "profile_latency.launches=1", "--set", "profile_latency.seconds=0.05",
-    "--set", "profile_latency.components=false", "--backend", "onnxruntime",
+    "--set", "profile_latency.components=false", "--backend", "onnxruntime", "--threads", "1",
 )  # fmt: skip
 STUDENT = """
 from torch import nn, relu
@@ -104,7 +104,7 @@ def test_auto_tries_both_and_the_plan_says_so(cli, student):
 
 @pytest.mark.slow
 def test_a_smaller_module_is_trained_proven_and_published(cli, student):
-    words = (*MODEL, *TRAIN, "--student", student, "--max-drop", "10%", *SHORT, "--json")
+    words = (*MODEL, *TRAIN, "--student", student, "--max-drop", "20%", *SHORT, "--json")
     ended = cli(*words)
     assert ended.code == 0, ended.err
     told = ended.document
