@@ -22,8 +22,10 @@ class Wanted(TypedDict, total=False):
     """The keywords that `optimize` and `plan` share; each may be left out, or None.
 
     `data` is labelled data, `calibration` data to find ranges on (else a part of `data`). `numerics` is a promise:
-    without it the fastest model inside the limit is taken. `max_drop` is `1%` (relative), `0.8pt` (absolute),
-    `10% errors` or `none`; labelled data implies 1%. `output` is what the metric reads. Texts need a `tokenizer`
+    without it the fastest model inside the limit is taken. `prune` (`30%`) is the share of a torch module's FLOPs that
+    is to go before it is exported, `force` makes masks that the target gains nothing from. `max_drop` is `1%`
+    (relative), `0.8pt` (absolute), `10% errors` or `none`; labelled data implies 1%. `output` is what the metric reads.
+    Texts need a `tokenizer`
     (a folder), images a `preprocess` (a preset, a file of options, or `file.py:function`); `columns` says what a
     table holds where (`text=review,label=stars`), `postprocess` (`file.py:function`) what answers become,
     `labels` the names of the classes in the order of their numbers (`no,yes`, or a file with one a line), `max_length`
@@ -39,6 +41,8 @@ class Wanted(TypedDict, total=False):
     data: str | Path | None
     calibration: str | Path | None
     numerics: Numerics | None
+    prune: str | None
+    force: bool
     target: str | None
     metric: str | None
     output: str | None
@@ -112,9 +116,9 @@ def recipe_for(known: Settings, model: str | Path | None, wanted: Wanted) -> Rec
 
 
 def _over_file(known: Settings, file: str, wanted: Wanted) -> Recipe:
-    if any(wanted.get(word) for word in ("numerics", "backend", "calibration_method", "ranges")):
+    if any(wanted.get(word) for word in ("numerics", "prune", "force", "backend", "calibration_method", "ranges")):
         raise UsageError(
-            "a recipe says what its stages do: numerics, backend and calibration flags do not go with it",
+            "a recipe says what its stages do: flags for numerics, pruning, backend and calibration do not go with it",
             "change the recipe, or set one option: --set quantize.numerics=int8",
         )
     source = ("factory", "inputs", "static_batch", "allow_pickle")
@@ -144,6 +148,8 @@ def _from_scratch(known: Settings, model: str, wanted: Wanted) -> Recipe:
         source,
         _data(wanted, known),
         numerics=wanted.get("numerics"),
+        prune=wanted.get("prune"),
+        force=bool(wanted.get("force")),
         target=wanted.get("target") or known.target or "cpu",
         limit=wanted.get("max_drop") or known.limit,
         calibration_method=wanted.get("calibration_method"),
