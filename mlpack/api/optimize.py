@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _SUFFIXES = {".pt", ".pth", ".pt2", ".onnx", ".safetensors", ".yaml", ".yml", ".py"}
 # Two launches tell a contender that takes less than this share of the other's time.
 _CLEARLY = 0.75
-_PRUNED = "it is pruned and was not trained afterwards: prune less"
+_PRUNED = "it is pruned and was not trained afterwards: prune less, or let it learn again with --train FILE.npz"
 _SHORT = {"batches": (1,), "launches": 1, "seconds": 0.2, "components": False}
 
 
@@ -223,7 +223,8 @@ def _in_doubt(found: Found) -> bool:
 
 def told_of_pruning(error: GateFailed, recipe: Recipe) -> GateFailed:
     """The same error; where the model was pruned and nothing made it whole again, its hint says so first."""
-    if not {step.stage for step in recipe.steps} & {"prune"}:
+    stages = {step.stage for step in recipe.steps}
+    if "prune" not in stages or "distill" in stages:
         return error
     return GateFailed(error.message, f"{_PRUNED}. {error.hint}".strip())
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from doors import INPUTS, ZOO, answers, relative, rows_for
-from mlpack.backends.torch_changed import save_changed
 
 from mlpack.backends.torch import load_module
+from mlpack.backends.torch_changed import save_changed
 from mlpack.core.loader import Loader
 from mlpack.errors import DataError, ModelError, UsageError
 from mlpack.stages.distill import Distill
