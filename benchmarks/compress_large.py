@@ -116,8 +116,8 @@ def measured(place: Path, folder: Path, method: str) -> dict[str, Any]:
     """The whole job from an empty cache, what its processes held, and what came out."""
     cache, store = place / "cache", place / "store"
     words = [
-        "optimize", str(folder), "--int4", "--weights", "disk", "--no-limit", "--calibration", "random:2", "--name", "large",
-        "--store", str(store), "--backend", "onnxruntime", "--set", f"quantize.method={method}",
+        "optimize", str(folder), "--int4", "--weights", "disk", "--no-limit", "--calibration", "random:2",
+        "--name", "large", "--store", str(store), "--backend", "onnxruntime", "--set", f"quantize.method={method}",
         "--set", "check_accuracy.batch=1", "--set", "golden.samples=2", "--set", "profile_latency.batches=[1]",
         "--set", "profile_latency.launches=1", "--set", "profile_latency.components=false",
     ]  # fmt: skip
@@ -214,10 +214,10 @@ def answered(artifact: Path) -> dict[str, Any]:
 def compared(model: Path, folder: Path) -> list[dict[str, Any]]:
     """Products of a few layers: the weight that they multiply by beside the one that was generated, relative L2."""
     import onnx
+    from mlpack.quantization.blocks import Form, Packed, dequantize_blocks
     from safetensors import safe_open
 
     from mlpack.quantization.beside import array_of
-    from mlpack.quantization.blocks import Form, Packed, dequantize_blocks
 
     where = json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))["weight_map"]
     graph = onnx.load(model / "model.onnx", load_external_data=False).graph

@@ -542,10 +542,11 @@ def compress_large(content: Result) -> str:
     answer = content["answer"]
     said = (
         f"{content['parameters'] / 1e9:.2f} billion parameters, {gb['folder_bytes']:.2f} GB in bfloat16 → "
-        f"{gb['artifact_bytes']:.2f} GB in int4 ({content['method']}) in {content['seconds']:.0f} s. The largest process "
-        f"held {gb['peak_bytes']:.2f} GB, all together {gb['together_bytes']:.2f} GB; allowed: "
-        f"{content['allowed_bytes'] / 1e9:.0f} GB for each. ONNX Runtime opens the result in {answer['open_seconds']:.1f} s, "
-        f"answers {answer['tokens']} tokens in {answer['seconds']:.1f} s, and holds {answer['peak_bytes'] / 1e9:.2f} GB."
+        f"{gb['artifact_bytes']:.2f} GB in int4 ({content['method']}) in {content['seconds']:.0f} s. The largest "
+        f"process held {gb['peak_bytes']:.2f} GB, all together {gb['together_bytes']:.2f} GB; allowed: "
+        f"{content['allowed_bytes'] / 1e9:.0f} GB for each. ONNX Runtime opens the result in "
+        f"{answer['open_seconds']:.1f} s, answers {answer['tokens']} tokens in {answer['seconds']:.1f} s, and holds "
+        f"{answer['peak_bytes'] / 1e9:.2f} GB."
     )
     stages = [
         [f"{row['stage']} {row['what']}".strip(), f"{row['seconds']:.1f} s", f"{row['peak_rss_bytes'] / 1e9:.2f} GB"]

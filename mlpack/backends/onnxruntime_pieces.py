@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,7 +66,9 @@ class PiecesRunner:
     def device_ms(self) -> float | None:
         return None
 
-    def _run(self, nodes: Sequence[onnx.NodeProto], values: Mapping[str, np.ndarray], made: list[str]) -> list[np.ndarray]:
+    def _run(
+        self, nodes: Sequence[onnx.NodeProto], values: Mapping[str, np.ndarray], made: list[str]
+    ) -> list[np.ndarray]:
         names = reads(nodes)
         feeds = {name: values[name] for name in sorted(names) if name in values}
         # Types are those of the very arrays; shapes are left open.
@@ -109,7 +112,7 @@ def pieces(graph: onnx.GraphProto, size_bytes: int) -> Iterator[list[onnx.NodePr
             fixed.update(node.output)
             continue
         more = reads(waiting) & sizes.keys()
-        if piece and sum(sizes[name] for name in weights | more) > size_bytes:
+        if weights and more - weights and sum(sizes[name] for name in weights | more) > size_bytes:
             yield piece
             piece, weights = [], set()
         piece += waiting
@@ -131,4 +134,4 @@ def reads(nodes: Sequence[onnx.NodeProto]) -> set[str]:
 
 def _size_bytes(tensor: onnx.TensorProto) -> int:
     told = {each.key: each.value for each in tensor.external_data}
-    return int(told.get("length", tensor.ByteSize()))
+    return int(told.get("length", math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize))

@@ -99,7 +99,7 @@ def _without_weights(folder: Path) -> tuple[torch.nn.Module, dict[torch.nn.Param
     names: dict[torch.nn.Parameter, list[str]] = defaultdict(list)
     for name, parameter in module.named_parameters(remove_duplicate=False):
         names[parameter].append(name)
-    found = {each: next((name for name in called if name in weights.files), None) for each, called in names.items()}
+    found = {each: _stored(called, weights, f"{module.base_model_prefix}.") for each, called in names.items()}
     refuse_missing([names[each][0] for each, name in found.items() if name is None], known.__name__)
     kept = {each: name for each, name in found.items() if name is not None}
     with torch.no_grad():
@@ -113,6 +113,12 @@ def _without_weights(folder: Path) -> tuple[torch.nn.Module, dict[torch.nn.Param
     return module, {each: name for each, name in kept.items() if each.numel() > _SMALL}
 
 
+def _stored(names: list[str], weights: Weights, prefix: str) -> str | None:
+    """A parameter's name in the folder, None where it has none; names of a model and of its body differ by a prefix."""
+    either = (form for name in names for form in (name, name.removeprefix(prefix), prefix + name))
+    return next((form for form in either if form in weights.files), None)
+
+
 @contextmanager
 def _parameters_without_content() -> Iterator[None]:
     """Within it parameters have shape and type alone; buffers, which modules compute, are whole."""
@@ -124,11 +130,11 @@ def _parameters_without_content() -> Iterator[None]:
             given = torch.nn.Parameter(given.to("meta"), requires_grad=False)
         register(module, name, given)
 
-    torch.nn.Module.register_parameter = registered  # type: ignore[method-assign]
+    torch.nn.Module.register_parameter = registered
     try:
         yield
     finally:
-        torch.nn.Module.register_parameter = register  # type: ignore[method-assign]
+        torch.nn.Module.register_parameter = register
 
 
 def _read_while_called(owner: torch.nn.Module, mine: dict[str, str], weights: Weights) -> None:

@@ -8,7 +8,6 @@ from pydantic import Field, model_serializer, model_validator
 
 from mlpack.core.words import Frozen
 
-
 Weights = Literal["auto", "memory", "disk"]
 
 
@@ -52,8 +51,8 @@ class SourceSpec(Frozen):
     allow_pickle: bool = False
     weights: Weights = Field(
         default="auto",
-        description="of a Hugging Face folder: in memory together, or read from the disk as they are needed; auto: from "
-        "the disk where three times their size in float32 is more than this machine's memory",
+        description="of a Hugging Face folder: in memory together, or read from the disk as they are needed; auto: "
+        "from the disk where three times their size in float32 is more than this machine's memory",
     )
 
 

@@ -30,7 +30,7 @@ def array_of(tensor: TensorProto, folder: Path) -> np.ndarray:
     dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
     size = math.prod(tensor.dims) * dtype.itemsize
     content = np.fromfile(folder / location, np.uint8, size, offset=offset)
-    return content.view(dtype).reshape(tuple(tensor.dims))
+    return np.asarray(content.view(dtype).reshape(tuple(tensor.dims)))
 
 
 def _place(tensor: TensorProto) -> tuple[str, int, int]:

@@ -39,7 +39,8 @@ CAUSAL = ("ForCausalLM", "LMHeadModel")
 # A run in memory holds the weights about three times: the module's, a runtime's, and what its kernels pack of them.
 _TIMES_HELD = 3
 _NO_HEADER = (
-    struct.error, ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError, MemoryError,
+    struct.error, ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError,
+    MemoryError,
 )  # fmt: skip
 _FLOAT32_BYTES = 4
 _USUAL_SIDE = 224
@@ -187,7 +188,7 @@ def _stays_on_disk(files: list[Path], wanted: Weights) -> bool:
 
     headers = [read_safetensors_header(file) for file in files if file.suffix == ".safetensors"]
     count = sum(math.prod(tensor["shape"]) for header in headers for tensor in header.values())
-    return count * _FLOAT32_BYTES * _TIMES_HELD > psutil.virtual_memory().total
+    return bool(count * _FLOAT32_BYTES * _TIMES_HELD > psutil.virtual_memory().total)
 
 
 class _HfFolder:

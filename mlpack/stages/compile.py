@@ -173,7 +173,8 @@ class Compile(Stage):
 
         if model.on_disk:
             raise StageFailed(
-                f"its {model.numerics} weights are too many for this machine's memory", "--int4 keeps them in fewer bits"
+                f"its {model.numerics} weights are too many for this machine's memory",
+                "--int4 keeps them in fewer bits",
             )
         if self.backend == "auto":
             raise StageFailed(

@@ -39,8 +39,8 @@ class Export(Stage):
     """Export to ONNX with torch's dynamo exporter (TorchScript archives: the TorchScript exporter).
 
     The file is run beside the original on real rows, one at a time and together; an output whose relative L2
-    difference is over `tolerance` is an error. Node names carry the path of the module that they came from. Weights that
-    stay on the disk are linked, not written again, and both are then run in pieces, on two rows.
+    difference is over `tolerance` is an error. Node names carry the path of the module that they came from. Weights
+    that stay on the disk are linked, not written again, and both are then run in pieces, on two rows.
     """
 
     name: ClassVar[str] = "export"

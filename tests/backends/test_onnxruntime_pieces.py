@@ -46,7 +46,9 @@ def graph():
     ]
     out = [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["batch", WIDTH])]
     return helper.make_model(
-        helper.make_graph(nodes, "layers", given, out, constants), opset_imports=[helper.make_opsetid("", 20)], ir_version=10
+        helper.make_graph(nodes, "layers", given, out, constants),
+        opset_imports=[helper.make_opsetid("", 20)],
+        ir_version=10,
     )
 
 

@@ -127,7 +127,11 @@ def packed(model):
 
     constants = {each.name: each for each in onnx.load(model.entry_path, load_external_data=False).graph.initializer}
     nodes = onnx.load(model.entry_path, load_external_data=False).graph.node
-    inputs = [node.input[1] if node.op_type == "MatMulNBits" else node.input[0] for node in nodes if "Bits" in node.op_type or "Quantized" in node.op_type]
+    inputs = [
+        node.input[1] if node.op_type == "MatMulNBits" else node.input[0]
+        for node in nodes
+        if "Bits" in node.op_type or "Quantized" in node.op_type
+    ]
     return sorted(array_of(constants[name], model.path).tobytes() for name in inputs)
 
 
