@@ -25,6 +25,7 @@ DEFAULT_LIMIT = "1%"
 AGREEMENT_LIMIT = "5%"
 _EVALUATION_BATCH = 32
 _ENGINE = "build_engine"
+_RUN_GRAPHS = {None, EVERY, *runs("onnx")}
 
 
 def recipe_of(
@@ -58,6 +59,9 @@ def recipe_of(
     quantize: dict[str, Any] = {"numerics": numerics or "auto"}
     if blind and numerics is None:
         quantize["method"] = "cast"
+    if blind and numerics == "int4":
+        # Of what needs no rows: nothing is there to choose by.
+        quantize["method"] = "hqq"
     if calibration_method is not None:
         quantize["calibration_method"] = calibration_method
     if ranges is not None:
@@ -78,7 +82,10 @@ def recipe_of(
         data=data,
         target=target,
         steps=steps,
-        beside=_beside_onnx(numerics) if backend == EVERY and numerics in {None, "bf16"} else (),
+        beside=(
+            *(_beside_onnx(numerics) if backend == EVERY and numerics in {None, "bf16"} else ()),
+            *((_in_four_bits(steps, blind=blind),) if smallest and numerics is None and backend in _RUN_GRAPHS else ()),
+        ),
         accuracy=Step(stage="check_accuracy", options={"batch": _EVALUATION_BATCH}),
         latency=Step(stage="profile_latency"),
         golden=Step(stage="golden"),
@@ -119,6 +126,12 @@ def _by_torch(backend: str, numerics: Numerics | None) -> tuple[Step, ...]:
         Step(stage=made, options={"numerics": numerics} if numerics else {}),
         Step(stage="compile", options={"backend": backend}),
     )
+
+
+def _in_four_bits(steps: tuple[Step, ...], *, blind: bool) -> tuple[Step, ...]:
+    """The steps with weights in blocks of four bits: what is smallest, and seldom the fastest."""
+    quantize = Step(stage="quantize", options={"numerics": "int4", **({"method": "hqq"} if blind else {})})
+    return tuple(quantize if step.stage == quantize.stage else step for step in steps)
 
 
 def _beside_onnx(numerics: Numerics | None) -> tuple[tuple[Step, ...], ...]:

@@ -73,9 +73,9 @@ def is_here(recorded: Target) -> bool:
 
 
 def cpu_numerics(isa: Iterable[str]) -> tuple[str, ...]:
-    """What a CPU with these instruction sets runs; fp16 is storage only."""
+    """What a CPU with these instruction sets runs; fp16 is storage only, and int4 the weights'."""
     has_bf16 = not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(isa)
-    return ("fp32", "fp16", *(("bf16",) if has_bf16 else ()), "int8")
+    return ("fp32", "fp16", *(("bf16",) if has_bf16 else ()), "int8", "int4")
 
 
 def cpu_rules(isa: Iterable[str]) -> str:

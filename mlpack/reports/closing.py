@@ -94,6 +94,7 @@ def _facts(this: Artifact) -> Iterator[tuple[str, list[str]]]:
     before = this.baseline.get("size_bytes")
     share = f"{this.model.numerics_share:.0%} of the compute" if this.model.numerics != "fp32" else "all of it"
     explicit = this.target.get("kind") == "cuda" and this.model.quantization is not None
+    explicit = explicit and this.model.numerics != "int4"
     later = "; the graph keeps float weights behind Q/DQ, the engine will not" if explicit else ""
     yield "size", [f"{size(before)} → {size(this.model.size_bytes)}{later}"]
     how = f" {this.model.quantization.method}" if this.model.quantization else ""

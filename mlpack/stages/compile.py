@@ -146,7 +146,7 @@ class Compile(Stage):
         precision = self.precision
         if precision == "auto":
             precision = "bfloat16" if model.numerics == "bf16" else "float32"
-        literal = target.kind == "cuda" and not target.here and model.numerics in {"int8", "fp8"}
+        literal = target.kind == "cuda" and not target.here and model.numerics in {"int8", "int4", "fp8"}
         found = BackendOptions(
             most_threads=self.most_threads,
             precision=precision,

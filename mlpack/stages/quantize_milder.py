@@ -1,4 +1,4 @@
-"""Milder forms of an int8 that costs too much: corrections first, then the fewest, cheapest layers in float."""
+"""Milder forms of an int8 or int4 that costs too much: corrections first, then the fewest, cheapest layers less so."""
 
 from __future__ import annotations
 
@@ -43,13 +43,14 @@ def milder(stage: Quantize, reports: Mapping[str, Report], excess: float) -> Gen
 
     Noise adds up over layers (their noises sum to the whole's within a decibel on the sample models), and what
     flips answers grows with its amplitude: so a drop that is n times too large wants about n² times less noise. Layers
-    leave in the order of noise per gain. The first guess is followed by a harder one while none holds, and halved
+    leave in the order of noise per gain: int8 ones go back to float, int4 ones to eight bits. The first guess is followed by a harder one while none holds, and halved
     back once one does: a handful of evaluations.
     """
     collapsed = _COLLAPSE < excess < math.inf
     if collapsed and reports["measure_sensitivity"].metrics["noise"] < _LITTLE_NOISE:
         return
     layers = ranked(reports["measure_sensitivity"], reports.get("time_layers"))
+    leaving = "wide" if stage.numerics == "int4" else "exclude"
     tried = 0
     corrected = stage.model_copy(update=_corrections(stage))
     if corrected != stage:
@@ -68,7 +69,7 @@ def milder(stage: Quantize, reports: Mapping[str, Report], excess: float) -> Gen
         if count <= few or count == many:
             return
         nodes = tuple(node for layer in layers[:count] for node in layer.nodes)
-        reached = yield stage.model_copy(update={"exclude": (*stage.exclude, *nodes)})
+        reached = yield stage.model_copy(update={leaving: (*getattr(stage, leaving), *nodes)})
         tried += 1
         if reached <= 1:
             many = count
@@ -78,6 +79,8 @@ def milder(stage: Quantize, reports: Mapping[str, Report], excess: float) -> Gen
 
 def _corrections(stage: Quantize) -> dict[str, object]:
     """What costs no speed: ranges clipped by MSE, and the mean error of each channel taken off its bias."""
+    if stage.numerics == "int4":
+        return {}
     if stage.method != "static":
         return {}
     clips = stage.ranges is None and stage.calibration_method == "minmax"

@@ -62,9 +62,11 @@ def on_components(components: Sequence[ComponentRecord]) -> str:
 
 
 def on_sensitivity(layers: Sequence[Layer]) -> str:
-    """How many layers had to stay in float, and which costs the most."""
-    floats = sum(each.floats for each in layers)
-    kept = "none stays in float" if not floats else f"{floats} of {len(layers)} stay{'s' * (floats == 1)} in float"
+    """How many layers had to run in more bits, and which costs the most."""
+    spared = [each for each in layers if each.spared]
+    others = " and ".join(dict.fromkeys(each.numerics for each in spared)) or "float"
+    kept = f"{len(spared)} of {len(layers)} stay{'s' * (len(spared) == 1)}" if spared else "none stays"
+    kept = f"{kept} in {others}"
     return f"{layers[0].name} is the most sensitive layer; {kept}"
 
 
