@@ -567,6 +567,32 @@ def large_weights(content: Result) -> str:
     return f"A model with {size:.2f} GB of float32 weights. {said}\n\n" + "\n\n".join(parts)
 
 
+def compress_large(content: Result) -> str:
+    """What went in and what came out, a row per stage, and the weights that were held to what was generated."""
+    gb = {name: content[name] / 1e9 for name in ("folder_bytes", "artifact_bytes", "peak_bytes", "together_bytes")}
+    answer = content["answer"]
+    said = (
+        f"{content['parameters'] / 1e9:.2f} billion parameters, {gb['folder_bytes']:.2f} GB in bfloat16 → "
+        f"{gb['artifact_bytes']:.2f} GB in int4 ({content['method']}) in {content['seconds']:.0f} s. The largest "
+        f"process held {gb['peak_bytes']:.2f} GB, all together {gb['together_bytes']:.2f} GB; allowed: "
+        f"{content['allowed_bytes'] / 1e9:.0f} GB for each. ONNX Runtime opens the result in "
+        f"{answer['open_seconds']:.1f} s, answers {answer['tokens']} tokens in {answer['seconds']:.1f} s, and holds "
+        f"{answer['peak_bytes'] / 1e9:.2f} GB."
+    )
+    stages = [
+        [f"{row['stage']} {row['what']}".strip(), f"{row['seconds']:.1f} s", f"{row['peak_rss_bytes'] / 1e9:.2f} GB"]
+        for row in content["stages"]
+    ]
+    weights = [[f"`{row['module']}`", f"{row['bits']}", f"{row['error']:.3f}"] for row in content["weights"]]
+    return "\n\n".join(
+        [
+            said,
+            table(["stage", "time", "peak memory"], stages),
+            table(["weight", "bits", "relative error"], weights),
+        ]
+    )
+
+
 def _published(run: Result) -> str:
     before, after = run["baseline"]["size_bytes"] / 1e9, run["size_bytes"] / 1e9
     pace = _latency(run["latency"][0])[0]
@@ -608,6 +634,7 @@ _OF_README = (
     ("speed", speed),
     ("streaming", streaming),
     ("large_weights", large_weights),
+    ("compress_large", compress_large),
     ("calibration", calibration),
     ("quantization_options", quantization_options),
     ("compress_int4", compress_int4),

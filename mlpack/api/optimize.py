@@ -203,12 +203,15 @@ def parsed(text: str | None) -> Limit | None:
 
 
 def final_timing(recipe: Recipe, prepared: Prepared, found: Found, shorter: dict[str, Any]) -> Done:
-    """The A/B of the winner with the original and, for a promise, with its parent."""
+    """The A/B of the winner with the original and, for a promise, with its parent.
+
+    An original whose weights are read in every call is not timed: it would be the disk's time.
+    """
     from mlpack.engine.run import run
     from mlpack.engine.validate import options_of
 
     step = recipe.latency.model_copy(update={"options": {**recipe.latency.options, **shorter}})
-    rivals = {"baseline": prepared.baseline}
+    rivals = {} if prepared.baseline.on_disk else {"baseline": prepared.baseline}
     if found.parent is not None and found.parent is not found.winner and not shorter and _in_doubt(found):
         rivals["parent"] = found.parent.model
     label = "timing the winner and the original in turns"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from mlpack.api.flags import read_recipe, recipe_of, spanned, with_set
 from mlpack.api.training import check_trains, timed
@@ -37,7 +37,8 @@ class Wanted(TypedDict, total=False):
     `backend` names the one that will serve (`all`: also files of torch's own, which take minutes more to make).
     `smallest` takes the smallest of all inside the limit in place of the fastest.
     `factory` makes a state
-    dict's module; `inputs` are specs as in `image=float32:batch,3,224,224`. `settings` are `stage.option=value`.
+    dict's module; `inputs` are specs as in `image=float32:batch,3,224,224`. `weights` of a Hugging Face folder are kept
+    in `memory` together, or read from the `disk` as they are needed. `settings` are `stage.option=value`.
     """
 
     data: str | Path | None
@@ -63,6 +64,7 @@ class Wanted(TypedDict, total=False):
     inputs: Sequence[str]
     static_batch: bool
     allow_pickle: bool
+    weights: Literal["memory", "disk"] | None
     calibration_method: str | None
     ranges: str | Path | None
     auto: bool
@@ -132,7 +134,7 @@ def _over_file(known: Settings, file: str, wanted: Wanted) -> Recipe:
             "a recipe says what its stages do: flags for numerics, pruning, training, backend, calibration do not fit it",
             "change the recipe, or set one option: --set quantize.numerics=int8",
         )
-    source = ("factory", "inputs", "static_batch", "allow_pickle")
+    source = ("factory", "inputs", "static_batch", "allow_pickle", "weights")
     flags = {
         "source": {word: wanted.get(word) for word in source},
         "data": _data(wanted).model_dump(),
@@ -154,6 +156,7 @@ def _from_scratch(known: Settings, model: str, wanted: Wanted) -> Recipe:
         inputs=tuple(wanted.get("inputs") or ()),
         static_batch=bool(wanted.get("static_batch")),
         allow_pickle=bool(wanted.get("allow_pickle")),
+        weights=wanted.get("weights") or "auto",
     )
     return recipe_of(
         source,

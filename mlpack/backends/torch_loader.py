@@ -176,8 +176,9 @@ def _made(folder: Path, loader: Loader, tell: Callable[[str], None]) -> torch.nn
         return _read_torchscript(archive, tell)
     if loader.kind == "hf_folder":
         from mlpack.backends.torch_hf import load_hf
+        from mlpack.backends.torch_hf_on_disk import load_on_disk
 
-        return load_hf(archive).eval()
+        return (load_on_disk if loader.on_disk else load_hf)(archive).eval()
     if loader.kind == "pickled_module":
         return made_ready(_read_pickle(archive, loader), tell)
     return made_ready(_from_factory(folder, loader, tell), tell, modes_count=loader.kind == "factory")

@@ -131,6 +131,11 @@ class RecipeFlags:
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Load a pickled module, which may run any code in it.")
     ] = False
+    weights: Annotated[
+        Literal["memory", "disk"] | None,
+        typer.Option(help="Of a Hugging Face folder: in memory together, or read from the disk as they are needed. "
+                     "Default: as this machine's memory allows."),
+    ] = None  # fmt: skip
     calibration_method: Annotated[
         CalibrationMethod | None, typer.Option(help="How static int8 ranges are found. Default: minmax.")
     ] = None

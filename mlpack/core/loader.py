@@ -66,6 +66,9 @@ class Loader(Frozen):
         default_factory=dict, description="size of a named dim that does not change, where the data has no other"
     )
     largest: dict[str, int] = Field(default_factory=dict, description="largest size of a named dim that has one")
+    on_disk: bool = Field(
+        default=False, description="weights are read as they are needed: together they are too many for the memory"
+    )
     library: str | None = Field(default=None, description="whose code the module is, with its version")
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()

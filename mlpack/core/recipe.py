@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_serializer, model_validator
 
 from mlpack.core.words import Frozen
+
+Weights = Literal["auto", "memory", "disk"]
 
 
 class Step(Frozen):
@@ -47,6 +49,11 @@ class SourceSpec(Frozen):
     inputs: tuple[str, ...] = ()
     static_batch: bool = False
     allow_pickle: bool = False
+    weights: Weights = Field(
+        default="auto",
+        description="of a Hugging Face folder: in memory together, or read from the disk as they are needed; auto: "
+        "from the disk where three times their size in float32 is more than this machine's memory",
+    )
 
 
 class DataSpec(Frozen):

@@ -90,7 +90,9 @@ def _facts(this: Artifact) -> Iterator[tuple[str, list[str]]]:
         )
     else:
         told = [] if this.prediction is None else predicted_lines(this.prediction)
-        yield "speed", [f"not measured: {this.latency[0].reason}", *told]
+        alone = [record for record in this.latency if record.optimized]
+        now = [f"P50 {record.optimized.p50:.3g} ms at batch {record.batch}" for record in alone if record.optimized]
+        yield "speed", [*now, f"not {'compared' if now else 'measured'}: {this.latency[0].reason}", *told]
     before = this.baseline.get("size_bytes")
     share = f"{this.model.numerics_share:.0%} of the compute" if this.model.numerics != "fp32" else "all of it"
     explicit = this.target.get("kind") == "cuda" and this.model.quantization is not None

@@ -12,7 +12,7 @@ import numpy as np
 from mlpack.core.loader import Loader
 from mlpack.core.weights import save_weights
 from mlpack.errors import ModelError
-from mlpack.sources.detect import read_safetensors_header
+from mlpack.sources.safetensors_header import read_safetensors_header
 from mlpack.sources.taking import copy_in
 
 if TYPE_CHECKING:

@@ -166,11 +166,16 @@ class Compile(Stage):
         """Open it, run it once.
 
         Raises:
-            StageFailed: no backend runs these numerics, or the backend refuses this model.
+            StageFailed: no backend runs these numerics, the backend refuses this model, or its weights lie on the disk.
         """
         assert model is not None
         from mlpack.stages import samples
 
+        if model.on_disk:
+            raise StageFailed(
+                f"its {model.numerics} weights are too many for this machine's memory",
+                "--int4 keeps them in fewer bits",
+            )
         if self.backend == "auto":
             raise StageFailed(
                 f"no backend on this machine runs {model.numerics} models", "mlpack doctor lists the backends"
