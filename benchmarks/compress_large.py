@@ -214,10 +214,10 @@ def answered(artifact: Path) -> dict[str, Any]:
 def compared(model: Path, folder: Path) -> list[dict[str, Any]]:
     """Products of a few layers: the weight that they multiply by beside the one that was generated, relative L2."""
     import onnx
-    from mlpack.quantization.blocks import Form, Packed, dequantize_blocks
     from safetensors import safe_open
 
     from mlpack.quantization.beside import array_of
+    from mlpack.quantization.blocks import Form, Packed, dequantize_blocks
 
     where = json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))["weight_map"]
     graph = onnx.load(model / "model.onnx", load_external_data=False).graph

@@ -50,8 +50,8 @@ def _ours(found: Result, table: Any) -> str:
         f"{table(head, rows)}\n\nMedians of {len(full)} rounds, in turns; the session on one core, the server's event "
         f"loop and the client on the other one. The bare loop's rows per second by batch size: {curve}; the package "
         f"may form batches of {found['most_rows']}, the best of {carried} at 32 clients. There the "
-        f"session's core is busy {session:.0%} of the time; of the other one the event loop takes {loop:.0%} and the client {client:.0%}. Each refused request had its "
-        f"answer on the same connection."
+        f"session's core is busy {session:.0%} of the time; of the other one the event loop takes {loop:.0%} and the "
+        f"client {client:.0%}. Each refused request had its answer on the same connection."
     )
 
 
