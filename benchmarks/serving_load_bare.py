@@ -1,7 +1,7 @@
 """The bare loop: a package's own session in a process that does nothing else, on one core.
 
-Started with the package's folder and the number of the core; each line `BATCH SECONDS` on its input is answered with
-the seconds of each call as JSON.
+Started with the package's folder and the number of the core. Each line on its input is a list of batch sizes, as JSON,
+and is answered with the seconds of one call of each, in that order.
 """
 
 from __future__ import annotations
@@ -29,13 +29,16 @@ def main() -> None:
         os.sched_setaffinity(int(thread.name), {core})
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
-        batch, seconds = int(line.split()[0]), float(line.split()[1])
-        inputs = {name: np.resize(array, (batch, *array.shape[1:])) for name, array in rows.items()}
-        session(inputs)
+        sizes: list[int] = json.loads(line)
+        inputs = {
+            size: {name: np.resize(array, (size, *array.shape[1:])) for name, array in rows.items()}
+            for size in set(sizes)
+        }
+        session(inputs[sizes[0]])
         taken = []
-        end = time.perf_counter() + seconds
-        while (begin := time.perf_counter()) < end:
-            session(inputs)
+        for size in sizes:
+            begin = time.perf_counter()
+            session(inputs[size])
             taken.append(time.perf_counter() - begin)
         print(json.dumps(taken), flush=True)
 
