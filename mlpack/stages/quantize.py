@@ -87,7 +87,8 @@ class Quantize(Stage):
     )
     symmetric: bool = Field(default=False, description="int4: no zero points; NVIDIA targets never have them")
     wide: tuple[str, ...] = Field(
-        default=(), description="int4: module paths or node names whose weights get eight bits, or stay in float on NVIDIA"
+        default=(),
+        description="int4: module paths or node names whose weights get eight bits, or stay in float on NVIDIA",
     )
     activations: Literal["auto", "float", "int8"] = Field(
         default="auto",
@@ -126,7 +127,11 @@ class Quantize(Stage):
         """The target's own list of numerics decides."""
         if self.numerics not in {"auto", *target.numerics}:
             return f"{target.title} has no {self.numerics} (it has {', '.join(target.numerics)})"
-        if self.numerics == "int4" and target.kind == "cuda" and (self.embeddings is True or self.activations == "int8"):
+        if (
+            self.numerics == "int4"
+            and target.kind == "cuda"
+            and (self.embeddings is True or self.activations == "int8")
+        ):
             return f"TensorRT has no {'look-ups in int4' if self.embeddings is True else 'int8 beside int4 weights'}"
         if self.numerics == "fp8" and target.kind != "cuda":
             return "fp8 pairs are placed by the rules of NVIDIA targets, and this is none"
@@ -147,7 +152,9 @@ class Quantize(Stage):
         if self.numerics in _CASTS:
             return (self._without_static("cast"),)
         if self.numerics == "int4":
-            methods = BLOCK_METHODS if self.method == "auto" else (self.method,)
+            # GPTQ runs the float graph, which nothing can where its weights stay on the disk.
+            every = [each for each in BLOCK_METHODS if each != "gptq" or not model.on_disk]
+            methods = every if self.method == "auto" else [self.method]
             return tuple(self.model_copy(update={"method": method}).in_blocks(target) for method in methods)
         from mlpack.quantization.coverage import operator_counts
 
@@ -214,6 +221,11 @@ class Quantize(Stage):
         from mlpack.quantization.ranges import calibration_ranges
         from mlpack.stages import samples
 
+        if model.on_disk and self.numerics != "int4":
+            raise StageFailed(
+                f"weights that stay on the disk are not turned into {self.numerics}, which would hold all of them",
+                "--int4 takes one after the other",
+            )
         rules = job.target.rules
         found: RangeTable | None = None
         weights: list[dict[str, Any]] = []
@@ -260,6 +272,7 @@ class Quantize(Stage):
         quantized = model.model_copy(
             update={
                 "path": job.out,
+                "on_disk": False,
                 "numerics": self.numerics,
                 "numerics_share": round(changed, 4),
                 "only": only,
