@@ -62,6 +62,7 @@ class Reader:
                 yield {name: file[name] for name in inputs}
 
     def get_next(self) -> Arrays | None:
+        """The next batch."""
         return next(self._batches, None)
 
 

@@ -511,9 +511,9 @@ def compress_int4(content: Result) -> str:
         rows.append([*where_, drop, f"{row['size_mb']:.1f} MB", faster, *took])
     head = ["model", "by", "method", "block", "drop, 90%", "size", "faster, batch 1 / 8", "in", "peak"]
     return (
-        f"{table(head, rows)}\n\nDrop in points of the metric on the confirming rows; in brackets alone the float graph's "
-        "own value. Faster than the float graph, both on ONNX Runtime. Peak: of the process for mlpack, over what the "
-        "libraries hold for onnxruntime's quantizers, which leave Gemm nodes, and but for rtn tables, in float."
+        f"{table(head, rows)}\n\nDrop in points of the metric on the confirming rows; in brackets alone the float "
+        "graph's own value. Faster than the float graph, both on ONNX Runtime. Peak: of the process for mlpack, over "
+        "what the libraries hold for onnxruntime's quantizers, which leave Gemm nodes in float, and tables but for rtn."
     )
 
 

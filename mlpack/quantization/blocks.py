@@ -1,7 +1,7 @@
 """Weights in blocks of few bits, as ONNX Runtime's MatMulNBits and GatherBlockQuantized keep them.
 
-The layout is that of the operators' schemas (docs/ContribOperators.md in ONNX Runtime's repository): blocks run along K,
-the first of two numbers in a byte lies in its lower half, and so does the zero point of the first of two blocks.
+The layout is that of the operators' schemas (docs/ContribOperators.md in ONNX Runtime's repository): blocks run along
+K, the first of two numbers in a byte lies in its lower half, and so does the zero point of the first of two blocks.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Grid:
         """The nearest integers, still as floats."""
         steps = np.rint(blocks / self.scale)
         steps += self.zero
-        return np.clip(steps, 0, self.most, out=steps)
+        return np.asarray(np.clip(steps, 0, self.most, out=steps))
 
     def floats(self, integers: np.ndarray) -> np.ndarray:
         """What integers stand for."""
@@ -59,8 +59,8 @@ class Grid:
 class Packed(NamedTuple):
     """A matrix of K × N as N rows of blocks.
 
-    `packed` is uint8 [N, blocks, block · bits / 8]; `scales` [N, blocks] in the type of the weights; `zero_points` uint8
-    [N, ceil(blocks · bits / 8)], None where all of them are the middle.
+    `packed` is uint8 [N, blocks, block · bits / 8]; `scales` [N, blocks] in the type of the weights; `zero_points`
+    uint8 [N, ceil(blocks · bits / 8)], None where all of them are the middle.
     """
 
     packed: np.ndarray

@@ -134,6 +134,13 @@ def _numerics(node: onnx.NodeProto, types: Mapping[str, int], producers: Mapping
     return next((_HALF[types[name]] for name in sorted(sources) if types.get(name) in _HALF), "fp32")
 
 
+def weights_by_node(path: Path) -> dict[str, int]:
+    """How many numbers the constant matrices have that a node reads, by the node's name."""
+    graph = onnx.load(path, load_external_data=False).graph
+    sizes = {each.name: math.prod(each.dims) for each in graph.initializer if len(each.dims) > 1}
+    return {node.name: sum(sizes.get(name, 0) for name in node.input) for node in graph.node}
+
+
 def operator_counts(path: Path) -> dict[str, int]:
     """How many nodes of each type a graph has, subgraphs included."""
     counts: dict[str, int] = {}

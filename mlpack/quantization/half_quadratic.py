@@ -1,8 +1,8 @@
-"""Half-quadratic quantization: the scale and zero of each block from its weights alone, most of them exact, a few far off.
+"""Half-quadratic quantization: the scale and zero of each block, from its weights alone.
 
-Source: Badri, Shaji: Half-Quadratic Quantization of Large Machine Learning Models, 2023 (mobiusml.github.io/hqq_blog). An
-l_p norm of the error, p < 1, is split into two halves that are solved in turns: which part of the error is left to stand
-(a shrinkage, equation 4), and the grid that fits the rest. The paper moves the zero alone, in float, and leaves the scale;
+Source: Badri, Shaji: Half-Quadratic Quantization of Large Machine Learning Models, 2023 (mobiusml.github.io/hqq_blog).
+An l_p norm of the error, p < 1, is split into two halves that are solved in turns: which part of the error is left to
+stand, by a shrinkage, and the grid that fits the rest. The paper moves the zero alone, in float, and leaves the scale;
 the operators' fast kernels want whole zeros, so here both are fitted, by least squares, and the zero is rounded.
 """
 
@@ -29,7 +29,8 @@ _AT_ONCE = 1 << 20
 def half_quadratic(blocks: np.ndarray, form: Form, dtype: np.dtype[Any], start: Find = extremes) -> Grid:
     """The best grid of each block that was met on the way from where `start` begins, by its squared error."""
     found = [_fitted(part, start(part, form, dtype), form, dtype) for part in _parts(blocks)]
-    return Grid(np.concatenate([each.scale for each in found]), np.concatenate([each.zero for each in found]), form.most)
+    scale, zero = (np.concatenate([getattr(each, name) for each in found]) for name in ("scale", "zero"))
+    return Grid(scale, zero, form.most)
 
 
 def _parts(blocks: np.ndarray) -> Iterator[np.ndarray]:

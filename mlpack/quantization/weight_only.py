@@ -50,7 +50,7 @@ class Weight:
     @property
     def looked_up(self) -> bool:
         """Whether rows are picked, not multiplied."""
-        return self.node.op_type == "Gather"
+        return str(self.node.op_type) == "Gather"
 
 
 class WeightGraph:
@@ -176,7 +176,7 @@ class WeightGraph:
         """What a Gemm adds, times what it is scaled by."""
         beta, bias = _told(gemm, "beta", 1.0), gemm.input[_BIAS]
         if beta == 1.0:
-            return bias
+            return str(bias)
         values = array_of(self._constants[bias], self._folder)
         scaled = f"{bias}/times{beta:g}"
         self._add(numpy_helper.from_array(values * np.asarray(beta, values.dtype), scaled))
@@ -192,7 +192,7 @@ class WeightGraph:
         return self._data.take(constant, self._folder)
 
     def dequantize(self, weight: Weight, form: Form, packed: Packed | None) -> int:
-        """Put a DequantizeLinear of int4 blocks before the node, as TensorRT takes them; gives the bytes that are new."""
+        """Put a DequantizeLinear of int4 blocks before the node, as TensorRT takes them; gives the new bytes."""
         node = onnx.NodeProto()
         node.CopyFrom(weight.node)
         turned = bool(_told(node, "transB", 0))
@@ -222,7 +222,7 @@ class WeightGraph:
         node.input[1] = again.output[0]
         self._ready[_key(weight, form)] = [again.output[0]]
         self._instead[weight.place] = [again, node]
-        return halves.nbytes + scales.nbytes
+        return int(halves.nbytes + scales.nbytes)
 
     def finish(self) -> None:
         """Write the nodes; drop constants and turns that nothing reads any more."""

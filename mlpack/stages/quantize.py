@@ -11,7 +11,7 @@ from mlpack.core.model import Model, Quantization
 from mlpack.core.report import Report
 from mlpack.core.stage import Outcome, Stage
 from mlpack.errors import StageFailed, UsageError
-from mlpack.stages.quantize_clashes import BLOCK_METHODS, GPTQ_ONLY, INT8_ONLY, STATIC_ONLY, clash
+from mlpack.stages.quantize_clashes import BLOCK_METHODS, GPTQ_ONLY, INT8_ONLY, STATIC_ONLY, clash, lacking_on_cards
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -36,7 +36,7 @@ _CPU_BLOCK, _NVIDIA_BLOCK = 32, 128
 
 
 class Quantize(Stage):
-    """Change the numerics of the graph: a cast, Q/DQ pairs, integer kernels, or for int4 weights in blocks of four bits.
+    """Change the numerics of the graph: a cast, Q/DQ pairs, integer kernels, or weights in blocks of four bits.
 
     `method: auto` and `operators: auto` propose every flavour that can fit the graph; which one a model gets is
     decided by what is measured on it. A run that changes no node is an error.
@@ -57,8 +57,8 @@ class Quantize(Stage):
     )
     method: Method = Field(
         default="auto",
-        description="int8: ranges per batch (dynamic) or calibrated (static); int4: weights rounded to the nearest (rtn), "
-        "on a half-quadratic grid (hqq), or by what their layer answers (gptq)",
+        description="int8: ranges per batch (dynamic) or calibrated (static); int4: weights to the nearest step (rtn), "
+        "of a half-quadratic grid (hqq), or by what their layer answers (gptq)",
     )
     operators: Operators = Field(
         default="auto", description="static: every operator with integer kernels, or only those with weights"
@@ -87,13 +87,12 @@ class Quantize(Stage):
     )
     symmetric: bool = Field(default=False, description="int4: no zero points; NVIDIA targets never have them")
     wide: tuple[str, ...] = Field(
-        default=(),
-        description="int4: module paths or node names whose weights get eight bits, or stay in float on NVIDIA",
+        default=(), description="int4: modules or nodes whose weights get eight bits; float for NVIDIA targets"
     )
     activations: Literal["auto", "float", "int8"] = Field(
         default="auto",
-        description="int4: what weights are multiplied with: int8 (onnxruntime's accuracy_level 4; what openvino does), or "
-        "float, which onnxruntime alone has, and for four bits alone; auto: int8, float on NVIDIA targets",
+        description="int4: what weights are multiplied with: int8 (onnxruntime's accuracy_level 4; what openvino does) "
+        "or float, which onnxruntime alone has, and for four bits alone; auto: int8, float for NVIDIA targets",
     )
     embeddings: bool | Literal["auto"] = Field(
         default="auto", description="int4: tables that rows are looked up in, too; auto: those of least_share"
@@ -120,19 +119,15 @@ class Quantize(Stage):
         return ("calibration",)
 
     def clash(self) -> str | None:
-        """What only one kind of numerics or one method has, beside another; and what has no use beside given ranges."""
+        """What only one kind of numerics or one method has, beside another; what has no use beside given ranges."""
         return clash(self)
 
     def refusal(self, target: Target) -> str | None:
         """The target's own list of numerics decides."""
         if self.numerics not in {"auto", *target.numerics}:
             return f"{target.title} has no {self.numerics} (it has {', '.join(target.numerics)})"
-        if (
-            self.numerics == "int4"
-            and target.kind == "cuda"
-            and (self.embeddings is True or self.activations == "int8")
-        ):
-            return f"TensorRT has no {'look-ups in int4' if self.embeddings is True else 'int8 beside int4 weights'}"
+        if self.numerics == "int4" and target.kind == "cuda" and (lacking := lacking_on_cards(self)):
+            return lacking
         if self.numerics == "fp8" and target.kind != "cuda":
             return "fp8 pairs are placed by the rules of NVIDIA targets, and this is none"
         if self.numerics == "bf16" and target.kind == "cuda":
@@ -197,14 +192,16 @@ class Quantize(Stage):
         return ("all", "weighted")
 
     def diagnosis(self) -> tuple[Stage, ...]:
-        """For int8 and int4: what each layer costs in accuracy, and what it gains in time."""
+        """What each layer costs in accuracy, and for int8 what it gains in time; int4 gains bytes."""
         from mlpack.stages.measure_sensitivity import MeasureSensitivity
         from mlpack.stages.time_layers import TimeLayers
 
-        return (MeasureSensitivity(), TimeLayers()) if self.numerics in {"int8", "int4"} else ()
+        measured: dict[str, tuple[Stage, ...]]
+        measured = {"int8": (MeasureSensitivity(), TimeLayers()), "int4": (MeasureSensitivity(),)}
+        return measured.get(self.numerics, ())
 
     def milder(self, reports: Mapping[str, Report], excess: float) -> Generator[Stage, float, None]:
-        """Corrections that cost no speed, then the fewest, cheapest layers in float."""
+        """Corrections that cost no speed, then the fewest, cheapest layers in float; for int4 in eight bits."""
         from mlpack.stages.quantize_milder import milder
 
         return milder(self, reports, excess)

@@ -29,6 +29,13 @@ def clash(stage: Quantize) -> str | None:
     return _of_int4(stage) if stage.numerics == "int4" else _of_others(stage) or _of_ranges(stage)
 
 
+def lacking_on_cards(stage: Quantize) -> str | None:
+    """Which of the options of int4 TensorRT has nothing for, or None."""
+    if stage.embeddings is True:
+        return "TensorRT has no int4 tables"
+    return "TensorRT has no int8 beside int4 weights" if stage.activations == "int8" else None
+
+
 def _of_int4(stage: Quantize) -> str | None:
     """What weights in blocks have no use for."""
     if stage.method not in {"auto", *BLOCK_METHODS}:

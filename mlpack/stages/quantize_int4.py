@@ -70,7 +70,7 @@ def _in_blocks(graph: WeightGraph, model: Model, job: Job, options: Quantize) ->
 
 
 def served_by(model: Model, job: Job, options: Quantize) -> str | None:
-    """The one backend that computes as the options say; None: any. OpenVINO makes int8 of what it multiplies blocks with."""
+    """The one backend that computes as the options say, None: any. OpenVINO multiplies blocks with int8."""
     floats = options.activations == "float" and not rules_for(job.target.rules).explicit_weights
     return _HAS_FLOAT_ACTIVATIONS if floats else model.only
 
@@ -106,22 +106,18 @@ class _Work:
 
     def _reason(self, weight: Weight, size: int, size_bytes: int) -> str:
         """Why a weight cannot or need not be in blocks; empty: it goes there."""
-        if weight.node.name in self._excluded:
-            return "excluded"
-        if self._explicit and weight.node.name in self._wide:
-            return "TensorRT has no blocks of eight bits"
-        if weight.looked_up and (self._explicit or self._options.embeddings is False):
-            return "TensorRT looks up floats" if self._explicit else "embeddings: false"
-        if self._explicit and size % self._forms[4].block:
-            return f"its {size} inputs are not whole blocks of {self._forms[4].block}"
-        if weight.looked_up and size % 2:
-            return "its rows are not whole bytes"
-        needed = not weight.looked_up or self._options.embeddings == "auto"
-        if needed and size_bytes < self._least:
-            return f"less than {self._options.least_share:.2%} of the weights"
-        if not np.isfinite(self.graph.matrix(weight)).all():
-            return "it has values that are no numbers"
-        return ""
+        table, name, block = weight.looked_up, weight.node.name, self._forms[4].block
+        asked = table and self._options.embeddings is True
+        reasons = {
+            "excluded": name in self._excluded,
+            "embeddings: false": table and self._options.embeddings is False,
+            "TensorRT has no blocks of eight bits": self._explicit and name in self._wide,
+            f"its {size} inputs are not whole blocks of {block}": self._explicit and size % block,
+            "its rows are not whole bytes": table and size % 2,
+            f"less than {self._options.least_share:.2%} of the weights": size_bytes < self._least and not asked,
+        }
+        found = next((reason for reason, holds in reasons.items() if holds), "")
+        return found or ("" if np.isfinite(self.graph.matrix(weight)).all() else "it has values that are no numbers")
 
     def with_hessians(self, chosen: list[Weight]) -> Iterator[tuple[Weight, np.ndarray | None]]:
         """The weights, those that GPTQ rounds with the Hessian of their inputs."""

@@ -29,7 +29,7 @@ _COLLAPSE = 10.0
 
 @dataclass(frozen=True)
 class Layer:
-    """`nodes` that go back to float together; their `noise`, `gain` (ms, or work where nothing was timed), `share`."""
+    """`nodes` that leave together; their `noise`, `gain` (ms, work where nothing was timed, or weights), `share`."""
 
     name: str
     nodes: tuple[str, ...]
@@ -43,14 +43,17 @@ def milder(stage: Quantize, reports: Mapping[str, Report], excess: float) -> Gen
 
     Noise adds up over layers (their noises sum to the whole's within a decibel on the sample models), and what
     flips answers grows with its amplitude: so a drop that is n times too large wants about n² times less noise. Layers
-    leave in the order of noise per gain: int8 ones go back to float, int4 ones to eight bits. The first guess is followed by a harder one while none holds, and halved
-    back once one does: a handful of evaluations.
+    leave in the order of noise per gain: int8 ones go back to float, which costs time, int4 ones to eight bits, which
+    costs bytes. The first guess is followed by a harder one while none holds, and halved back once one does: a handful
+    of evaluations.
     """
     collapsed = _COLLAPSE < excess < math.inf
     if collapsed and reports["measure_sensitivity"].metrics["noise"] < _LITTLE_NOISE:
         return
-    layers = ranked(reports["measure_sensitivity"], reports.get("time_layers"))
-    leaving = "wide" if stage.numerics == "int4" else "exclude"
+    four_bits = stage.numerics == "int4"
+    measured = reports["measure_sensitivity"]
+    layers = ranked_by_weights(measured) if four_bits else ranked(measured, reports.get("time_layers"))
+    leaving = "wide" if four_bits else "exclude"
     tried = 0
     corrected = stage.model_copy(update=_corrections(stage))
     if corrected != stage:
@@ -79,8 +82,6 @@ def milder(stage: Quantize, reports: Mapping[str, Report], excess: float) -> Gen
 
 def _corrections(stage: Quantize) -> dict[str, object]:
     """What costs no speed: ranges clipped by MSE, and the mean error of each channel taken off its bias."""
-    if stage.numerics == "int4":
-        return {}
     if stage.method != "static":
         return {}
     clips = stage.ranges is None and stage.calibration_method == "minmax"
@@ -105,6 +106,15 @@ def ranked(sensitivity: Report, times: Report | None) -> list[Layer]:
             share=row["share"],
         )
         for row in rows
+    ]
+    return sorted(layers, key=lambda layer: -layer.noise / layer.gain)
+
+
+def ranked_by_weights(sensitivity: Report) -> list[Layer]:
+    """The layers by noise per number that they keep, the worst bargain first."""
+    layers = [
+        Layer(row["layer"], tuple(row["nodes"]), row["noise"], gain=max(1, row["weights"]), share=row["share"])
+        for row in sensitivity.tables["layers"]
     ]
     return sorted(layers, key=lambda layer: -layer.noise / layer.gain)
 

