@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
     from typing import BinaryIO
 
@@ -38,6 +40,16 @@ def _place(tensor: TensorProto) -> tuple[str, int, int]:
     told = {each.key: each.value for each in tensor.external_data}
     size = math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
     return told["location"], int(told.get("offset", 0)), int(told.get("length", size))
+
+
+@contextmanager
+def data_file(path: Path, *, wanted: bool) -> Iterator[DataFile | None]:
+    """A new file of constants at `path`; None where they are to lie in the graph itself."""
+    if not wanted:
+        yield None
+        return
+    with path.open("wb") as stream:
+        yield DataFile(stream, path.name)
 
 
 class DataFile:

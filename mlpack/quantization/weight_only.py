@@ -9,15 +9,21 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from mlpack.quantization.beside import array_of, is_beside
 from mlpack.quantization.blocks import whole_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
+    from mlpack.quantization.beside import DataFile
     from mlpack.quantization.blocks import Form, Packed
 
 _DOMAIN = "com.microsoft"
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16}
+_STORED = {*_FLOATS, TensorProto.BFLOAT16}
+# What may stand between a constant and the node that it is for.
+_ON_THE_WAY = {"Transpose", "Cast"}
 _MATRIX = 2
 _BIAS = 2
 _INT8_ACTIVATIONS = 4
@@ -30,12 +36,16 @@ _INT4_IR = 10
 
 @dataclass(frozen=True)
 class Weight:
-    """A constant matrix that the node in this place multiplies with or looks up in; `turned`: it is kept as [N, K]."""
+    """A constant matrix that the node in this place multiplies with or looks up in.
+
+    `turned`: it is kept as [N, K]; `widened`: it is kept in half precision, and read in float32.
+    """
 
     place: int
     node: onnx.NodeProto
     name: str
     turned: bool
+    widened: bool = False
 
     @property
     def looked_up(self) -> bool:
@@ -44,10 +54,13 @@ class Weight:
 
 
 class WeightGraph:
-    """A float graph, its constant matrices, and the same graph with some of them in blocks."""
+    """A float graph, its constant matrices, and the same graph with some of them in blocks.
 
-    def __init__(self, proto: onnx.ModelProto) -> None:
-        self.proto = proto
+    Constants that lie in files, of `folder`, are read one at a time; what is made of them goes into `data` at once.
+    """
+
+    def __init__(self, proto: onnx.ModelProto, folder: Path, data: DataFile | None = None) -> None:
+        self.proto, self._folder, self._data = proto, folder, data
         self._constants = {each.name: each for each in proto.graph.initializer}
         self._instead: dict[int, list[onnx.NodeProto]] = {}
         self._made: dict[str, onnx.TensorProto] = {}
@@ -56,7 +69,7 @@ class WeightGraph:
     @property
     def float_bytes(self) -> int:
         """Of all constants that are floats, each once."""
-        return sum(_size(each) for each in self._constants.values() if each.data_type in _FLOATS)
+        return sum(_size(each) for each in self._constants.values() if each.data_type in _STORED)
 
     def weights(self) -> Iterator[Weight]:
         """Of MatMul, Gemm and Gather nodes, in the order of the graph, outside of its subgraphs."""
@@ -65,28 +78,35 @@ class WeightGraph:
             if node.op_type == "MatMul" or (node.op_type == "Gemm" and self._is_plain(node)):
                 found = self._matrix(node.input[1], makers)
                 if found is not None:
-                    yield Weight(place, node, found[0], found[1] != bool(_told(node, "transB", 0)))
-            elif node.op_type == "Gather" and not _told(node, "axis", 0) and self._is_matrix(node.input[0]):
-                # A table [rows, K] has its blocks along K, as a matrix [N, K] does.
-                yield Weight(place, node, node.input[0], turned=True)
+                    name, turned, widened = found
+                    yield Weight(place, node, name, turned != bool(_told(node, "transB", 0)), widened)
+            elif node.op_type == "Gather" and not _told(node, "axis", 0):
+                found = self._matrix(node.input[0], makers)
+                if found is not None and not found[1]:
+                    # A table [rows, K] has its blocks along K, as a matrix [N, K] does.
+                    yield Weight(place, node, found[0], turned=True, widened=found[2])
 
     def _is_plain(self, gemm: onnx.NodeProto) -> bool:
         """Whether it is a product and a sum: the first factor as it is, and what scales the bias scales a constant."""
         scaled = _told(gemm, "beta", 1.0) != 1.0 and len(gemm.input) > _BIAS
         return not _told(gemm, "transA", 0) and not (scaled and gemm.input[_BIAS] not in self._constants)
 
-    def _matrix(self, tensor: str, makers: Mapping[str, onnx.NodeProto]) -> tuple[str, bool] | None:
-        """The constant that a tensor is, and whether it is turned on the way."""
-        if self._is_matrix(tensor):
-            return tensor, False
-        maker = makers.get(tensor)
-        if maker is not None and maker.op_type == "Transpose" and self._is_matrix(maker.input[0]):
-            return maker.input[0], _told(maker, "perm", [1, 0]) == [1, 0]
-        return None
-
-    def _is_matrix(self, name: str) -> bool:
-        constant = self._constants.get(name)
-        return constant is not None and len(constant.dims) == _MATRIX and constant.data_type in _FLOATS
+    def _matrix(self, tensor: str, makers: Mapping[str, onnx.NodeProto]) -> tuple[str, bool, bool] | None:
+        """The constant that a tensor is, and whether it is turned and widened on the way."""
+        turned = widened = False
+        while tensor not in self._constants:
+            maker = makers.get(tensor)
+            if maker is None or maker.op_type not in _ON_THE_WAY:
+                return None
+            if maker.op_type == "Transpose":
+                turned ^= _told(maker, "perm", [1, 0]) == [1, 0]
+            elif _told(maker, "to", 0) != TensorProto.FLOAT:
+                return None
+            widened |= maker.op_type == "Cast"
+            tensor = maker.input[0]
+        constant = self._constants[tensor]
+        known = _STORED if widened else _FLOATS
+        return (tensor, turned, widened) if len(constant.dims) == _MATRIX and constant.data_type in known else None
 
     def shape(self, weight: Weight) -> tuple[int, int]:
         """K and N."""
@@ -99,7 +119,9 @@ class WeightGraph:
 
     def matrix(self, weight: Weight) -> np.ndarray:
         """The weight as [K, N]; what a Gemm multiplies it by is in it."""
-        array = np.asarray(numpy_helper.to_array(self._constants[weight.name]))
+        array = array_of(self._constants[weight.name], self._folder)
+        if weight.widened:
+            array = array.astype(np.float32)
         alpha = _told(weight.node, "alpha", 1.0)
         turned = array.T if weight.turned else array
         return turned if alpha == 1.0 else turned * np.asarray(alpha, array.dtype)
@@ -146,7 +168,7 @@ class WeightGraph:
         if packed.zero_points is not None:
             arrays[f"{stem}/zero_points"] = packed.zero_points
         for name, array in arrays.items():
-            self._made[name] = numpy_helper.from_array(array, name)
+            self._add(numpy_helper.from_array(array, name))
         self._ready[key] = list(arrays)
         return list(arrays), sum(array.nbytes for array in arrays.values())
 
@@ -155,10 +177,19 @@ class WeightGraph:
         beta, bias = _told(gemm, "beta", 1.0), gemm.input[_BIAS]
         if beta == 1.0:
             return str(bias)
-        values = np.asarray(numpy_helper.to_array(self._constants[bias]))
+        values = array_of(self._constants[bias], self._folder)
         scaled = f"{bias}/times{beta:g}"
-        self._made[scaled] = numpy_helper.from_array(values * np.asarray(beta, values.dtype), scaled)
+        self._add(numpy_helper.from_array(values * np.asarray(beta, values.dtype), scaled))
         return scaled
+
+    def _add(self, made: onnx.TensorProto) -> None:
+        self._made[made.name] = made if self._data is None else self._data.put(made)
+
+    def _taken(self, constant: onnx.TensorProto) -> onnx.TensorProto:
+        """A constant that stays as it is; one in a file goes into the new one."""
+        if self._data is None or not is_beside(constant):
+            return constant
+        return self._data.take(constant, self._folder)
 
     def dequantize(self, weight: Weight, form: Form, packed: Packed | None) -> int:
         """Put a DequantizeLinear of int4 blocks before the node, as TensorRT takes them; gives the new bytes."""
@@ -183,8 +214,8 @@ class WeightGraph:
         halves = numbers[::2] | numbers[1::2] << np.uint8(4)
         scales = np.ascontiguousarray(packed.scales if turned else packed.scales.T)
         stem = f"{weight.name}/int4x{form.block}@{len(self._ready)}"
-        self._made[stem] = helper.make_tensor(stem, TensorProto.INT4, dims, halves.tobytes(), raw=True)
-        self._made[f"{stem}/scales"] = numpy_helper.from_array(scales, f"{stem}/scales")
+        self._add(helper.make_tensor(stem, TensorProto.INT4, dims, halves.tobytes(), raw=True))
+        self._add(numpy_helper.from_array(scales, f"{stem}/scales"))
         told = {"axis": int(turned), "block_size": form.block}
         name = f"{node.name or node.output[0]}_weight"
         again = helper.make_node("DequantizeLinear", [stem, f"{stem}/scales"], [f"{stem}/floats"], name=name, **told)
@@ -197,12 +228,20 @@ class WeightGraph:
         """Write the nodes; drop constants and turns that nothing reads any more."""
         graph = self.proto.graph
         nodes = [made for at, node in enumerate(graph.node) for made in self._instead.get(at, [node])]
-        read = {*_read(nodes), *(each.name for each in graph.output)}
-        nodes = [each for each in nodes if each.op_type != "Transpose" or each.output[0] in read]
-        read = {*_read(nodes), *(each.name for each in graph.output)}
+        kept: list[onnx.NodeProto] = []
+        read = {each.name for each in graph.output}
+        # From the end: what stands before something that is dropped is dropped too.
+        for node in reversed(nodes):
+            if node.op_type not in _ON_THE_WAY or node.output[0] in read:
+                kept.append(node)
+                read.update(_read([node]))
+        nodes = kept[::-1]
         rest = onnx.GraphProto(
             node=nodes,
-            initializer=[each for each in (*graph.initializer, *self._made.values()) if each.name in read],
+            initializer=[
+                *(self._taken(each) for each in graph.initializer if each.name in read),
+                *(each for each in self._made.values() if each.name in read),
+            ],
             input=[each for each in graph.input if each.name in read or each.name not in self._constants],
         )
         for field in ("node", "initializer", "input"):

@@ -147,7 +147,9 @@ class Quantize(Stage):
         if self.numerics in _CASTS:
             return (self._without_static("cast"),)
         if self.numerics == "int4":
-            methods = BLOCK_METHODS if self.method == "auto" else (self.method,)
+            # GPTQ runs the float graph, which nothing can where its weights stay on the disk.
+            every = [each for each in BLOCK_METHODS if each != "gptq" or not model.on_disk]
+            methods = every if self.method == "auto" else [self.method]
             return tuple(self.model_copy(update={"method": method}).in_blocks(target) for method in methods)
         from mlpack.quantization.coverage import operator_counts
 
@@ -216,6 +218,11 @@ class Quantize(Stage):
         from mlpack.quantization.ranges import calibration_ranges
         from mlpack.stages import samples
 
+        if model.on_disk and self.numerics != "int4":
+            raise StageFailed(
+                f"weights that stay on the disk are not turned into {self.numerics}, which would hold all of them",
+                "--int4 takes one after the other",
+            )
         rules = job.target.rules
         found: RangeTable | None = None
         weights: list[dict[str, Any]] = []
@@ -262,6 +269,7 @@ class Quantize(Stage):
         quantized = model.model_copy(
             update={
                 "path": job.out,
+                "on_disk": False,
                 "numerics": self.numerics,
                 "numerics_share": round(changed, 4),
                 "only": only,

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from mlpack.errors import StageFailed
+from mlpack.quantization.beside import data_file
 from mlpack.quantization.blocks import Form, extremes, magnitudes, quantize_blocks
 from mlpack.quantization.gptq import hessians, quantize_by_answers
 from mlpack.quantization.half_quadratic import half_quadratic
@@ -33,12 +34,26 @@ _HAS_FLOAT_ACTIVATIONS = "onnxruntime"
 def weight_only(model: Model, job: Job, options: Quantize) -> list[dict[str, Any]]:
     """Write the graph with its constant matrices in blocks; gives a row for each: what became of it, and why not.
 
+    Where constants lie beside the graph one of them at a time is in memory, before and after.
+
     Raises:
         UsageError: there are no calibration rows for GPTQ, or nothing of the graph lies in what is excluded.
-        StageFailed: no matrix of this graph can be kept so.
+        StageFailed: no matrix of this graph can be kept so, or GPTQ would run what is too large for the memory.
     """
-    proto = onnx.load(model.entry_path)
-    work = _Work(WeightGraph(proto), model, job, options)
+    if model.on_disk and options.method == "gptq":
+        raise StageFailed(
+            "gptq runs the float graph, whose weights stay on the disk", "rtn and hqq look at weights alone"
+        )
+    proto = onnx.load(model.entry_path, load_external_data=False)
+    beside = len(list(model.files())) > 1
+    with data_file(job.out / f"{model.entry}.data", wanted=beside) as data:
+        rows = _in_blocks(WeightGraph(proto, model.path, data), model, job, options)
+    onnx.save(proto, job.out / model.entry)
+    return rows
+
+
+def _in_blocks(graph: WeightGraph, model: Model, job: Job, options: Quantize) -> list[dict[str, Any]]:
+    work = _Work(graph, model, job, options)
     rows = {weight.place: work.left(weight) for weight in work.weights}
     chosen = [weight for weight in work.weights if not rows[weight.place]["why"]]
     if not chosen:
@@ -50,15 +65,7 @@ def weight_only(model: Model, job: Job, options: Quantize) -> list[dict[str, Any
     for done, (weight, hessian) in enumerate(work.with_hessians(chosen)):
         job.say("rounding weights", done, len(chosen))
         rows[weight.place] |= work.keep(weight, hessian)
-    work.graph.finish()
-    external = len(list(model.files())) > 1
-    onnx.save(
-        proto,
-        job.out / model.entry,
-        save_as_external_data=external,
-        all_tensors_to_one_file=True,
-        location=f"{model.entry}.data" if external else None,
-    )
+    graph.finish()
     return list(rows.values())
 
 
@@ -122,9 +129,9 @@ class _Work:
         rows = Rows(self._model, self._job, self._options)
         widths = {weight.node.input[0]: self.graph.shape(weight)[0] for weight in multiplied}
         batches = partial(rows.batches, "gathering Hessians")
-        for found in hessians(
-            self.graph.proto, widths, batches, threads=self._job.threads, cut=self._model.dynamic_batch
-        ):
+        # With all its constants, since it is run.
+        whole = onnx.load(self._model.entry_path)
+        for found in hessians(whole, widths, batches, threads=self._job.threads, cut=self._model.dynamic_batch):
             for weight in multiplied:
                 hessian = found.get(weight.node.input[0])
                 if hessian is not None:

@@ -8,11 +8,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from doors import answers, relative
+from doors import VNNI, answers, relative
 from tiny_llama import llama, save
 
 from mlpack.backends.torch_loader import load_module
 from mlpack.errors import StageFailed
+from mlpack.quantization.beside import array_of, is_beside
 from mlpack.stages.compile import Compile
 from mlpack.stages.export import Export
 from mlpack.stages.quantize import Quantize
@@ -77,7 +78,8 @@ def test_the_graph_refers_to_the_files_and_answers_as_the_module_does(steps):
     shards = sorted((loaded.path / "hf").glob("*.safetensors"))
     linked = sorted((exported.path / "weights").glob("*.safetensors"))
     assert [each.stat().st_ino for each in linked] == [each.stat().st_ino for each in shards], "no second copy"
-    assert exported.entry_path.stat().st_size < 1_000_000
+    constants = onnx.load(exported.entry_path, load_external_data=False).graph.initializer
+    assert all(is_beside(each) == (np.prod(each.dims) > 65_536) for each in constants), "the large ones alone"
     assert exported.on_disk
     _, expected = torch_answers(loaded)
     assert relative(expected, answers(exported, ROWS)["logits"]) < 1e-5
@@ -109,7 +111,7 @@ def test_other_numerics_say_that_int4_is_for_it(steps, bench, numerics):
 @pytest.mark.parametrize("method", ["rtn", "hqq"])
 def test_int4_from_the_disk_is_what_it_is_from_memory(steps, bench, method):
     (loaded, from_disk), (_, in_memory) = steps("disk"), steps("memory")
-    stage = Quantize(numerics="int4", method=method)
+    (stage,) = Quantize(numerics="int4", method=method).propose(from_disk, VNNI)
     ours, theirs = (stage.run(each, bench.job()).model for each in (from_disk, in_memory))
     assert not ours.on_disk
     assert ours.numerics == "int4"
@@ -118,13 +120,12 @@ def test_int4_from_the_disk_is_what_it_is_from_memory(steps, bench, method):
     got = answers(ours, ROWS)["logits"]
     np.testing.assert_allclose(got, answers(theirs, ROWS)["logits"], atol=1e-4 * np.abs(got).max())
     _, expected = torch_answers(loaded)
-    assert relative(expected, got) < 0.35, "four bits of random weights"
+    # Random weights, int8 activations; answers that have nothing to do with one another are off by 1.4.
+    assert relative(expected, got) < 0.6
 
 
 def packed(model):
     """The content of all that is packed."""
-    from mlpack.quantization.beside import array_of
-
     constants = {each.name: each for each in onnx.load(model.entry_path, load_external_data=False).graph.initializer}
     nodes = onnx.load(model.entry_path, load_external_data=False).graph.node
     inputs = [
@@ -136,6 +137,8 @@ def packed(model):
 
 
 def test_gptq_is_refused_because_it_runs_the_float_graph(steps, bench):
+    proposed = Quantize(numerics="int4").propose(steps("disk")[1], VNNI)
+    assert [each.method for each in proposed] == ["rtn", "hqq"], "left out where nobody asks for it"
     with pytest.raises(StageFailed, match="gptq"):
         Quantize(numerics="int4", method="gptq").run(steps("disk")[1], bench.job())
 
@@ -162,8 +165,6 @@ def test_a_graph_without_one_of_its_casts_is_found_out(steps, tmp_path, monkeypa
 @pytest.mark.slow
 def test_memory_is_that_of_the_largest_layers(tmp_path):
     """A model of 200 MB in bfloat16, 400 MB in float32, in a process of its own for each stage."""
-    from doors import VNNI
-
     from mlpack.core.recipe import SourceSpec
     from mlpack.engine.job import JobSpec
     from mlpack.engine.process import Launched
@@ -184,9 +185,8 @@ def test_memory_is_that_of_the_largest_layers(tmp_path):
 
     def peaks(folder, label):
         model, found = None, {}
-        for stage in (
-            Load.of(SourceSpec(model=str(folder), weights="disk")), Export(), Quantize(numerics="int4", method="rtn"),
-        ):  # fmt: skip
+        int4 = Quantize(numerics="int4", method="rtn").in_blocks(VNNI)
+        for stage in (Load.of(SourceSpec(model=str(folder), weights="disk")), Export(), int4):
             model, found[stage.name] = run(stage, model, f"{label}-{stage.name}")
         return found
 
