@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 
 from mlpack.api.contenders import EVERY
+from mlpack.api.pruning import pruned_steps
+from mlpack.api.training import trained_steps
 from mlpack.backends import runs
 from mlpack.core.model import Format
 from mlpack.core.recipe import DataSpec, Recipe, SourceSpec, Step
@@ -43,6 +44,8 @@ def recipe_of(
     smallest: bool,
     time_limit: str | None,
     backend: str | None,
+    distill: bool,
+    student: str | None,
     threads: int | None,
     seed: int,
     name: str | None,
@@ -66,7 +69,6 @@ def recipe_of(
         quantize["calibration_method"] = calibration_method
     if ranges is not None:
         quantize["ranges"] = ranges
-    before = _pruned(prune, force=force)
     steps: tuple[Step, ...] = (
         Step(stage="export"),
         Step(stage="simplify"),
@@ -77,15 +79,20 @@ def recipe_of(
         steps = (*steps[:-1], Step(stage=_ENGINE), Step(stage="compile", options={"backend": backend}))
     elif backend is not None and backend not in {*runs("onnx"), EVERY}:
         steps = _by_torch(backend, numerics)
+    beside = _beside_onnx(numerics) if backend == EVERY and numerics in {None, "bf16"} else ()
+    pruned = pruned_steps(prune, force=force)
+    smaller = (*pruned, *trained_steps(data, distill=distill, student=student, changed=bool(pruned)))
+    if auto and smaller:
+        beside = (*beside, *((*smaller, *each) for each in (steps, *beside)))
+    elif smaller:
+        steps, beside = (*smaller, *steps), tuple((*smaller, *each) for each in beside)
     return Recipe(
         name=name,
         source=source,
         data=data,
         target=target,
-        steps=(*before, *steps),
-        beside=tuple((*before, *each) for each in _beside_onnx(numerics))
-        if backend == EVERY and numerics in {None, "bf16"}
-        else (),
+        steps=steps,
+        beside=beside,
         accuracy=Step(stage="check_accuracy", options={"batch": _EVALUATION_BATCH}),
         latency=Step(stage="profile_latency"),
         golden=Step(stage="golden"),
@@ -97,29 +104,6 @@ def recipe_of(
         threads=threads,
         seed=seed,
     )
-
-
-def _pruned(share: str | None, *, force: bool) -> tuple[Step, ...]:
-    """The step that takes this share of the module's FLOPs, or none.
-
-    Raises:
-        UsageError: it is no percentage between 0 and 100, or there is only the force of it.
-    """
-    if share is None:
-        if force:
-            raise UsageError("--force is for masks, and nothing is pruned", "--prune 50% --set prune.pattern=2:4")
-        return ()
-    number = share.removesuffix("%")
-    try:
-        amount = float(number) / 100 if share.endswith("%") else math.nan
-    except ValueError:
-        amount = math.nan
-    if not 0 < amount < 1:
-        raise UsageError(
-            f"--prune {share}: how much of its work is the model to lose? More than 0% and less than 100%",
-            "--prune 30%",
-        )
-    return (Step(stage="prune", options={"amount": round(amount, 6), **({"force": True} if force else {})}),)
 
 
 # The stages that make what torch itself runs, by the format of the file; the user's code is in none of them.
@@ -256,7 +240,7 @@ def read_recipe(path: Path, flags: Mapping[str, Any], usual: Mapping[str, Any]) 
     filled["data"] = _beside(
         filled.get("data") or {},
         path,
-        ("evaluation", "calibration", "metric", "tokenizer", "preprocess", "postprocess"),
+        ("evaluation", "calibration", "train", "metric", "tokenizer", "preprocess", "postprocess"),
     )
     try:
         return Recipe.model_validate(filled)

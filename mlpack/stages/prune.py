@@ -67,12 +67,12 @@ class Prune(Stage):
         default=None, ge=1, description="widths stay multiples of it, narrow ones of less; None: what the target likes"
     )
     exclude: tuple[str, ...] = Field(default=(), description="module paths to leave as they are, with all in them")
-    samples: int = Field(default=256, ge=1, description="calibration rows that decide what a unit is worth")
+    samples: int = Field(default=256, ge=1, description="rows that tell what a unit is worth")
     force: bool = Field(default=False, description="masks also for targets that are no faster with them")
 
     def reads(self) -> tuple[Part, ...]:
-        """Rows that tell what a unit is worth."""
-        return ("calibration",)
+        """Rows that tell what a unit is worth: training rows where they have labels."""
+        return ("calibration", "train")
 
     def imports(self, model: Model | None) -> tuple[str, ...]:
         """Those of a torch model."""

@@ -74,12 +74,18 @@ NEED_A_LIBRARY = {
     "mlpack.quantization.smooth": "onnx",
     "mlpack.quantization.stream": "onnx",
     "mlpack.quantization.switched": "onnx",
+    "mlpack.stages.distill_hidden": "torch",
+    "mlpack.stages.distill_objective": "torch",
+    "mlpack.stages.distill_student": "torch",
     "mlpack.stages.export_recurrent": "torch",
     "mlpack.stages.prune_latency": "torch",
     "mlpack.stages.prune_module": "torch",
     "mlpack.stages.quantize_int8": "onnx",
     "mlpack.stages.simplify_fusions": "onnx",
     "mlpack.stages.torch_program": "torch",
+    "mlpack.training.checkpoint": "torch",
+    "mlpack.training.losses": "torch",
+    "mlpack.training.loop": "torch",
 }
 # These are copied into packages: they run beside a server's libraries, without mlpack.
 COPIED = "mlpack.runtimes.templates."
