@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from mlpack.core.installation import DISTRIBUTION
+from mlpack.core.loader import Loader
 from mlpack.core.stage import Outcome, Stage
-from mlpack.errors import MissingLibrary
+from mlpack.errors import MissingLibrary, ModelError
 from mlpack.stages.torch_imports import imports_of
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["channels", "neurons", "heads"]
 _LACKING = ("pruning needs the library torch-pruning", f"pip install '{DISTRIBUTION}[prune]'")
+_MODULE = "hand in the module: file.py:function, a state dict with --factory, or a Hugging Face folder"
 # What masks leave no use for.
 _STRUCTURED_ONLY = ("layers", "scope", "kinds", "most", "multiple")
 _HALF = 0.5
@@ -111,6 +113,18 @@ class Prune(Stage):
         if self.pattern != "structured" or importlib.util.find_spec("torch_pruning"):
             return None
         return ": ".join(_LACKING)
+
+    def propose(self, model: Model, target: Target) -> tuple[Stage, ...]:
+        """This one.
+
+        Raises:
+            ModelError: the model has no module that could be pruned.
+        """
+        del target
+        fixed = Loader.read(model.path).unchangeable
+        if fixed is not None:
+            raise ModelError(f"prune: there is no module that could be smaller: {fixed}", _MODULE)
+        return (self,)
 
     def run(self, model: Model | None, job: Job) -> Outcome:
         """Prune, and keep the module with what was changed in it.
