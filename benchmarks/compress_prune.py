@@ -1,4 +1,4 @@
-"""digits-resnet without 30, 50 and 70% of its FLOPs: by each criterion, trained afterwards or not, and torch-pruning alone.
+"""digits-resnet without 30, 50 and 70% of its FLOPs: by each criterion, trained afterwards or not.
 
 torch-pruning used alone is its documented recipe, one shot of MagnitudePruner's kind with its own magnitude or Taylor
 importance and the last layer ignored, at the ratio that leaves as many FLOPs; it is trained and exported by the same

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mlpack.core.installation import DISTRIBUTION
 from mlpack.core.loader import Loader
@@ -25,6 +25,7 @@ _MODULE = "hand in the module: file.py:function, a state dict with --factory, or
 # What masks leave no use for.
 _STRUCTURED_ONLY = ("layers", "scope", "kinds", "most", "multiple")
 _HALF = 0.5
+_SIXTIES = 2 * 60 + 4
 
 
 class Prune(Stage):
@@ -71,6 +72,12 @@ class Prune(Stage):
     exclude: tuple[str, ...] = Field(default=(), description="module paths to leave as they are, with all in them")
     samples: int = Field(default=256, ge=1, description="rows that tell what a unit is worth")
     force: bool = Field(default=False, description="masks also for targets that are no faster with them")
+
+    @field_validator("pattern", mode="before")
+    @classmethod
+    def _unquoted(cls, value: Any) -> Any:
+        # YAML takes what nobody quotes for a number to the base of sixty.
+        return "2:4" if value == _SIXTIES else value
 
     def reads(self) -> tuple[Part, ...]:
         """Rows that tell what a unit is worth: training rows where they have labels."""
