@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import gpu_page
+import prune_page
 import record
 import serving_page
 
@@ -643,6 +644,7 @@ _OF_README = (
     ("call_overhead", call_overhead),
     ("backends", backends),
     ("prediction", prediction),
+    ("compress_prune", prune_page.table),
 )
 
 
