@@ -50,13 +50,14 @@ class SourceSpec(Frozen):
 
 
 class DataSpec(Frozen):
-    """Evaluation data, optional calibration data, and the metric they are judged by.
+    """Evaluation data, optional calibration and training data, and the metric they are judged by.
 
     Texts and images also say what comes before the model (`tokenizer`, `preprocess`) and after it (`postprocess`).
     """
 
     evaluation: str | None = None
     calibration: str | None = None
+    train: str | None = None
     metric: str | None = None
     output: str | None = None
     tokenizer: str | None = None

@@ -76,6 +76,11 @@ class Job(Protocol):
         ...
 
     @property
+    def unfinished(self) -> Path:
+        """A folder that outlives a kill, for this very work: what lies there is gone on from. It may not be there yet."""
+        ...
+
+    @property
     def target(self) -> Target:
         """The hardware that the model is for."""
         ...
