@@ -62,6 +62,10 @@ def recipe_of(
         quantize["calibration_method"] = calibration_method
     if ranges is not None:
         quantize["ranges"] = ranges
+    if data.train is not None and numerics in {None, "int8"} and not blind:
+        quantize["train"] = "needed"
+        if data.output is not None:
+            quantize["training"] = {"output": data.output}
     steps: tuple[Step, ...] = (
         Step(stage="export"),
         Step(stage="simplify"),
@@ -151,7 +155,7 @@ def _set_one(recipe: Recipe, stage: str, option: str, value: Any) -> Recipe:
     def changed(step: Step) -> Step:
         if step.stage != stage:
             return step
-        return step.model_copy(update={"options": {**step.options, option: value}})
+        return step.model_copy(update={"options": _with(step.options, option.split("."), value)})
 
     measuring = {name: getattr(recipe, name) for name in ("accuracy", "latency", "golden")}
     steps = (*recipe.steps, *chain.from_iterable(recipe.beside), *measuring.values())
@@ -165,6 +169,13 @@ def _set_one(recipe: Recipe, stage: str, option: str, value: Any) -> Recipe:
             **{name: changed(step) for name, step in measuring.items()},
         }
     )
+
+
+def _with(options: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """The options with one of them set, or an option of one of them."""
+    first, *rest = path
+    within = options.get(first)
+    return {**options, first: _with(within if isinstance(within, dict) else {}, rest, value) if rest else value}
 
 
 def spanned(recipe: Recipe) -> Recipe:

@@ -51,7 +51,7 @@ class Trainable(torch.nn.Module):  # type: ignore[misc] # torch is opaque to myp
         StageFailed: an operator cannot be trained through, or nothing of the graph can learn.
     """
 
-    def __init__(self, proto: onnx.ModelProto, *, learn_steps: bool) -> None:
+    def __init__(self, proto: onnx.ModelProto, *, learn_ranges: bool) -> None:
         super().__init__()
         graph = QdqGraph(proto)
         self._proto = proto
@@ -60,9 +60,9 @@ class Trainable(torch.nn.Module):  # type: ignore[misc] # torch is opaque to myp
         # Plain tensors: what is no parameter need not be kept with every checkpoint.
         self._fixed = {name: torch.tensor(_array(each)) for name, each in graph.constants.items()}
         self._learnt = list(_learnt(graph, self._fixed))
-        self._of_biases = _of_biases(graph, self._learnt) if learn_steps else {}
+        self._of_biases = _of_biases(graph, self._learnt) if learn_ranges else {}
         self._steps = [name for name in _steps(graph, self._learnt) if name not in self._of_biases]
-        if not learn_steps:
+        if not learn_ranges:
             self._steps = []
         if not self._learnt:
             raise refused("a graph without weights of its own")

@@ -11,6 +11,7 @@ from mlpack.core.model import Model, Quantization
 from mlpack.core.report import Report
 from mlpack.core.stage import Outcome, Stage
 from mlpack.errors import StageFailed, UsageError
+from mlpack.stages.quantize_training import QuantizedTraining
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
     from mlpack.core.model import Format
     from mlpack.core.stage import Job
     from mlpack.core.target import Target
-    from mlpack.quantization.range_table import RangeTable
 
 Method = Literal["auto", "cast", "dynamic", "static"]
 Operators = Literal["auto", "all", "weighted"]
 CalibrationMethod = Literal["minmax", "moving_average", "percentile", "entropy", "mse"]
+Train = Literal["never", "needed", "always"]
 
 # fp16 gains nothing on CPUs (measured), bf16 graphs for NVIDIA targets are not made yet.
 _GAINS = {"cpu": ("bf16", "int8"), "cuda": ("fp16", "int8")}
@@ -32,9 +33,9 @@ _RECURRENT = {"LSTM", "GRU", "RNN"}
 _CONVOLUTION = {"Conv", "ConvTranspose"}
 _PRODUCT = {"MatMul", "Gemm"}
 _STATIC_ONLY = (
-    "calibration_method", "percentile", "ranges", "smooth", "equalize", "rounding", "bias_correction",
+    "calibration_method", "percentile", "ranges", "smooth", "equalize", "rounding", "bias_correction", "train", "training",
 )  # fmt: skip
-_INTEGERS_ONLY = ("rounding", "bias_correction")
+_INTEGERS_ONLY = ("rounding", "bias_correction", "train", "training")
 
 
 class Quantize(Stage):
@@ -47,11 +48,12 @@ class Quantize(Stage):
     name: ClassVar[str] = "quantize"
     accepts: ClassVar[tuple[Format, ...]] = ("onnx",)
     gives: ClassVar[Format | None] = "onnx"
-    libraries: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "ml_dtypes")
+    libraries: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "ml_dtypes", "torch")
     code: ClassVar[tuple[str, ...]] = (
         "mlpack.quantization", "mlpack.stages.samples", "mlpack.stages.quantize_cast", "mlpack.stages.quantize_int8",
         "mlpack.stages.module_names", "mlpack.stages.kept_ranges",
-        "mlpack.stages.calibration_rows",
+        "mlpack.stages.calibration_rows", "mlpack.stages.quantize_train", "mlpack.stages.quantize_training",
+        "mlpack.training",
     )  # fmt: skip
 
     numerics: Literal["auto", "fp16", "bf16", "int8", "int4", "fp8"] = Field(
@@ -77,6 +79,11 @@ class Quantize(Stage):
     ranges: str | None = Field(
         default=None, description="ranges of an earlier run in place of calibration: its reports/quantize.json"
     )
+    train: Train = Field(
+        default="never",
+        description="static int8: train the quantized graph on the training data, where it misses the limit or always",
+    )
+    training: QuantizedTraining = Field(default=QuantizedTraining(), description="how it is trained")
     exclude: tuple[str, ...] = Field(
         default=(), description="int8: module paths or node names to leave in float, with all that lies in them"
     )
@@ -84,17 +91,23 @@ class Quantize(Stage):
     batch: int = Field(default=16, ge=1, description="calibration batch size")
 
     def keyed(self) -> dict[str, Any]:
-        """A file of ranges counts by what is in it."""
+        """A file of ranges counts by what is in it; how often training is kept changes nothing."""
         from mlpack.quantization.range_table import read_ranges
 
         options = super().keyed()
         if self.ranges is not None:
             options["ranges"] = read_ranges(Path(self.ranges)).model_dump(mode="json")
+        options["training"] = self.training.model_dump(mode="json", exclude=set(self.training.of_no_effect))
         return options
 
     def reads(self) -> tuple[Part, ...]:
-        """Calibration rows: to find ranges on, and to count the compute that changed."""
-        return ("calibration",)
+        """Calibration rows: to find ranges on, and to count the compute that changed; what is trained on."""
+        return ("calibration", "train") if self.train == "always" else ("calibration",)
+
+    def imports(self, model: Model | None) -> tuple[str, ...]:
+        """What trains."""
+        del model
+        return ("torch",) if self.train == "always" else ()
 
     def clash(self) -> str | None:
         """What only static int8 has, beside what is none; and what ranges that are given leave no use for."""
@@ -106,6 +119,8 @@ class Quantize(Stage):
         if set_apart and other not in {"auto", "static", "int8", "fp8"}:
             these = f"{' and '.join(set_apart)} {'are' if set_apart[1:] else 'is'}"
             return f"{these} for static int8 alone, and this is {other}"
+        if "training" in set_apart and self.train == "never":
+            return "training says how, and train: never that there is none"
         found = [name for name in set_apart if name in {"calibration_method", "percentile"}]
         if self.ranges is not None and found:
             return f"with ranges given, {found[0]} finds none"
@@ -175,7 +190,7 @@ class Quantize(Stage):
         return (MeasureSensitivity(), TimeLayers()) if self.numerics == "int8" else ()
 
     def milder(self, reports: Mapping[str, Report], excess: float) -> Generator[Stage, float, None]:
-        """Corrections that cost no speed, then the fewest, cheapest layers in float."""
+        """Corrections and training, which cost no speed, then the fewest, cheapest layers in float."""
         from mlpack.stages.quantize_milder import milder
 
         return milder(self, reports, excess)
@@ -189,11 +204,12 @@ class Quantize(Stage):
         """
         assert model is not None
         from mlpack.quantization.coverage import operator_counts, share
+        from mlpack.quantization.range_table import TABLE
         from mlpack.quantization.ranges import calibration_ranges
         from mlpack.stages import samples
 
         rules = job.target.rules
-        found: RangeTable | None = None
+        said = Report()
         if self.numerics == "fp16":
             from mlpack.stages.quantize_cast import to_fp16
 
@@ -207,13 +223,7 @@ class Quantize(Stage):
 
             dynamic(model, job, self)
         elif self.method == "static":
-            from mlpack.stages.quantize_int8 import static
-
-            found = static(model, job, self)
-            if self.numerics == "fp8":
-                from mlpack.quantization.float8 import to_e4m3
-
-                to_e4m3(job.out / model.entry)
+            said = self._static(model, job)
         else:
             raise UsageError(
                 "this graph has no operator that int8 kernels exist for",
@@ -241,14 +251,31 @@ class Quantize(Stage):
         tables = {
             "operators": [{"operator": operator, "nodes": nodes} for operator, nodes in sorted(counts.items())],
             "calibration_ranges": calibration_ranges(job.out / model.entry),
-            "found_ranges": found.rows() if found else [],
+            TABLE: [],
+            **said.tables,
         }
         return Outcome(
             model=quantized,
-            report=Report(
-                metrics={"share": round(changed, 4), "rules": rules, **(found.said() if found else {})}, tables=tables
-            ),
+            report=Report(metrics={"share": round(changed, 4), "rules": rules, **said.metrics}, tables=tables),
         )
+
+    def _static(self, model: Model, job: Job) -> Report:
+        """Static int8 or fp8: the ranges that were found, and how the graph was trained, where it was."""
+        from mlpack.quantization.range_table import TABLE
+        from mlpack.stages.quantize_int8 import static
+
+        found = static(model, job, self)
+        metrics, tables = found.said(), {TABLE: found.rows()}
+        if self.numerics == "fp8":
+            from mlpack.quantization.float8 import to_e4m3
+
+            to_e4m3(job.out / model.entry)
+        if self.train == "always":
+            from mlpack.stages.quantize_train import train_quantized
+
+            trained = train_quantized(model, job, self)
+            metrics, tables = {**metrics, **trained.metrics}, {**tables, **trained.tables}
+        return Report(metrics=metrics, tables=tables)
 
 
 def _keep_names(quantized: Path, original: Path) -> None:

@@ -1,0 +1,195 @@
+"""Quantization-aware training: the graph that quantize made learns as it stands, and gets its new numbers back."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import torch
+
+from mlpack.core.report import Report
+from mlpack.errors import DataError, StageFailed
+from mlpack.quantization.shown import showing, tensors_of
+from mlpack.quantization.trainable import Trainable
+from mlpack.stages.calibration_rows import Rows
+from mlpack.stages.samples import difference, static_batch
+from mlpack.training.loop import train
+from mlpack.training.losses import answers_of, labelled_output, to_labels, to_teacher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import onnxruntime as ort
+
+    from mlpack.core.dataset import Batch
+    from mlpack.core.model import Model
+    from mlpack.core.stage import Job
+    from mlpack.quantization.shown import Arrays
+    from mlpack.stages.quantize import Quantize
+    from mlpack.stages.quantize_training import QuantizedTraining
+
+_INLINE_BYTES = 1_500_000_000
+# Two ways to sum differ in the last bits; where a value lies halfway between two integers, that is a whole step.
+_SAME = 0.02
+_MEASURED_ROWS = 256
+
+
+def train_quantized(model: Model, job: Job, options: Quantize) -> Report:
+    """Train the Q/DQ graph in `job.out` towards what the float graph answers, and labels where there are some.
+
+    Raises:
+        StageFailed: an operator of the graph cannot be trained through, or training ends in no numbers.
+        DataError: there are no training rows, too few, or labels that fit no output.
+    """
+    path, told = job.out / model.entry, options.training
+    dataset = job.dataset("train")
+    if dataset is None:
+        raise DataError("there is nothing to train on", "give training data: --train FILE.npz")
+    size = told.batch if model.dynamic_batch else static_batch(model)
+    plain = onnx.load(path)
+    module = Trainable(plain, learn_ranges=told.learn_ranges)
+    torch.set_num_threads(job.threads)
+    with tempfile.TemporaryDirectory(dir=job.out.parent) as folder:
+        float_graph = _session(onnx.load(model.entry_path), Path(folder) / "float.onnx", job.threads, literal=False)
+        lessons = _Lessons(module, float_graph, next(iter(dataset.batches(size))), told)
+        rows = list(_few(Rows(model, job, options).batches("comparing")))
+        same = _verified(module, plain, rows[0], Path(folder) / "before.onnx", job)
+        history = train(
+            module,
+            lessons.loss,
+            dataset,
+            told.model_copy(update={"batch": size}),
+            unfinished=job.unfinished,
+            seed=job.seed,
+            say=job.say,
+            right=lessons.right,
+            fixed=not model.dynamic_batch,
+        )
+        trained = module.written()
+        job.say("verifying the trained graph")
+        same = max(same, _verified(module, trained, rows[0], Path(folder) / "after.onnx", job))
+        wanted = [_answers(float_graph, batch) for batch in rows]
+        levels = {
+            name: _sqnr(wanted, rows, _session(graph, Path(folder) / f"{name}.onnx", job.threads, literal=True))
+            for name, graph in (("before", plain), ("after", trained))
+        }
+    large = trained.ByteSize() > _INLINE_BYTES
+    onnx.save(trained, path, save_as_external_data=large, location=f"{model.entry}.data")
+    return Report(
+        metrics={
+            "training": {
+                **{name: value for name, value in dataclasses.asdict(history).items() if name != "rows"},
+                "towards": lessons.told,
+                "sqnr_before": levels["before"],
+                "sqnr_after": levels["after"],
+                "difference": same,
+            }
+        },
+        tables={"training": history.rows},
+    )
+
+
+class _Lessons:
+    """What the graph is trained towards: the answers of the float graph, and labels.
+
+    What each output holds, and which the labels belong to, is seen on one batch.
+    """
+
+    def __init__(self, module: Trainable, teacher: ort.InferenceSession, first: Batch, told: QuantizedTraining) -> None:
+        self._module, self._teacher, self._options = module, teacher, told
+        outputs = _tensors(_answers(teacher, first.inputs))
+        labels = first.labels if told.alpha else None
+        self._labelled = None if labels is None else labelled_output(outputs, labels, told.output)
+        # Weight of the labels; without any the float graph is all there is to learn from.
+        self._alpha = 0.0 if labels is None else told.alpha
+        self._answers = answers_of(outputs, "auto") if self._alpha < 1 else {}
+        self._last: dict[str, torch.Tensor] = {}
+
+    @property
+    def told(self) -> str:
+        """In words."""
+        parts = (["the float graph's answers"] if self._alpha < 1 else []) + (["labels"] if self._alpha else [])
+        return " and ".join(parts)
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """The mean over the batch."""
+        outputs = self._module(_tensors(batch.inputs))
+        self._last = outputs
+        parts = []
+        if self._labelled is not None:
+            name, holds = self._labelled
+            parts.append(self._alpha * to_labels(outputs[name], torch.as_tensor(batch.labels), holds))
+        if self._answers:
+            wanted = _tensors(_answers(self._teacher, batch.inputs))
+            losses = [
+                to_teacher(outputs[name], wanted[name], holds, self._options.temperature)
+                for name, holds in self._answers.items()
+            ]
+            parts.append((1 - self._alpha) * torch.stack(losses).mean())
+        return torch.stack(parts).sum()
+
+    def right(self, batch: Batch) -> float | None:
+        """The share of the last batch whose class is the label's; None where there are no classes."""
+        if self._labelled is None or self._labelled[1] == "numbers":
+            return None
+        said = self._last[self._labelled[0]].argmax(-1).reshape(-1)
+        return float((said == torch.as_tensor(batch.labels).reshape(-1)).float().mean())
+
+
+def _few(batches: Iterable[Arrays]) -> Iterable[Arrays]:
+    seen = 0
+    for batch in batches:
+        yield batch
+        seen += len(next(iter(batch.values())))
+        if seen >= _MEASURED_ROWS:
+            return
+
+
+def _verified(module: Trainable, graph: onnx.ModelProto, inputs: Arrays, path: Path, job: Job) -> float:
+    """The largest relative L2 difference of an output between the module and the graph as ONNX Runtime computes it.
+
+    Raises:
+        StageFailed: they answer differently.
+    """
+    module.eval()
+    with torch.no_grad():
+        got = module(_tensors(inputs))
+    expected = _answers(_session(graph, path, job.threads, literal=True), inputs)
+    worst = max(difference(array, got[name].numpy())[1] for name, array in expected.items())
+    if not worst <= _SAME:
+        raise StageFailed(
+            f"trained in torch this graph answers differently than on ONNX Runtime: relative difference {worst:.2g}",
+            "leave --train out: int8 is then made without training",
+        )
+    return worst
+
+
+def _session(graph: onnx.ModelProto, path: Path, threads: int, *, literal: bool) -> ort.InferenceSession:
+    return showing(graph, [], path, threads, literal=literal)
+
+
+def _answers(session: ort.InferenceSession, inputs: Arrays) -> Arrays:
+    names = [each.name for each in session.get_outputs()]
+    return tensors_of(session, names, {each.name: inputs[each.name] for each in session.get_inputs()})
+
+
+def _tensors(arrays: Arrays) -> dict[str, torch.Tensor]:
+    # Rows of a file that is open for reading only cannot be written to, and torch warns of that.
+    return {name: torch.tensor(array) for name, array in arrays.items()}
+
+
+def _sqnr(wanted: list[Arrays], rows: list[Arrays], session: ort.InferenceSession) -> dict[str, Any]:
+    """Of every float output, in dB: the power of what the float graph answers over that of the difference."""
+    signal: dict[str, float] = {}
+    noise: dict[str, float] = {}
+    for true, inputs in zip(wanted, rows, strict=True):
+        got = _answers(session, inputs)
+        for name, array in true.items():
+            if array.dtype.kind == "f":
+                signal[name] = signal.get(name, 0.0) + float(np.square(array, dtype=np.float64).sum())
+                noise[name] = noise.get(name, 0.0) + float(np.square(got[name] - array, dtype=np.float64).sum())
+    return {name: round(10 * float(np.log10(power / noise[name])), 2) for name, power in signal.items() if noise[name]}
