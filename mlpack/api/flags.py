@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 
 from mlpack.api.contenders import EVERY
+from mlpack.api.training import trained_steps
 from mlpack.backends import runs
 from mlpack.core.model import Format
 from mlpack.core.recipe import DataSpec, Recipe, SourceSpec, Step
@@ -40,6 +41,8 @@ def recipe_of(
     smallest: bool,
     time_limit: str | None,
     backend: str | None,
+    distill: bool,
+    student: str | None,
     threads: int | None,
     seed: int,
     name: str | None,
@@ -76,13 +79,19 @@ def recipe_of(
         steps = (*steps[:-1], Step(stage=_ENGINE), Step(stage="compile", options={"backend": backend}))
     elif backend is not None and backend not in {*runs("onnx"), EVERY}:
         steps = _by_torch(backend, numerics)
+    beside = _beside_onnx(numerics) if backend == EVERY and numerics in {None, "bf16"} else ()
+    trained = trained_steps(data, distill=distill, student=student)
+    if auto and trained:
+        beside = (*beside, *((*trained, *each) for each in (steps, *beside)))
+    elif trained:
+        steps, beside = (*trained, *steps), tuple((*trained, *each) for each in beside)
     return Recipe(
         name=name,
         source=source,
         data=data,
         target=target,
         steps=steps,
-        beside=_beside_onnx(numerics) if backend == EVERY and numerics in {None, "bf16"} else (),
+        beside=beside,
         accuracy=Step(stage="check_accuracy", options={"batch": _EVALUATION_BATCH}),
         latency=Step(stage="profile_latency"),
         golden=Step(stage="golden"),
@@ -237,7 +246,7 @@ def read_recipe(path: Path, flags: Mapping[str, Any], usual: Mapping[str, Any]) 
     filled["data"] = _beside(
         filled.get("data") or {},
         path,
-        ("evaluation", "calibration", "metric", "tokenizer", "preprocess", "postprocess"),
+        ("evaluation", "calibration", "train", "metric", "tokenizer", "preprocess", "postprocess"),
     )
     try:
         return Recipe.model_validate(filled)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from mlpack.api.flags import read_recipe, recipe_of, spanned, with_set
+from mlpack.api.training import check_trains, timed
 from mlpack.core.recipe import DataSpec, SourceSpec
 from mlpack.errors import UsageError, unknown
 
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 class Wanted(TypedDict, total=False):
     """The keywords that `optimize` and `plan` share; each may be left out, or None.
 
-    `data` is labelled data, `calibration` data to find ranges on (else a part of `data`). `numerics` is a promise:
+    `data` is labelled data, `calibration` data to find ranges on (else a part of `data`), `train` data to train on, of
+    which no sample may be in `data`. `student` (`file.py:function`) makes a smaller module that learns to answer as the
+    original; `distill` says so where something else makes it smaller. `numerics` is a promise:
     without it the fastest model inside the limit is taken. `max_drop` is `1%` (relative), `0.8pt` (absolute),
     `10% errors` or `none`; labelled data implies 1%. `output` is what the metric reads. Texts need a `tokenizer`
     (a folder), images a `preprocess` (a preset, a file of options, or `file.py:function`); `columns` says what a
@@ -38,6 +41,9 @@ class Wanted(TypedDict, total=False):
 
     data: str | Path | None
     calibration: str | Path | None
+    train: str | Path | None
+    distill: bool
+    student: str | None
     numerics: Numerics | None
     target: str | None
     metric: str | None
@@ -70,7 +76,9 @@ _A_FUNCTION = "write it to a file and name it: file.py:function"
 _AS_FILES = {
     "data": "numpy.savez('data.npz', NAME_OF_INPUT=…, labels=…), then data='data.npz'",
     "calibration": "numpy.savez('calibration.npz', NAME_OF_INPUT=…), then calibration='calibration.npz'",
+    "train": "numpy.savez('train.npz', NAME_OF_INPUT=…, labels=…), then train='train.npz'",
     "metric": _A_FUNCTION,
+    "student": _A_FUNCTION,
     "factory": _A_FUNCTION,
 }
 _MODEL_AS_FILE = (
@@ -108,13 +116,16 @@ def recipe_for(known: Settings, model: str | Path | None, wanted: Wanted) -> Rec
     if given is None:
         raise UsageError("which model?", "mlpack optimize model.pt2 --data data.npz")
     recipe = _over_file if Path(given).suffix in {".yaml", ".yml"} else _from_scratch
-    return spanned(with_set(recipe(known, given, wanted), wanted.get("settings") or ()))
+    made = timed(spanned(with_set(recipe(known, given, wanted), wanted.get("settings") or ())))
+    if wanted.get("train"):
+        check_trains(made)
+    return made
 
 
 def _over_file(known: Settings, file: str, wanted: Wanted) -> Recipe:
-    if any(wanted.get(word) for word in ("numerics", "backend", "calibration_method", "ranges")):
+    if any(wanted.get(word) for word in ("numerics", "backend", "calibration_method", "ranges", "distill", "student")):
         raise UsageError(
-            "a recipe says what its stages do: numerics, backend and calibration flags do not go with it",
+            "a recipe says what its stages do: numerics, backend, calibration and training flags do not go with it",
             "change the recipe, or set one option: --set quantize.numerics=int8",
         )
     source = ("factory", "inputs", "static_batch", "allow_pickle")
@@ -152,6 +163,8 @@ def _from_scratch(known: Settings, model: str, wanted: Wanted) -> Recipe:
         smallest=bool(wanted.get("smallest")),
         time_limit=wanted.get("time_limit"),
         backend=wanted.get("backend"),
+        distill=bool(wanted.get("distill")),
+        student=wanted.get("student"),
         threads=wanted.get("threads") or known.threads,
         seed=wanted.get("seed") or 0,
         name=wanted.get("name") or known.name,
@@ -163,6 +176,7 @@ def _data(wanted: Wanted, known: Settings | None = None) -> DataSpec:
     return DataSpec(
         evaluation=_text(wanted.get("data")) or (known and known.data),
         calibration=_text(wanted.get("calibration")),
+        train=_text(wanted.get("train")) or (known and known.train),
         metric=wanted.get("metric") or (known and known.metric),
         output=wanted.get("output"),
         tokenizer=_text(wanted.get("tokenizer")) or (known and known.tokenizer),

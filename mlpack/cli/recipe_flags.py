@@ -38,6 +38,17 @@ class RecipeFlags:
     calibration: Annotated[
         str | None, typer.Option(metavar="PATH", help="Data to find int8 ranges on; else a part of --data.")
     ] = None
+    train: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Data to train on, labelled or not, of which no sample may be in --data."),
+    ] = None
+    distill: Annotated[
+        bool, typer.Option("--distill", help="Let what is smaller learn from --train to answer as the original.")
+    ] = False
+    student: Annotated[
+        str | None,
+        typer.Option(metavar="REF", help="A smaller module of yours that learns it: file.py:function."),
+    ] = None
     fp16: Annotated[bool, typer.Option("--fp16", help="Promise fp16.")] = False
     bf16: Annotated[bool, typer.Option("--bf16", help="Promise bf16.")] = False
     int8: Annotated[bool, typer.Option("--int8", help="Promise int8: the fastest kind of it inside the limit.")] = False
