@@ -65,7 +65,7 @@ def recipe_of(
         quantize["calibration_method"] = calibration_method
     if ranges is not None:
         quantize["ranges"] = ranges
-    if data.train is not None and numerics in {None, "int8"} and not blind:
+    if data.train is not None and (auto or numerics == "int8") and limit != NO_LIMIT and not blind:
         quantize["train"] = "needed"
         if data.output is not None:
             quantize["training"] = {"output": data.output}

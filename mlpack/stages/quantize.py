@@ -101,8 +101,8 @@ class Quantize(Stage):
         return options
 
     def reads(self) -> tuple[Part, ...]:
-        """Calibration rows: to find ranges on, and to count the compute that changed; what is trained on."""
-        return ("calibration", "train") if self.train == "always" else ("calibration",)
+        """Calibration rows: to find ranges on, and to count the compute that changed; training rows if it comes to that."""
+        return ("calibration",) if self.train == "never" else ("calibration", "train")
 
     def imports(self, model: Model | None) -> tuple[str, ...]:
         """What trains."""

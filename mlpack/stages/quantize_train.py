@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import onnx
 import torch
 
+from mlpack.backends.torch_runner import threads
+from mlpack.core.backend_options import BackendOptions
 from mlpack.core.report import Report
-from mlpack.errors import DataError, StageFailed
+from mlpack.errors import DataError, StageFailed, UsageError
 from mlpack.quantization.shown import showing, tensors_of
 from mlpack.quantization.trainable import Trainable
 from mlpack.stages.calibration_rows import Rows
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from mlpack.core.dataset import Batch
     from mlpack.core.model import Model
     from mlpack.core.stage import Job
+    from mlpack.datasets.rows import RowDataset
     from mlpack.quantization.shown import Arrays
     from mlpack.stages.quantize import Quantize
     from mlpack.stages.quantize_training import QuantizedTraining
@@ -36,6 +39,7 @@ _INLINE_BYTES = 1_500_000_000
 # Two ways to sum differ in the last bits; where a value lies halfway between two integers, that is a whole step.
 _SAME = 0.02
 _MEASURED_ROWS = 256
+_ALPHA = 0.5
 
 
 def train_quantized(model: Model, job: Job, options: Quantize) -> Report:
@@ -52,8 +56,7 @@ def train_quantized(model: Model, job: Job, options: Quantize) -> Report:
     size = told.batch if model.dynamic_batch else static_batch(model)
     plain = onnx.load(path)
     module = Trainable(plain, learn_ranges=told.learn_ranges)
-    torch.set_num_threads(job.threads)
-    with tempfile.TemporaryDirectory(dir=job.out.parent) as folder:
+    with tempfile.TemporaryDirectory(dir=job.out.parent) as folder, threads(BackendOptions(threads=job.threads)):
         float_graph = _session(onnx.load(model.entry_path), Path(folder) / "float.onnx", job.threads, literal=False)
         lessons = _Lessons(module, float_graph, next(iter(dataset.batches(size))), told)
         rows = list(_few(Rows(model, job, options).batches("comparing")))
@@ -61,7 +64,7 @@ def train_quantized(model: Model, job: Job, options: Quantize) -> Report:
         history = train(
             module,
             lessons.loss,
-            dataset,
+            cast("RowDataset", dataset),
             told.model_copy(update={"batch": size}),
             unfinished=job.unfinished,
             seed=job.seed,
@@ -83,13 +86,13 @@ def train_quantized(model: Model, job: Job, options: Quantize) -> Report:
         metrics={
             "training": {
                 **{name: value for name, value in dataclasses.asdict(history).items() if name != "rows"},
-                "towards": lessons.told,
+                "alpha": lessons.alpha,
                 "sqnr_before": levels["before"],
                 "sqnr_after": levels["after"],
                 "difference": same,
             }
         },
-        tables={"training": history.rows},
+        tables={"history": history.rows},
     )
 
 
@@ -100,36 +103,28 @@ class _Lessons:
     """
 
     def __init__(self, module: Trainable, teacher: ort.InferenceSession, first: Batch, told: QuantizedTraining) -> None:
-        self._module, self._teacher, self._options = module, teacher, told
+        self._module, self._teacher, self._temperature = module, teacher, told.temperature
+        self.alpha = _alpha(told, first)
         outputs = _tensors(_answers(teacher, first.inputs))
-        labels = first.labels if told.alpha else None
-        self._labelled = None if labels is None else labelled_output(outputs, labels, told.output)
-        # Weight of the labels; without any the float graph is all there is to learn from.
-        self._alpha = 0.0 if labels is None else told.alpha
-        self._answers = answers_of(outputs, "auto") if self._alpha < 1 else {}
+        self._labelled = labelled_output(outputs, first.labels, told.output) if self.alpha else None
+        self._answers = answers_of(outputs, "auto") if self.alpha < 1 else {}
         self._last: dict[str, torch.Tensor] = {}
-
-    @property
-    def told(self) -> str:
-        """In words."""
-        parts = (["the float graph's answers"] if self._alpha < 1 else []) + (["labels"] if self._alpha else [])
-        return " and ".join(parts)
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """The mean over the batch."""
         outputs = self._module(_tensors(batch.inputs))
-        self._last = outputs
+        self._last = {name: each.detach() for name, each in outputs.items()}
         parts = []
         if self._labelled is not None:
             name, holds = self._labelled
-            parts.append(self._alpha * to_labels(outputs[name], torch.as_tensor(batch.labels), holds))
+            parts.append(self.alpha * to_labels(outputs[name], torch.as_tensor(batch.labels), holds))
         if self._answers:
             wanted = _tensors(_answers(self._teacher, batch.inputs))
             losses = [
-                to_teacher(outputs[name], wanted[name], holds, self._options.temperature)
+                to_teacher(outputs[name], wanted[name], holds, self._temperature)
                 for name, holds in self._answers.items()
             ]
-            parts.append((1 - self._alpha) * torch.stack(losses).mean())
+            parts.append((1 - self.alpha) * torch.stack(losses).mean())
         return torch.stack(parts).sum()
 
     def right(self, batch: Batch) -> float | None:
@@ -138,6 +133,20 @@ class _Lessons:
             return None
         said = self._last[self._labelled[0]].argmax(-1).reshape(-1)
         return float((said == torch.as_tensor(batch.labels).reshape(-1)).float().mean())
+
+
+def _alpha(told: QuantizedTraining, first: Batch) -> float:
+    """The share of the labels; of none where there are none.
+
+    Raises:
+        UsageError: a share was asked for, and there are none.
+    """
+    if first.labels is None and told.alpha:
+        raise UsageError(
+            f"quantize.training.alpha is {told.alpha:g}, and the training rows have no labels",
+            "leave it out, or add labels",
+        )
+    return told.alpha if told.alpha is not None else _ALPHA if first.labels is not None else 0.0
 
 
 def _few(batches: Iterable[Arrays]) -> Iterable[Arrays]:

@@ -13,8 +13,8 @@ class QuantizedTraining(Training):
     epochs: int = Field(default=3, ge=1, description="passes over the training rows at the most")
     learning_rate: float = Field(default=1e-4, gt=0, description="at its highest: after the warm-up")
     learn_ranges: bool = Field(default=True, description="ranges of weights and activations are learnt too")
-    alpha: float = Field(
-        default=0.5, ge=0, le=1, description="weight of the labels beside what the float graph answers; 0: no labels"
+    alpha: float | None = Field(
+        default=None, ge=0, le=1, description="share of the labels beside the float graph; default: 0.5, 0 without"
     )
-    temperature: float = Field(default=2.0, gt=0, description="softens the classes of what the float graph answers")
+    temperature: float = Field(default=2.0, gt=0, description="by which scores of classes are divided")
     output: str | None = Field(default=None, description="the output that the labels belong to")

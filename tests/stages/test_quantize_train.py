@@ -5,7 +5,7 @@ import onnx
 import pytest
 from doors import A100, VNNI, answers, relative, rows_for
 
-from mlpack.errors import DataError, StageFailed
+from mlpack.errors import DataError, StageFailed, UsageError
 from mlpack.stages.quantize import Quantize
 from mlpack.stages.quantize_training import QuantizedTraining
 
@@ -39,10 +39,10 @@ def test_it_answers_nearer_to_the_float_graph(bench, kept, name, operators, targ
         for train in ("never", "always")
     )
     told = done.report.metrics["training"]
-    assert told["towards"] == "the float graph's answers"
+    assert told["alpha"] == 0
     assert told["sqnr_after"]["output"] > told["sqnr_before"]["output"] + 1
     assert told["difference"] < 0.02
-    history = done.report.tables["training"]
+    history = done.report.tables["history"]
     assert [row["step"] for row in history][0] == 0
     assert min(row["held_out_loss"] for row in history) < history[0]["held_out_loss"]
     rows = rows_for(name, 64, seed=7)
@@ -59,12 +59,12 @@ def test_labels_are_learnt_too(bench, kept):
     ready, rows = kept.ready("mlp"), rows_for("mlp", ROWS, seed=1)
     labels = (answers(ready, rows)["output"].argmax(1) + (np.arange(ROWS) % 2)) % 3
     both, alone = (
-        stage(training={"alpha": alpha}).run(ready, job_of(bench, "mlp", labels)).report for alpha in (0.5, 1.0)
+        stage(training={"alpha": alpha}).run(ready, job_of(bench, "mlp", labels)).report for alpha in (None, 1.0)
     )
-    assert both.metrics["training"]["towards"] == "the float graph's answers and labels"
-    assert alone.metrics["training"]["towards"] == "labels"
+    assert both.metrics["training"]["alpha"] == 0.5
+    assert alone.metrics["training"]["alpha"] == 1
     assert both.metrics["training"]["sqnr_after"]["output"] > alone.metrics["training"]["sqnr_after"]["output"]
-    assert all(0 < row["held_out_right"] < 1 for row in alone.tables["training"])
+    assert all(0 < row["held_out_right"] < 1 for row in alone.tables["history"])
 
 
 def test_openvino_runs_what_was_trained(bench, kept):
@@ -145,9 +145,9 @@ def test_what_cannot_be_trained_is_refused_before_anything_runs(options, reason)
     assert reason in Quantize(**options).clash()
 
 
-def test_only_what_is_trained_reads_training_rows_and_waits_for_torch():
-    assert "train" not in stage("needed").reads()
-    assert stage("always").reads() == ("calibration", "train")
+def test_only_what_may_be_trained_reads_training_rows_and_only_what_is_waits_for_torch():
+    assert "train" not in stage("never").reads()
+    assert stage("needed").reads() == stage("always").reads() == ("calibration", "train")
     assert stage("always").imports(None) == ("torch",)
     assert stage("needed").imports(None) == stage("never").imports(None) == ()
 
@@ -155,3 +155,8 @@ def test_only_what_is_trained_reads_training_rows_and_waits_for_torch():
 def test_how_often_it_is_kept_changes_no_key():
     often, seldom = (stage(training={"checkpoint_s": seconds}) for seconds in (0, 60))
     assert often.keyed() == seldom.keyed() != stage(training={"epochs": 5}).keyed()
+
+
+def test_a_share_of_labels_that_are_not_there_is_refused(bench, kept):
+    with pytest.raises(UsageError, match="alpha is 0.5, and the training rows have no labels"):
+        stage(training={"alpha": 0.5}).run(kept.ready("mlp"), job_of(bench, "mlp"))
