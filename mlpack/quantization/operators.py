@@ -321,7 +321,7 @@ OPERATORS: dict[str, Operator] = {
             "Abs": torch.abs, "Reciprocal": torch.reciprocal, "Sin": torch.sin, "Cos": torch.cos,
             "Floor": torch.floor, "Ceil": torch.ceil, "IsNaN": torch.isnan, "Relu": torch.relu,
             "Sigmoid": torch.sigmoid, "Tanh": torch.tanh, "Softplus": functional.softplus,
-            "HardSwish": functional.hardswish, "Mish": functional.mish, "PRelu": torch.prelu, "Where": torch.where,
+            "HardSwish": functional.hardswish, "Mish": functional.mish, "PRelu": lambda x, slope: torch.where(x < 0, slope * x, x), "Where": torch.where,
             "Equal": torch.eq, "Less": torch.lt, "LessOrEqual": torch.le, "Greater": torch.gt,
             "GreaterOrEqual": torch.ge, "Not": torch.logical_not, "And": torch.logical_and, "Or": torch.logical_or,
             "Identity": lambda x: x, "Dropout": lambda x, *_: x,

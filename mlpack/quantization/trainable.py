@@ -92,7 +92,7 @@ class Trainable(torch.nn.Module):  # type: ignore[misc] # torch is opaque to myp
         for each in made.graph.initializer:
             if each.name in changed:
                 dtype = helper.tensor_dtype_to_np_dtype(each.data_type)
-                each.CopyFrom(numpy_helper.from_array(values[each.name].numpy().astype(dtype), each.name))
+                each.CopyFrom(numpy_helper.from_array(values[each.name].detach().numpy().astype(dtype), each.name))
         return made
 
     def _constants(self) -> dict[str, torch.Tensor]:

@@ -12,7 +12,7 @@ from mlpack.quantization.shown import showing
 from mlpack.quantization.trainable import Trainable, _Rounded
 from mlpack.stages.quantize import Quantize
 
-MODELS = ("conv_net", "dead_channels", "residual", "mlp", "twice", "transformer", "headed", "tagger", "siamese")
+MODELS = ("conv_net", "dead_channels", "residual", "mlp", "twice", "transformer", "tagger", "siamese")
 # Where a value lies halfway between two integers, sums in another order go to another one of them.
 SAME = 0.01
 
@@ -32,7 +32,8 @@ def literally(graph, rows, folder):
 
 def by_torch(module, rows):
     with torch.no_grad():
-        return {name: each.numpy() for name, each in module({k: torch.tensor(v) for k, v in rows.items()}).items()}
+        given = module({name: torch.tensor(array) for name, array in rows.items()})
+    return {name: each.detach().numpy() for name, each in given.items()}
 
 
 def shaken(graph, *, learn_ranges=True, seed=0):
@@ -46,8 +47,11 @@ def shaken(graph, *, learn_ranges=True, seed=0):
     return module
 
 
-@pytest.mark.parametrize("target", [VNNI, AVX2, A100], ids=lambda target: target.name)
-@pytest.mark.parametrize("operators", ["all", "weighted"])
+@pytest.mark.parametrize(
+    ("operators", "target"),
+    [("all", VNNI), ("weighted", VNNI), ("weighted", A100)],
+    ids=lambda value: getattr(value, "name", value),
+)
 @pytest.mark.parametrize("name", MODELS)
 def test_torch_computes_what_the_graph_says_before_and_after(bench, kept, tmp_path, name, operators, target):
     model = quantized(bench, kept.ready(name), name, target, operators=operators)
@@ -62,7 +66,7 @@ def test_torch_computes_what_the_graph_says_before_and_after(bench, kept, tmp_pa
         assert relative(array, after[output]) > SAME, "it has learnt something"
 
 
-@pytest.mark.parametrize("target", [VNNI, AVX2, A100], ids=lambda target: target.name)
+@pytest.mark.parametrize("target", [AVX2, A100], ids=lambda target: target.name)
 @pytest.mark.parametrize("name", ["conv_net", "transformer"])
 def test_nodes_types_and_places_stay(bench, kept, name, target):
     before = onnx.load(quantized(bench, kept.ready(name), name, target).entry_path)
