@@ -1,8 +1,9 @@
 """Int8 before and after quantization-aware training: accuracy on rows that nothing has seen, speed, time and memory.
 
-Every way to quantize is made twice from the same simplified graph, as it comes and trained on `train.npz`, the rows that
-the sample model itself was trained on. Both are scored on the confirming rows, on ONNX Runtime and on OpenVINO, and
-timed in turns on ONNX Runtime: the graph is the same, so the speed should be. `--epochs` and `--seconds` make it short.
+Every way to quantize is made twice from the same simplified graph, as it comes and trained on `train.npz`, the rows
+that the sample model itself was trained on. Both are scored on the confirming rows, on ONNX Runtime and on OpenVINO,
+and timed in turns on ONNX Runtime: the graph is the same, so the speed should be. `--epochs` and `--seconds`
+make it short.
 """
 
 from __future__ import annotations
@@ -107,9 +108,7 @@ class Bench:
         from mlpack.stages.quantize import Quantize
 
         told = {"training": self.training} if train == "always" else {}
-        return run(
-            Quantize(numerics="int8", method="static", train=train, **told, **options), self.graph, self.context
-        )
+        return run(Quantize(numerics="int8", method="static", train=train, **told, **options), self.graph, self.context)
 
     def _served(self, model: Model, backend: str) -> Model:
         from mlpack.engine.run import run

@@ -65,10 +65,8 @@ def recipe_of(
         quantize["calibration_method"] = calibration_method
     if ranges is not None:
         quantize["ranges"] = ranges
-    if data.train is not None and (auto or numerics == "int8") and limit != NO_LIMIT and not blind:
-        quantize["train"] = "needed"
-        if data.output is not None:
-            quantize["training"] = {"output": data.output}
+    if not blind and limit != NO_LIMIT and (auto or numerics == "int8"):
+        quantize |= _trained(data)
     steps: tuple[Step, ...] = (
         Step(stage="export"),
         Step(stage="simplify"),
@@ -103,6 +101,13 @@ def recipe_of(
         threads=threads,
         seed=seed,
     )
+
+
+def _trained(data: DataSpec) -> dict[str, Any]:
+    """The options of int8 that is trained where it misses the limit; none where there is nothing to train on."""
+    if data.train is None:
+        return {}
+    return {"train": "needed", **({"training": {"output": data.output}} if data.output else {})}
 
 
 # The stages that make what torch itself runs, by the format of the file; the user's code is in none of them.

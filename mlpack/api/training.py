@@ -51,7 +51,7 @@ def check_trains(recipe: Recipe) -> None:
     if not any(_trains(step) for step in _steps(recipe)):
         raise UsageError(
             "--train: no step trains on it",
-            "a smaller module of yours learns from it (--student file.py:function), and int8 where it misses the limit (--int8)",
+            "what learns from it: --student file.py:function, a smaller module; --int8, where it misses the limit",
         )
 
 

@@ -219,7 +219,12 @@ def _average_pool(told: Told, x: torch.Tensor) -> torch.Tensor:
     if (slid is not x and not counted) or set(told.get("dilations", [1])) != {1}:
         raise refused("AveragePool with uneven padding or dilations")
     return _MEAN_POOL[x.ndim - 2](
-        slid, told["kernel_shape"], told.get("strides", [1] * (x.ndim - 2)), padding, bool(told.get("ceil_mode", 0)), counted
+        slid,
+        told["kernel_shape"],
+        told.get("strides", [1] * (x.ndim - 2)),
+        padding,
+        bool(told.get("ceil_mode", 0)),
+        counted,
     )
 
 
@@ -241,7 +246,6 @@ def _batch_norm(told: Told, x: torch.Tensor, scale: Any, bias: Any, mean: Any, v
 
 def _recurrent(
     told: Told,
-    x: torch.Tensor,
     weight: torch.Tensor,
     again: torch.Tensor,
     bias: torch.Tensor | None,
@@ -270,7 +274,7 @@ def _gru(
 ) -> tuple[torch.Tensor, ...]:
     if lengths is not None or not told.get("linear_before_reset"):
         raise refused("a GRU with lengths, or that resets before it multiplies,")
-    parts, biased, both = _recurrent(told, x, weight, again, bias, _GRU_GATES)
+    parts, biased, both = _recurrent(told, weight, again, bias, _GRU_GATES)
     hidden = x.new_zeros(len(weight), x.shape[1], told["hidden_size"]) if first is None else first
     states, last = torch.gru(x, hidden, parts, biased, 1, 0.0, False, both, False)
     return _states(states, len(weight)), last
@@ -289,7 +293,7 @@ def _lstm(
 ) -> tuple[torch.Tensor, ...]:
     if lengths is not None or peepholes is not None or told.get("input_forget"):
         raise refused("an LSTM with lengths or peepholes")
-    parts, biased, both = _recurrent(told, x, weight, again, bias, _LSTM_GATES)
+    parts, biased, both = _recurrent(told, weight, again, bias, _LSTM_GATES)
     zeros = x.new_zeros(len(weight), x.shape[1], told["hidden_size"])
     hidden = tuple(zeros if each is None else each for each in (first, cell))
     states, last, memory = torch.lstm(x, hidden, parts, biased, 1, 0.0, False, both, False)
@@ -321,7 +325,8 @@ OPERATORS: dict[str, Operator] = {
             "Abs": torch.abs, "Reciprocal": torch.reciprocal, "Sin": torch.sin, "Cos": torch.cos,
             "Floor": torch.floor, "Ceil": torch.ceil, "IsNaN": torch.isnan, "Relu": torch.relu,
             "Sigmoid": torch.sigmoid, "Tanh": torch.tanh, "Softplus": functional.softplus,
-            "HardSwish": functional.hardswish, "Mish": functional.mish, "PRelu": lambda x, slope: torch.where(x < 0, slope * x, x), "Where": torch.where,
+            "HardSwish": functional.hardswish, "Mish": functional.mish, "Where": torch.where,
+            "PRelu": lambda x, slope: torch.where(x < 0, slope * x, x),
             "Equal": torch.eq, "Less": torch.lt, "LessOrEqual": torch.le, "Greater": torch.gt,
             "GreaterOrEqual": torch.ge, "Not": torch.logical_not, "And": torch.logical_and, "Or": torch.logical_or,
             "Identity": lambda x: x, "Dropout": lambda x, *_: x,

@@ -38,6 +38,7 @@ _PAIR = {"QuantizeLinear", "DequantizeLinear"}
 _STEP, _ZERO = 1, 2
 _BIASED_AT = 2
 _ALIKE = 1e-3
+_PACE = 10.0
 # The largest float32 below 2^31: biases are int32.
 _ENDS = {
     torch.int8: (-128.0, 127.0), torch.uint8: (0.0, 255.0), torch.int32: (-2147483648.0, 2147483520.0),
@@ -99,7 +100,7 @@ class Trainable(torch.nn.Module):  # type: ignore[misc] # torch is opaque to myp
         """All constants of the graph as they are now; integers that are learnt are floats, each a whole number."""
         values = dict(self._fixed)
         for name, factor in zip(self._steps, self.factors, strict=True):
-            values[name] = self._fixed[name] * factor.exp()
+            values[name] = self._fixed[name] * (_PACE * factor).exp()
         for name, (of_input, of_weight, ratio) in self._of_biases.items():
             values[name] = (values[of_input] * values[of_weight] * ratio).reshape(self._fixed[name].shape)
         for each, parameter in zip(self._learnt, self.weights, strict=True):
@@ -249,7 +250,7 @@ def _learnt(graph: QdqGraph, values: Mapping[str, torch.Tensor]) -> Iterator[_Le
             if values[constant].is_floating_point():
                 yield _Learnt(constant)
             elif graph.made_by(name, "DequantizeLinear") and _read_alike(graph, constant):
-                yield _of_integers(graph, graph.makers[name], values)
+                yield _of_integers(graph.makers[name], values)
 
 
 def _read_alike(graph: QdqGraph, constant: str) -> bool:
@@ -257,7 +258,7 @@ def _read_alike(graph: QdqGraph, constant: str) -> bool:
     return len({(node.op_type, *node.input) for node in graph.readers[constant]}) == 1
 
 
-def _of_integers(graph: QdqGraph, node: onnx.NodeProto, values: Mapping[str, torch.Tensor]) -> _Learnt:
+def _of_integers(node: onnx.NodeProto, values: Mapping[str, torch.Tensor]) -> _Learnt:
     """What this DequantizeLinear reads. Symmetric weights keep to the integers that they have: 7 bits stay 7 bits."""
     integers = values[node.input[0]]
     zero = node.input[_ZERO] if len(node.input) > _ZERO else ""
@@ -270,7 +271,7 @@ def _of_integers(graph: QdqGraph, node: onnx.NodeProto, values: Mapping[str, tor
 
 
 def _of_biases(graph: QdqGraph, learnt: Sequence[_Learnt]) -> dict[str, tuple[str, str, float]]:
-    """The steps of int32 biases with those of the input and the weight that they are the product of, and the rest of it.
+    """The steps of int32 biases with those of input and weight, whose product they are, and what is left over.
 
     Integer kernels add such a bias to their sums as it is: its step is no number of its own.
     """

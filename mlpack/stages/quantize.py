@@ -33,7 +33,8 @@ _RECURRENT = {"LSTM", "GRU", "RNN"}
 _CONVOLUTION = {"Conv", "ConvTranspose"}
 _PRODUCT = {"MatMul", "Gemm"}
 _STATIC_ONLY = (
-    "calibration_method", "percentile", "ranges", "smooth", "equalize", "rounding", "bias_correction", "train", "training",
+    "calibration_method", "percentile", "ranges", "smooth", "equalize", "rounding", "bias_correction", "train",
+    "training",
 )  # fmt: skip
 _INTEGERS_ONLY = ("rounding", "bias_correction", "train", "training")
 
@@ -101,7 +102,7 @@ class Quantize(Stage):
         return options
 
     def reads(self) -> tuple[Part, ...]:
-        """Calibration rows: to find ranges on, and to count the compute that changed; training rows if it comes to that."""
+        """Calibration rows: to find ranges on, and to count the compute that changed; and what may be trained on."""
         return ("calibration",) if self.train == "never" else ("calibration", "train")
 
     def imports(self, model: Model | None) -> tuple[str, ...]:

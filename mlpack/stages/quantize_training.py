@@ -16,5 +16,4 @@ class QuantizedTraining(Training):
     alpha: float | None = Field(
         default=None, ge=0, le=1, description="share of the labels beside the float graph; default: 0.5, 0 without"
     )
-    temperature: float = Field(default=2.0, gt=0, description="by which scores of classes are divided")
     output: str | None = Field(default=None, description="the output that the labels belong to")

@@ -32,7 +32,11 @@ def test_torch_computes_what_the_graph_says(folder, tmp_path):
     arrays = inputs(sample_rows(folder, SAMPLES))
     bench = Bench(tmp_path)
     data = bench.data(**arrays)
-    simple = Simplify().run(Export().run(bench.load(f"{folder / 'model.py'}:model", data), bench.job()).model, bench.job()).model
+    simple = (
+        Simplify()
+        .run(Export().run(bench.load(f"{folder / 'model.py'}:model", data), bench.job()).model, bench.job())
+        .model
+    )
     rows = {name: array[:ROWS] for name, array in arrays.items()}
     for operators in ("weighted", "all"):
         stage = Quantize(numerics="int8", method="static", operators=operators)

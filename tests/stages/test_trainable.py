@@ -41,9 +41,9 @@ def shaken(graph, *, learn_ranges=True, seed=0):
     module, random = Trainable(graph, learn_ranges=learn_ranges), torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in module.weights:
-            weight += 0.05 * weight.abs().mean() * torch.randn(weight.shape, generator=random)
+            weight.add_(0.05 * weight.abs().mean() * torch.randn(weight.shape, generator=random))
         for factor in module.factors:
-            factor += 0.05 * torch.randn(factor.shape, generator=random)
+            factor.add_(0.05 * torch.randn(factor.shape, generator=random))
     return module
 
 
@@ -102,7 +102,7 @@ def test_seven_bits_stay_seven_bits(bench, kept):
     module = Trainable(before, learn_ranges=True)
     with torch.no_grad():
         for weight in module.weights:
-            weight *= 10
+            weight.mul_(10)
     integers = [
         numpy_helper.to_array(each)
         for each in module.written().graph.initializer
