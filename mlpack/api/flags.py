@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -33,6 +34,8 @@ def recipe_of(
     data: DataSpec,
     *,
     numerics: Numerics | None,
+    prune: str | None,
+    force: bool,
     target: str,
     limit: str | None,
     calibration_method: str | None,
@@ -50,7 +53,8 @@ def recipe_of(
     """The recipe that these flags mean. Without numerics every kind that the target gains from is tried.
 
     Raises:
-        UsageError: int8 with neither data nor random calibration, or a backend that no artifact is made for.
+        UsageError: int8 with neither data nor random calibration, a backend that no artifact is made for, or a share
+            to prune that is none.
     """
     blind = data.evaluation is None and data.calibration is None
     if numerics in {"int8", "fp8"} and blind:
@@ -67,6 +71,7 @@ def recipe_of(
         quantize["ranges"] = ranges
     if not blind and limit != NO_LIMIT and (auto or numerics == "int8"):
         quantize |= _trained(data)
+    pruned = _pruned(prune, force=force)
     steps: tuple[Step, ...] = (
         Step(stage="export"),
         Step(stage="simplify"),
@@ -78,11 +83,13 @@ def recipe_of(
     elif backend is not None and backend not in {*runs("onnx"), EVERY}:
         steps = _by_torch(backend, numerics)
     beside = _beside_onnx(numerics) if backend == EVERY and numerics in {None, "bf16"} else ()
-    trained = trained_steps(data, distill=distill, student=student)
-    if auto and trained:
-        beside = (*beside, *((*trained, *each) for each in (steps, *beside)))
-    elif trained:
-        steps, beside = (*trained, *steps), tuple((*trained, *each) for each in beside)
+    before = (*pruned, *trained_steps(data, pruned=bool(pruned), distill=distill, student=student))
+    changed = tuple((*before, *each) for each in (steps, *beside))
+    if auto and before:
+        beside = (*beside, *changed)
+    else:
+        steps, *others = changed
+        beside = tuple(others)
     return Recipe(
         name=name,
         source=source,
@@ -108,6 +115,29 @@ def _trained(data: DataSpec) -> dict[str, Any]:
     if data.train is None:
         return {}
     return {"train": "needed", **({"training": {"output": data.output}} if data.output else {})}
+
+
+def _pruned(share: str | None, *, force: bool) -> tuple[Step, ...]:
+    """The step that takes this share of the module's FLOPs, or none.
+
+    Raises:
+        UsageError: it is no percentage between 0 and 100, or there is only the force of it.
+    """
+    if share is None:
+        if force:
+            raise UsageError("--force is for masks, and nothing is pruned", "--prune 50% --set prune.pattern=2:4")
+        return ()
+    number = share.removesuffix("%")
+    try:
+        amount = float(number) / 100 if share.endswith("%") else math.nan
+    except ValueError:
+        amount = math.nan
+    if not 0 < amount < 1:
+        raise UsageError(
+            f"--prune {share}: how much of its work is the model to lose? More than 0% and less than 100%",
+            "--prune 30%",
+        )
+    return (Step(stage="prune", options={"amount": round(amount, 6), **({"force": True} if force else {})}),)
 
 
 # The stages that make what torch itself runs, by the format of the file; the user's code is in none of them.

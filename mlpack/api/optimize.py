@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _SUFFIXES = {".pt", ".pth", ".pt2", ".onnx", ".safetensors", ".yaml", ".yml", ".py"}
 # Two launches tell a contender that takes less than this share of the other's time.
 _CLEARLY = 0.75
+_PRUNED = "it is pruned and was not trained afterwards: prune less, or let it learn again with --train FILE.npz"
 _SHORT = {"batches": (1,), "launches": 1, "seconds": 0.2, "components": False}
 
 
@@ -108,7 +109,10 @@ def run_recipe(
     with team() as workers:
         prepared = prepare(recipe, cache, reporter, fresh=fresh)
         recipe, limit = settled(recipe, limit, prepared)
-        found = search(recipe, None if prepared.synthetic else limit, prepared.context, deadline, workers)
+        try:
+            found = search(recipe, None if prepared.synthetic else limit, prepared.context, deadline, workers)
+        except GateFailed as error:
+            raise told_of_pruning(error, recipe) from error
     return concluded(store, artifact_of(name, recipe, prepared, found), recipe, prepared, found)
 
 
@@ -125,7 +129,7 @@ def concluded(
     from mlpack.api.publishing import publish_found
     from mlpack.store.publish import same_as_latest
 
-    _refuse_failed(found, prepared.context.cache)
+    _refuse_failed(found, prepared.context.cache, recipe)
     here = prepared.context.target.here
     earlier = same_as_latest(store, draft)
     if earlier is not None:
@@ -217,18 +221,27 @@ def _in_doubt(found: Found) -> bool:
     return pace(found.winner) > _CLEARLY * pace(found.parent)
 
 
-def _refuse_failed(found: Found, cache: Path) -> None:
+def told_of_pruning(error: GateFailed, recipe: Recipe) -> GateFailed:
+    """The same error; where the model was pruned and nothing made it whole again, its hint says so first."""
+    stages = {step.stage for step in recipe.steps}
+    if "prune" not in stages or "distill" in stages:
+        return error
+    return GateFailed(error.message, f"{_PRUNED}. {error.hint}".strip())
+
+
+def _refuse_failed(found: Found, cache: Path, recipe: Recipe) -> None:
     from mlpack.measure.limits import points, smallest_limit
 
     comparison = found.comparison
     if comparison.verdict != "fail":
         return
     low, high = (points(end, comparison) for end in comparison.drop_ci90)
-    raise GateFailed(
+    failed = GateFailed(
         f"{found.winner.label} drops {points(comparison.drop, comparison)} [{low}, {high}] on {comparison.samples:,} "
         f"samples; allowed: {comparison.limit_text}. Nothing was published; the work is kept in {cache}",
         f"this limit would pass, without redoing anything: --max-drop {smallest_limit(comparison)}",
     )
+    raise told_of_pruning(failed, recipe)
 
 
 def _refuse_slower(found: Found, timed: Done | None, recipe: Recipe) -> None:

@@ -18,28 +18,36 @@ if TYPE_CHECKING:
 _DISTILL = "distill"
 # The rest is for making, scoring and timing what was trained.
 _SHARE_OF_LIMIT = 0.5
+# A module of random weights learns longer and in larger steps than one that knew it all before.
+_FROM_NOTHING = {"epochs": 60, "learning_rate": 1e-3}
 
 
-def trained_steps(data: DataSpec, *, distill: bool, student: str | None) -> tuple[Step, ...]:
-    """What comes before the export where something is to be trained.
+def trained_steps(data: DataSpec, *, pruned: bool, distill: bool, student: str | None) -> tuple[Step, ...]:
+    """What follows pruning, or comes in its place. What is pruned learns again wherever there are rows to learn from.
 
     Raises:
-        UsageError: there is nothing that could learn.
+        UsageError: there is nothing that could learn, or two things to be made smaller.
     """
-    if not distill and student is None:
-        return ()
-    if student is None:
+    if pruned and student is not None:
+        raise UsageError(
+            "--student is a smaller module of its own, and --prune makes the original smaller", "give one of them"
+        )
+    if student is not None or (pruned and (distill or data.train is not None)):
+        return (recovery(data, student),)
+    if distill:
         raise UsageError(
             "--distill: the original has nothing to learn from its own answers",
-            "name a smaller module that learns them: --student file.py:function",
+            "make it smaller first (--prune 30%), or name a module that learns them: --student file.py:function",
         )
-    return (recovery(data, student),)
+    return ()
 
 
 def recovery(data: DataSpec, student: str | None = None) -> Step:
     """The step in which a changed model, or a smaller one, learns to answer as the original."""
-    options: dict[str, Any] = {"student": student, "output": data.output}
-    return Step(stage=_DISTILL, options={name: each for name, each in options.items() if each is not None})
+    options: dict[str, Any] = {"student": student, **_FROM_NOTHING} if student is not None else {}
+    if data.output is not None:
+        options["output"] = data.output
+    return Step(stage=_DISTILL, options=options)
 
 
 def check_trains(recipe: Recipe) -> None:
@@ -51,7 +59,8 @@ def check_trains(recipe: Recipe) -> None:
     if not any(_trains(step) for step in _steps(recipe)):
         raise UsageError(
             "--train: no step trains on it",
-            "what learns from it: --student file.py:function, a smaller module; --int8, where it misses the limit",
+            "what learns from it is what is pruned (--prune 30%), a smaller module of yours (--student file.py:function), "
+            "and --int8 where it misses the limit",
         )
 
 

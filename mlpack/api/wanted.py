@@ -23,9 +23,10 @@ class Wanted(TypedDict, total=False):
     """The keywords that `optimize` and `plan` share; each may be left out, or None.
 
     `data` is labelled data, `calibration` data to find ranges on (else a part of `data`), `train` data to train on, of
-    which no sample may be in `data`. `student` (`file.py:function`) makes a smaller module that learns to answer as the
-    original; `distill` says so where something else makes it smaller. `numerics` is a promise:
-    without it the fastest model inside the limit is taken. `max_drop` is `1%` (relative), `0.8pt` (absolute),
+    which no sample may be in `data`. `numerics` is a promise: without it the fastest model inside the limit is taken.
+    `prune` (`30%`) is the share of a torch module's FLOPs that is to go before it is exported, `force` makes masks that
+    the target gains nothing from; with `train` (or `distill`) what is left learns to answer as the original. `student`
+    (`file.py:function`) makes a smaller module that does. `max_drop` is `1%` (relative), `0.8pt` (absolute),
     `10% errors` or `none`; labelled data implies 1%. `output` is what the metric reads. Texts need a `tokenizer`
     (a folder), images a `preprocess` (a preset, a file of options, or `file.py:function`); `columns` says what a
     table holds where (`text=review,label=stars`), `postprocess` (`file.py:function`) what answers become,
@@ -45,6 +46,8 @@ class Wanted(TypedDict, total=False):
     distill: bool
     student: str | None
     numerics: Numerics | None
+    prune: str | None
+    force: bool
     target: str | None
     metric: str | None
     output: str | None
@@ -123,9 +126,10 @@ def recipe_for(known: Settings, model: str | Path | None, wanted: Wanted) -> Rec
 
 
 def _over_file(known: Settings, file: str, wanted: Wanted) -> Recipe:
-    if any(wanted.get(word) for word in ("numerics", "backend", "calibration_method", "ranges", "distill", "student")):
+    told = ("numerics", "prune", "force", "distill", "student", "backend", "calibration_method", "ranges")
+    if any(wanted.get(word) for word in told):
         raise UsageError(
-            "a recipe says what its stages do: numerics, backend, calibration and training flags do not go with it",
+            "a recipe says what its stages do: flags for numerics, pruning, training, backend, calibration do not fit it",
             "change the recipe, or set one option: --set quantize.numerics=int8",
         )
     source = ("factory", "inputs", "static_batch", "allow_pickle")
@@ -155,6 +159,8 @@ def _from_scratch(known: Settings, model: str, wanted: Wanted) -> Recipe:
         source,
         _data(wanted, known),
         numerics=wanted.get("numerics"),
+        prune=wanted.get("prune"),
+        force=bool(wanted.get("force")),
         target=wanted.get("target") or known.target or "cpu",
         limit=wanted.get("max_drop") or known.limit,
         calibration_method=wanted.get("calibration_method"),

@@ -54,6 +54,14 @@ class RecipeFlags:
     int8: Annotated[bool, typer.Option("--int8", help="Promise int8: the fastest kind of it inside the limit.")] = False
     int4: Annotated[bool, typer.Option("--int4", help="Promise int4.")] = False
     fp8: Annotated[bool, typer.Option("--fp8", help="Promise fp8.")] = False
+    prune: Annotated[
+        str | None,
+        typer.Option(metavar="SHARE", help="Before anything else take this share of the FLOPs (30%) out of a torch "
+                     "module: channels, neurons and heads that it can do without. Needs mlpack-toolchain[prune]."),
+    ] = None  # fmt: skip
+    force: Annotated[
+        bool, typer.Option("--force", help="Prune by a mask (prune.pattern) also where the target gains nothing.")
+    ] = False
     auto: Annotated[
         bool,
         typer.Option("--auto", help="The fastest of all inside the limit, as without any of these; and where something "

@@ -77,7 +77,7 @@ class Job(Protocol):
 
     @property
     def unfinished(self) -> Path:
-        """A folder that outlives a kill, for this very work: what lies there is gone on from. It may not be there yet."""
+        """A folder that outlives a kill, for this very work: what lies in it is gone on from. It may not be there."""
         ...
 
     @property

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mlpack.core.summary import Commands, Facts, Grid
 from mlpack.core.wording import count, size, times
 from mlpack.reports.predicted import predicted_lines
+from mlpack.reports.pruned import pruned_line, pruned_of
 from mlpack.reports.tried import tried
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def closing(stored: Stored) -> Iterator[Part]:
     this = stored.artifact
     yield f"{this.name}@{this.version}   {_VERDICTS[this.accuracy.verdict]}"
     yield ""
-    yield Facts(tuple(_facts(this)))
+    pruned = pruned_of(stored.path)
+    yield Facts((*_facts(this), *((("pruned", [pruned_line(pruned)]),) if pruned else ())))
     if this.components:
         rows = [(each.name, f"{each.p50:.3f}", f"{each.share:.1%}") for each in this.components]
         yield ""

@@ -1,4 +1,4 @@
-"""distill: a changed model, or a smaller one of the user's, learns to answer as the original does, and as the labels."""
+"""distill: a pruned model, or a smaller one of the user's, learns to answer as the original does and as labels say."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Distill(Training, Stage):
     output: str | None = Field(default=None, description="the output that the labels belong to")
     hidden: Literal["none", "auto"] | tuple[str, ...] = Field(
         default="none",
-        description="modules whose outputs are matched too: paths, or student=teacher; auto: layers in a list, else parts",
+        description="modules whose outputs are matched: paths, or student=teacher; auto: layers in lists, else parts",
     )
     hidden_loss: Literal["mse", "cosine"] = Field(default="mse", description="how hidden states are compared")
     hidden_weight: float = Field(default=1.0, gt=0, description="of the hidden states, beside the teacher's answers")
@@ -158,7 +158,7 @@ class Distill(Training, Stage):
         fixed = not model.dynamic_batch
         options = self.model_copy(update={"batch": static_batch(model)}) if fixed else self
         job.say("loading teacher and student")
-        learner = given(model) if self.student is None else own(self.student, job)
+        learner = given(model, job.baseline) if self.student is None else own(self.student, job)
         objective = Objective(job.baseline, learner, options, alpha, rows)
         history = train(
             objective.learner,

@@ -14,15 +14,33 @@ from mlpack.sources import SOURCES
 from mlpack.sources.detect import detect
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mlpack.core.model import Model
     from mlpack.core.stage import Job
 
 _KIND = "factory"
+_MATRIX = 2
 
 
-def given(model: Model) -> Flat:
-    """The module of this model."""
-    return load_module(model)
+def given(model: Model, original: Model) -> Flat:
+    """The module of this model, in which what a stage before set to zero stays zero."""
+    learner = load_module(model)
+    before = {} if Loader.read(original.path).unchangeable else dict(load_module(original).named_parameters())
+    for name, weight in learner.named_parameters():
+        had = before.get(name)
+        gone = weight.detach() == 0 if had is None or had.shape != weight.shape else (weight == 0) & (had != 0)
+        if weight.ndim >= _MATRIX and weight.requires_grad and bool(gone.any()):
+            # Without a gradient AdamW leaves a zero what it is.
+            weight.register_hook(_masked(~gone))
+    return learner
+
+
+def _masked(left: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    def masked(gradient: torch.Tensor) -> torch.Tensor:
+        return gradient * left.to(gradient.device)
+
+    return masked
 
 
 def own(reference: str, job: Job) -> Flat:

@@ -46,6 +46,7 @@ class Export(Stage):
     code: ClassVar[tuple[str, ...]] = (
         "mlpack.stages.samples", "mlpack.stages.same_answers", "mlpack.stages.export_recurrent",
         "mlpack.backends.torch", "mlpack.backends.torch_loader", "mlpack.backends.torch_modes",
+        "mlpack.backends.torch_surgery",
     )  # fmt: skip
     keyed_by_target: ClassVar[bool] = False
 

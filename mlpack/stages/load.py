@@ -49,6 +49,7 @@ class Load(Stage):
         "mlpack.backends.torch_loader",
         "mlpack.backends.torch_modes",
         "mlpack.backends.torch_probe",
+        "mlpack.backends.torch_surgery",
     )
     keyed_by_target: ClassVar[bool] = False
 

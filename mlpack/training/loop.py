@@ -316,4 +316,6 @@ def _put(tensors: dict[str, torch.Tensor], values: dict[str, torch.Tensor]) -> N
 
 
 def _diverged(loss: float, step: int) -> StageFailed:
-    return StageFailed(f"the training loss is {loss} at step {step}", "take smaller steps: --set STAGE.learning_rate=1e-5")
+    return StageFailed(
+        f"the training loss is {loss} at step {step}", "take smaller steps: --set STAGE.learning_rate=1e-5"
+    )

@@ -6,9 +6,11 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from mlpack.reports.page.wording import duration, number, share
+from mlpack.reports.pruned import pruned_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from mlpack.core.artifact import Artifact, ComponentRecord, LatencyRecord, LineageRecord
     from mlpack.reports.page.sensitivity import Layer
@@ -66,6 +68,11 @@ def on_sensitivity(layers: Sequence[Layer]) -> str:
     floats = sum(each.floats for each in layers)
     kept = "none stays in float" if not floats else f"{floats} of {len(layers)} stay{'s' * (floats == 1)} in float"
     return f"{layers[0].name} is the most sensitive layer; {kept}"
+
+
+def on_pruning(metrics: Mapping[str, Any]) -> str:
+    """How much of the original's work is gone, or how much of its weights are zeros."""
+    return pruned_line(metrics)
 
 
 def on_lineage(lineage: Sequence[LineageRecord]) -> str:
