@@ -59,8 +59,8 @@ def check_trains(recipe: Recipe) -> None:
     if not any(_trains(step) for step in _steps(recipe)):
         raise UsageError(
             "--train: no step trains on it",
-            "what learns from it is what is pruned (--prune 30%), a smaller module of yours (--student file.py:function), "
-            "and --int8 where it misses the limit",
+            "what learns from it: --prune 30%; a smaller module of yours, --student file.py:function; --int8 that misses "
+            "its limit",
         )
 
 
