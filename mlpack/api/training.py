@@ -59,8 +59,7 @@ def check_trains(recipe: Recipe) -> None:
     if not any(_trains(step) for step in _steps(recipe)):
         raise UsageError(
             "--train: no step trains on it",
-            "what learns from it: --prune 30%; a smaller module of yours, --student file.py:function; --int8 that misses "
-            "its limit",
+            "what learns from it: --prune 30%; a smaller module of yours (--student); --int8 that misses its limit",
         )
 
 
