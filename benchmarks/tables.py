@@ -526,6 +526,42 @@ def compress_int4(content: Result) -> str:
     )
 
 
+def compress_qat(content: Result) -> str:
+    """A row per model and way to quantize: the drop before and after on both backends, speed, time and memory."""
+    rows = [
+        [
+            row["model"], row["way"],
+            *(_fallen(row[when][backend]) for backend in ("onnxruntime", "openvino") for when in ("before", "after")),
+            f"{row['sqnr_db'][0]:.1f} → {row['sqnr_db'][1]:.1f} dB",
+            *(_beside_plain(row["speed"].get(size)) for size in ("1", "8")),
+            f"{row['seconds'][0]:.0f} → {row['seconds'][1]:.0f} s", f"{row['peak_mb'][0]} → {row['peak_mb'][1]} MB",
+        ]
+        for row in content["rows"]
+    ]  # fmt: skip
+    head = ["model", "int8 of", "drop, ONNX Runtime", "trained", "drop, OpenVINO", "trained", "SQNR", "P50, batch 1",
+            "batch 8", "time", "peak memory"]  # fmt: skip
+    samples = {row["model"]: row["before"]["onnxruntime"]["samples"] for row in content["rows"]}
+    judged = ", ".join(f"{name} {count:,}" for name, count in samples.items())
+    return (
+        f"{table(head, rows)}\n\nDrops in points of the original's metric [90%], on rows that nothing has seen "
+        f"({judged}). Bold: inside the limit of {content['limit']}. SQNR of the answers to "
+        "calibration rows. P50: how many times as fast the trained graph is as the same one untrained [95%]."
+    )
+
+
+def _fallen(judged: Result) -> str:
+    low, high = (100 * end for end in judged["drop_ci90"])
+    told = f"{100 * judged['drop']:.2f} [{low:.2f}, {high:.2f}]"
+    return f"**{told}**" if judged["drop"] <= judged["limit"] else told
+
+
+def _beside_plain(speed: Result | None) -> str:
+    if speed is None:
+        return "–"
+    low, high = speed["ci95"]
+    return f"{speed['times']:.2f} × [{low:.2f}, {high:.2f}]"
+
+
 def ort_options(content: Result) -> str:
     """A row per graph and batch size; a column per option, in bold where its interval leaves no doubt of a gain."""
     cells: dict[tuple[str, ...], dict[str, str]] = {}
@@ -639,6 +675,7 @@ _OF_README = (
     ("calibration", calibration),
     ("quantization_options", quantization_options),
     ("compress_int4", compress_int4),
+    ("compress_qat", compress_qat),
     ("ort_options", ort_options),
     ("int8", int8),
     ("call_overhead", call_overhead),

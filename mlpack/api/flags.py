@@ -63,16 +63,9 @@ def recipe_of(
             f"{numerics} needs data to find ranges on and to be judged by",
             "give labelled data with --data FILE.npz, or try the mechanics with --calibration random:64",
         )
-    quantize: dict[str, Any] = {"numerics": numerics or "auto"}
-    if blind and numerics is None:
-        quantize["method"] = "cast"
-    if blind and numerics == "int4":
-        # Of what needs no rows: nothing is there to choose by.
-        quantize["method"] = "hqq"
-    if calibration_method is not None:
-        quantize["calibration_method"] = calibration_method
-    if ranges is not None:
-        quantize["ranges"] = ranges
+    quantize = _quantized(numerics, blind=blind, calibration_method=calibration_method, ranges=ranges)
+    if not blind and limit != NO_LIMIT and (auto or numerics == "int8"):
+        quantize |= _trained(data)
     steps: tuple[Step, ...] = (
         Step(stage="export"),
         Step(stage="simplify"),
@@ -111,6 +104,30 @@ def recipe_of(
         threads=threads,
         seed=seed,
     )
+
+
+def _quantized(
+    numerics: Numerics | None, *, blind: bool, calibration_method: str | None, ranges: str | None
+) -> dict[str, Any]:
+    """The options of the quantize step."""
+    options: dict[str, Any] = {"numerics": numerics or "auto"}
+    if blind and numerics is None:
+        options["method"] = "cast"
+    if blind and numerics == "int4":
+        # Of what needs no rows: nothing is there to choose by.
+        options["method"] = "hqq"
+    if calibration_method is not None:
+        options["calibration_method"] = calibration_method
+    if ranges is not None:
+        options["ranges"] = ranges
+    return options
+
+
+def _trained(data: DataSpec) -> dict[str, Any]:
+    """The options of int8 that is trained where it misses the limit; none where there is nothing to train on."""
+    if data.train is None:
+        return {}
+    return {"train": "needed", **({"training": {"output": data.output}} if data.output else {})}
 
 
 # The stages that make what torch itself runs, by the format of the file; the user's code is in none of them.
@@ -178,7 +195,7 @@ def _set_one(recipe: Recipe, stage: str, option: str, value: Any) -> Recipe:
     def changed(step: Step) -> Step:
         if step.stage != stage:
             return step
-        return step.model_copy(update={"options": {**step.options, option: value}})
+        return step.model_copy(update={"options": _with(step.options, option.split("."), value)})
 
     measuring = {name: getattr(recipe, name) for name in ("accuracy", "latency", "golden")}
     steps = (*recipe.steps, *chain.from_iterable(recipe.beside), *measuring.values())
@@ -192,6 +209,13 @@ def _set_one(recipe: Recipe, stage: str, option: str, value: Any) -> Recipe:
             **{name: changed(step) for name, step in measuring.items()},
         }
     )
+
+
+def _with(options: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """The options with one of them set, or an option of one of them."""
+    first, *rest = path
+    within = options.get(first)
+    return {**options, first: _with(within if isinstance(within, dict) else {}, rest, value) if rest else value}
 
 
 def spanned(recipe: Recipe) -> Recipe:

@@ -152,10 +152,9 @@ def _training_data(recipe: Recipe, raw: RawOptions | None, reporter: Reporter) -
     """
     from mlpack.datasets import open_data
     from mlpack.engine.validate import options_of
-    from mlpack.training.options import Training
 
     steps = [options_of(step) for steps in (recipe.steps, *recipe.beside) for step in steps]
-    trains = next((stage.name for stage in steps if isinstance(stage, Training)), None)
+    trains = next((stage.name for stage in steps if stage.trains()), None)
     path = recipe.data.train
     if trains is None and (path is None or not any("train" in stage.reads() for stage in steps)):
         return None

@@ -59,7 +59,7 @@ def check_trains(recipe: Recipe) -> None:
     if not any(_trains(step) for step in _steps(recipe)):
         raise UsageError(
             "--train: no step trains on it",
-            "what is left of a pruned model learns from it (--prune 30%), or a smaller one: --student file.py:function",
+            "what learns from it: --prune 30%; a smaller module of yours (--student); --int8 that misses its limit",
         )
 
 
@@ -81,8 +81,7 @@ def timed(recipe: Recipe) -> Recipe:
 
     def limited(steps: Sequence[Step]) -> tuple[Step, ...]:
         return tuple(
-            step.model_copy(update={"options": {"seconds": each, **step.options}}) if _trains(step) else step
-            for step in steps
+            step.model_copy(update={"options": _limited(step, each)}) if _trains(step) else step for step in steps
         )
 
     return recipe.model_copy(
@@ -94,6 +93,14 @@ def _steps(recipe: Recipe) -> list[Step]:
     return list(chain(recipe.steps, *recipe.beside))
 
 
+def _limited(step: Step, seconds: float) -> dict[str, Any]:
+    """The options of a step that trains, or of one that may train what it makes, with seconds where it has none."""
+    if issubclass(STAGES[step.stage], Training):
+        return {"seconds": seconds, **step.options}
+    return {**step.options, "training": {"seconds": seconds, **step.options.get("training", {})}}
+
+
 def _trains(step: Step) -> bool:
-    """Unknown stages are refused with their spelling later."""
-    return step.stage in STAGES and issubclass(STAGES[step.stage], Training)
+    from mlpack.engine.validate import options_of
+
+    return options_of(step).trains()

@@ -68,6 +68,8 @@ def _told(made: Quantization) -> list[str]:
         told.append(f"blocks of {details['block']}")
     if details.get("wide"):
         told.append(f"{count(len(details['wide']), 'node')} in int8")
+    if details.get("train") == "always":
+        told.append("trained")
     if details.get("exclude"):
         told.append(f"without {count(len(details['exclude']), 'node')}")
     return [each for each in told if each]

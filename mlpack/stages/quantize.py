@@ -12,6 +12,7 @@ from mlpack.core.report import Report
 from mlpack.core.stage import Outcome, Stage
 from mlpack.errors import StageFailed, UsageError
 from mlpack.stages.quantize_clashes import BLOCK_METHODS, GPTQ_ONLY, INT8_ONLY, STATIC_ONLY, clash, lacking_on_cards
+from mlpack.stages.quantize_training import QuantizedTraining
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
     from mlpack.core.model import Format
     from mlpack.core.stage import Job
     from mlpack.core.target import Target
-    from mlpack.quantization.range_table import RangeTable
 
 Method = Literal["auto", "cast", "dynamic", "static", "rtn", "hqq", "gptq"]
 Operators = Literal["auto", "all", "weighted"]
 CalibrationMethod = Literal["minmax", "moving_average", "percentile", "entropy", "mse"]
+Train = Literal["never", "needed", "always"]
 
 # fp16 gains nothing on CPUs (measured), bf16 graphs for NVIDIA targets are not made yet.
 _GAINS = {"cpu": ("bf16", "int8"), "cuda": ("fp16", "int8")}
@@ -45,11 +46,12 @@ class Quantize(Stage):
     name: ClassVar[str] = "quantize"
     accepts: ClassVar[tuple[Format, ...]] = ("onnx",)
     gives: ClassVar[Format | None] = "onnx"
-    libraries: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "ml_dtypes")
+    libraries: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "ml_dtypes", "torch")
     code: ClassVar[tuple[str, ...]] = (
         "mlpack.quantization", "mlpack.stages.samples", "mlpack.stages.quantize_cast", "mlpack.stages.quantize_int8",
         "mlpack.stages.module_names", "mlpack.stages.kept_ranges",
         "mlpack.stages.calibration_rows", "mlpack.stages.quantize_int4", "mlpack.stages.quantize_clashes",
+        "mlpack.stages.quantize_train", "mlpack.stages.quantize_training", "mlpack.training",
     )  # fmt: skip
 
     numerics: Literal["auto", "fp16", "bf16", "int8", "int4", "fp8"] = Field(
@@ -79,6 +81,11 @@ class Quantize(Stage):
     ranges: str | None = Field(
         default=None, description="ranges of an earlier run in place of calibration: its reports/quantize.json"
     )
+    train: Train = Field(
+        default="never",
+        description="static int8: train the quantized graph on the training data, where it misses the limit or always",
+    )
+    training: QuantizedTraining = Field(default=QuantizedTraining(), description="how it is trained")
     exclude: tuple[str, ...] = Field(
         default=(), description="int8, int4: module paths or node names to leave in float, with all that lies in them"
     )
@@ -106,17 +113,27 @@ class Quantize(Stage):
     batch: int = Field(default=16, ge=1, description="calibration batch size")
 
     def keyed(self) -> dict[str, Any]:
-        """A file of ranges counts by what is in it."""
+        """A file of ranges counts by what is in it; how often training is kept changes nothing."""
         from mlpack.quantization.range_table import read_ranges
 
         options = super().keyed()
         if self.ranges is not None:
             options["ranges"] = read_ranges(Path(self.ranges)).model_dump(mode="json")
+        options["training"] = self.training.model_dump(mode="json", exclude=set(self.training.of_no_effect))
         return options
 
     def reads(self) -> tuple[Part, ...]:
-        """Calibration rows: to find ranges on, and to count the compute that changed."""
-        return ("calibration",)
+        """Calibration rows: to find ranges on, and to count the compute that changed; and what may be trained on."""
+        return ("calibration",) if self.train == "never" else ("calibration", "train")
+
+    def trains(self) -> bool:
+        """Where it is asked to, or may come to it."""
+        return self.train != "never"
+
+    def imports(self, model: Model | None) -> tuple[str, ...]:
+        """What trains."""
+        del model
+        return ("torch",) if self.train == "always" else ()
 
     def clash(self) -> str | None:
         """What only one kind of numerics or one method has, beside another; what has no use beside given ranges."""
@@ -201,7 +218,7 @@ class Quantize(Stage):
         return measured.get(self.numerics, ())
 
     def milder(self, reports: Mapping[str, Report], excess: float) -> Generator[Stage, float, None]:
-        """Corrections that cost no speed, then the fewest, cheapest layers in float; for int4 in eight bits."""
+        """Corrections and training, which cost no speed; then the fewest, cheapest layers less quantized."""
         from mlpack.stages.quantize_milder import milder
 
         return milder(self, reports, excess)
@@ -215,6 +232,7 @@ class Quantize(Stage):
         """
         assert model is not None
         from mlpack.quantization.coverage import operator_counts, share
+        from mlpack.quantization.range_table import TABLE
         from mlpack.quantization.ranges import calibration_ranges
         from mlpack.stages import samples
 
@@ -224,13 +242,12 @@ class Quantize(Stage):
                 "--int4 takes one after the other",
             )
         rules = job.target.rules
-        found: RangeTable | None = None
-        weights: list[dict[str, Any]] = []
-        only = model.only
+        said, only = Report(), model.only
         if self.numerics == "int4":
             from mlpack.stages.quantize_int4 import served_by, weight_only
 
-            weights, only = weight_only(model, job, self), served_by(model, job, self)
+            said = Report(tables={"weights": weight_only(model, job, self)})
+            only = served_by(model, job, self)
         elif self.numerics == "fp16":
             from mlpack.stages.quantize_cast import to_fp16
 
@@ -244,13 +261,7 @@ class Quantize(Stage):
 
             dynamic(model, job, self)
         elif self.method == "static":
-            from mlpack.stages.quantize_int8 import static
-
-            found = static(model, job, self)
-            if self.numerics == "fp8":
-                from mlpack.quantization.float8 import to_e4m3
-
-                to_e4m3(job.out / model.entry)
+            said = self._static(model, job)
         else:
             raise UsageError(
                 "this graph has no operator that int8 kernels exist for",
@@ -280,15 +291,32 @@ class Quantize(Stage):
         tables = {
             "operators": [{"operator": operator, "nodes": nodes} for operator, nodes in sorted(counts.items())],
             "calibration_ranges": calibration_ranges(job.out / model.entry),
-            "found_ranges": found.rows() if found else [],
-            "weights": weights,
+            TABLE: [],
+            "weights": [],
+            **said.tables,
         }
         return Outcome(
             model=quantized,
-            report=Report(
-                metrics={"share": round(changed, 4), "rules": rules, **(found.said() if found else {})}, tables=tables
-            ),
+            report=Report(metrics={"share": round(changed, 4), "rules": rules, **said.metrics}, tables=tables),
         )
+
+    def _static(self, model: Model, job: Job) -> Report:
+        """Static int8 or fp8: the ranges that were found, and how the graph was trained, where it was."""
+        from mlpack.quantization.range_table import TABLE
+        from mlpack.stages.quantize_int8 import static
+
+        found = static(model, job, self)
+        metrics, tables = found.said(), {TABLE: found.rows()}
+        if self.numerics == "fp8":
+            from mlpack.quantization.float8 import to_e4m3
+
+            to_e4m3(job.out / model.entry)
+        if self.train == "always":
+            from mlpack.stages.quantize_train import train_quantized
+
+            trained = train_quantized(model, job, self)
+            metrics, tables = {**metrics, **trained.metrics}, {**tables, **trained.tables}
+        return Report(metrics=metrics, tables=tables)
 
 
 def _keep_names(quantized: Path, original: Path) -> None:

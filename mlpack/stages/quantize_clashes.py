@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from mlpack.stages.quantize import Quantize
 
 STATIC_ONLY = (
-    "calibration_method", "percentile", "ranges", "smooth", "equalize", "rounding", "bias_correction",
+    "calibration_method", "percentile", "ranges", "smooth", "equalize", "rounding", "bias_correction", "train",
+    "training",
 )  # fmt: skip
-_INTEGERS_ONLY = ("rounding", "bias_correction")
+_INTEGERS_ONLY = ("rounding", "bias_correction", "train", "training")
 BLOCK_METHODS = ("rtn", "hqq", "gptq")
 GPTQ_ONLY = ("damping", "act_order")
 _BLOCKS_ONLY = ("block", "symmetric", "wide", "activations", "embeddings", "least_share", *GPTQ_ONLY)
@@ -64,7 +65,8 @@ def _of_others(stage: Quantize) -> str | None:
     if static and other not in {"auto", "static", "int8", "fp8"}:
         these = f"{' and '.join(static)} {'are' if static[1:] else 'is'}"
         return f"{these} for static int8 alone, and this is {other}"
-    return None
+    untrained = "training says how, and train: never that there is none"
+    return untrained if "training" in static and stage.train == "never" else None
 
 
 def _of_ranges(stage: Quantize) -> str | None:

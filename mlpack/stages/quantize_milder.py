@@ -1,4 +1,4 @@
-"""Milder forms of an int8 or int4 that costs too much: corrections first, then the fewest, cheapest layers less so."""
+"""Milder forms of an int8 or int4 that costs too much: corrections, training, then the fewest, cheapest layers."""
 
 from __future__ import annotations
 
@@ -55,14 +55,16 @@ def milder(stage: Quantize, reports: Mapping[str, Report], excess: float) -> Gen
     layers = ranked_by_weights(measured) if four_bits else ranked(measured, reports.get("time_layers"))
     leaving = "wide" if four_bits else "exclude"
     tried = 0
-    corrected = stage.model_copy(update=_corrections(stage))
-    if corrected != stage:
-        reached = yield corrected
+    for better in (_corrections, _training):
+        form = stage.model_copy(update=better(stage))
+        if form == stage:
+            continue
+        reached = yield form
         tried += 1
         if reached <= 1:
             return
         if reached < excess:
-            stage, excess = corrected, reached
+            stage, excess = form, reached
     left = max(_MILDEST, min(0.5, 1 / excess**2)) if excess > 0 else 0.5
     most = sum(share <= _MOST_SHARE for share in accumulate(layer.share for layer in layers))
     few, many = 0, None
@@ -86,6 +88,11 @@ def _corrections(stage: Quantize) -> dict[str, object]:
         return {}
     clips = stage.ranges is None and stage.calibration_method == "minmax"
     return {"bias_correction": True, **({"calibration_method": "mse"} if clips else {})}
+
+
+def _training(stage: Quantize) -> dict[str, object]:
+    """What costs no speed either, where there is something to train on."""
+    return {"train": "always"} if stage.train == "needed" and stage.method == "static" else {}
 
 
 def ranked(sensitivity: Report, times: Report | None) -> list[Layer]:

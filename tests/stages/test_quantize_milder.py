@@ -120,3 +120,14 @@ def test_where_more_than_half_would_have_to_leave_as_much_as_may_is_tried():
     found = reports([(0.1, 1.0, 1.0)] * 8)
     forms = [form for form, _ in play(STATIC, found, 0.55, excess=8.0)]
     assert [len(form.exclude) // 2 for form in forms[1:]] == [4, 2, 3], "half of the layers hold, fewer do not"
+
+
+def test_training_is_tried_where_corrections_do_not_help_and_before_layers_leave():
+    found = reports([(0.1, 0.5, 1.0), (0.09, 0.5, 0.1)])
+    ready = STATIC.model_copy(update={"train": "needed"})
+    forms = [form for form, _ in play(ready, found, 0.3)]
+    assert [form.train for form in forms[:2]] == ["needed", "always"]
+    assert forms[0].bias_correction
+    assert not forms[1].exclude
+    assert forms[2].exclude
+    assert all(form.train == "never" for form, _ in play(STATIC, found, 0.3))
