@@ -232,7 +232,7 @@ def _cases(repeats: int) -> list[Case]:
              for name, of, draw, drop in drawn for samples in (50, 200, 1000)]  # fmt: skip
     # Ranks of 2,000 resamples take a third of a second: a quarter of the repeats.
     ranked = [Case("spearman", "spearman", _ranks, samples, 0.02, repeats // 4) for samples in (50, 200, 500)]
-    losses = [Case("perplexity", "perplexity", _losses, samples, 0.15, repeats // 4) for samples in (50, 200, 500)]
+    losses = [Case("perplexity", "perplexity", _losses, samples, 0.15, repeats * 2) for samples in (50, 200, 500)]
     return [*found, *ranked, *losses]
 
 
