@@ -38,7 +38,8 @@ HERE = Path(__file__).resolve().parent / "peers"
 PINS = {
     "bentoml": ("bentoml>=1.4,<1.5",),
     "litserve": ("litserve==0.2.19",),
-    "mlserver": ("mlserver==1.7.1",),
+    # Its pool asks for an event loop as uvloop no longer gives one.
+    "mlserver": ("mlserver==1.7.1", "uvloop<0.22"),
     "torchserve": ("torchserve==0.12.0", "psutil", "pyyaml", "packaging", "setuptools"),
     "triton": ("nvidia-pytriton==0.7.0", "numpy==1.26.4"),
 }
@@ -140,10 +141,12 @@ def _is_good(port: int, path: str) -> bool:
 def perf_analyzer(homes: Path) -> list[str]:
     """The words that it is started with."""
     place = homes / "perf_analyzer"
+    if not (place / "ready").is_file():
+        raise FileNotFoundError("perf_analyzer is not there: python benchmarks/serving_load_peers.py makes it")
     (program,) = place.glob("wheel/**/bin/perf_analyzer")
     folders = sorted({str(path.parent) for path in (place / "debian").rglob("*.so*")})
-    (loader,) = (place / "debian").rglob("ld-linux-x86-64.so.2")
-    return [str(loader), "--library-path", ":".join(folders), str(program)]
+    loaders = sorted((place / "debian").rglob("ld-linux-*.so.*"))
+    return [str(loaders[0]), "--library-path", ":".join(folders), str(program)]
 
 
 def main() -> int:

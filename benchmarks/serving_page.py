@@ -86,13 +86,22 @@ def _triton(found: Result, table: Any) -> str:
         differ = {key: ours[key] / perf[key] - 1 for key in ("throughput", "p50_ms")}
         apart += [abs(each) for each in differ.values()]
         rows.append([
-            row["protocol"], str(row["clients"]),
+            f"{row['protocol']}, {row['batch']} row{'s' if row['batch'] > 1 else ''}", str(row["clients"]),
             f"{ours['throughput']:.0f}/s and {perf['throughput']:.0f}/s", f"{differ['throughput']:+.1%}",
             f"{ours['p50_ms']:.2f} and {perf['p50_ms']:.2f} ms", f"{differ['p50_ms']:+.1%}",
             f"{ours['queue_ms']:.2f} and {perf['queue_ms']:.2f} ms",
             f"{ours['compute_ms']:.2f} and {perf['compute_ms']:.2f} ms",
         ])  # fmt: skip
-    head = ["", "clients", "throughput: `bench --server` and perf_analyzer", "", "P50", "", "Triton's queue", "compute"]
+    head = [
+        "each request",
+        "clients",
+        "rows per second: `bench --server` and perf_analyzer",
+        "",
+        "P50",
+        "",
+        "Triton's queue",
+        "compute",
+    ]
     note = f" {'; '.join(found['notes'])}." if found["notes"] else ""
     return (
         f"{table(head, rows)}\n\nAt most {max(apart):.1%} apart (asked: within {_ASKED_APART:.0%}). Triton's queue and "

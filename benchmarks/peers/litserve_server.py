@@ -17,7 +17,7 @@ class Model(litserve.LitAPI):
         """Open the model."""
         self.run = open_model()
 
-    def decode_request(self, request: dict[str, Any]) -> np.ndarray:
+    def decode_request(self, request) -> np.ndarray:  # noqa: ANN001 - litserve would validate by the annotation
         """One sample, [inputs, ...]."""
         return np.asarray(request["samples"][0], np.int64)
 
