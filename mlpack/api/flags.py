@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 
 from mlpack.api.contenders import EVERY
+from mlpack.api.pruning import pruned_steps
+from mlpack.api.training import trained_steps
 from mlpack.backends import runs
 from mlpack.core.model import Format
 from mlpack.core.recipe import DataSpec, Recipe, SourceSpec, Step
@@ -25,6 +27,7 @@ DEFAULT_LIMIT = "1%"
 AGREEMENT_LIMIT = "5%"
 _EVALUATION_BATCH = 32
 _ENGINE = "build_engine"
+_RUN_GRAPHS = {None, EVERY, *runs("onnx")}
 
 
 def recipe_of(
@@ -32,6 +35,8 @@ def recipe_of(
     data: DataSpec,
     *,
     numerics: Numerics | None,
+    prune: str | None,
+    force: bool,
     target: str,
     limit: str | None,
     calibration_method: str | None,
@@ -40,6 +45,8 @@ def recipe_of(
     smallest: bool,
     time_limit: str | None,
     backend: str | None,
+    distill: bool,
+    student: str | None,
     threads: int | None,
     seed: int,
     name: str | None,
@@ -47,7 +54,8 @@ def recipe_of(
     """The recipe that these flags mean. Without numerics every kind that the target gains from is tried.
 
     Raises:
-        UsageError: int8 with neither data nor random calibration, or a backend that no artifact is made for.
+        UsageError: int8 with neither data nor random calibration, a backend that no artifact is made for, or a share
+            to prune that is none.
     """
     blind = data.evaluation is None and data.calibration is None
     if numerics in {"int8", "fp8"} and blind:
@@ -55,13 +63,9 @@ def recipe_of(
             f"{numerics} needs data to find ranges on and to be judged by",
             "give labelled data with --data FILE.npz, or try the mechanics with --calibration random:64",
         )
-    quantize: dict[str, Any] = {"numerics": numerics or "auto"}
-    if blind and numerics is None:
-        quantize["method"] = "cast"
-    if calibration_method is not None:
-        quantize["calibration_method"] = calibration_method
-    if ranges is not None:
-        quantize["ranges"] = ranges
+    quantize = _quantized(numerics, blind=blind, calibration_method=calibration_method, ranges=ranges)
+    if not blind and limit != NO_LIMIT and (auto or numerics == "int8"):
+        quantize |= _trained(data)
     steps: tuple[Step, ...] = (
         Step(stage="export"),
         Step(stage="simplify"),
@@ -72,13 +76,23 @@ def recipe_of(
         steps = (*steps[:-1], Step(stage=_ENGINE), Step(stage="compile", options={"backend": backend}))
     elif backend is not None and backend not in {*runs("onnx"), EVERY}:
         steps = _by_torch(backend, numerics)
+    beside = (
+        *(_beside_onnx(numerics) if backend == EVERY and numerics in {None, "bf16"} else ()),
+        *((_in_four_bits(steps, blind=blind),) if smallest and numerics is None and backend in _RUN_GRAPHS else ()),
+    )
+    pruned = pruned_steps(prune, force=force)
+    smaller = (*pruned, *trained_steps(data, distill=distill, student=student, changed=bool(pruned)))
+    if auto and smaller:
+        beside = (*beside, *((*smaller, *each) for each in (steps, *beside)))
+    elif smaller:
+        steps, beside = (*smaller, *steps), tuple((*smaller, *each) for each in beside)
     return Recipe(
         name=name,
         source=source,
         data=data,
         target=target,
         steps=steps,
-        beside=_beside_onnx(numerics) if backend == EVERY and numerics in {None, "bf16"} else (),
+        beside=beside,
         accuracy=Step(stage="check_accuracy", options={"batch": _EVALUATION_BATCH}),
         latency=Step(stage="profile_latency"),
         golden=Step(stage="golden"),
@@ -90,6 +104,30 @@ def recipe_of(
         threads=threads,
         seed=seed,
     )
+
+
+def _quantized(
+    numerics: Numerics | None, *, blind: bool, calibration_method: str | None, ranges: str | None
+) -> dict[str, Any]:
+    """The options of the quantize step."""
+    options: dict[str, Any] = {"numerics": numerics or "auto"}
+    if blind and numerics is None:
+        options["method"] = "cast"
+    if blind and numerics == "int4":
+        # Of what needs no rows: nothing is there to choose by.
+        options["method"] = "hqq"
+    if calibration_method is not None:
+        options["calibration_method"] = calibration_method
+    if ranges is not None:
+        options["ranges"] = ranges
+    return options
+
+
+def _trained(data: DataSpec) -> dict[str, Any]:
+    """The options of int8 that is trained where it misses the limit; none where there is nothing to train on."""
+    if data.train is None:
+        return {}
+    return {"train": "needed", **({"training": {"output": data.output}} if data.output else {})}
 
 
 # The stages that make what torch itself runs, by the format of the file; the user's code is in none of them.
@@ -119,6 +157,12 @@ def _by_torch(backend: str, numerics: Numerics | None) -> tuple[Step, ...]:
         Step(stage=made, options={"numerics": numerics} if numerics else {}),
         Step(stage="compile", options={"backend": backend}),
     )
+
+
+def _in_four_bits(steps: tuple[Step, ...], *, blind: bool) -> tuple[Step, ...]:
+    """The steps with weights in blocks of four bits: what is smallest, and seldom the fastest."""
+    quantize = Step(stage="quantize", options={"numerics": "int4", **({"method": "hqq"} if blind else {})})
+    return tuple(quantize if step.stage == quantize.stage else step for step in steps)
 
 
 def _beside_onnx(numerics: Numerics | None) -> tuple[tuple[Step, ...], ...]:
@@ -151,7 +195,7 @@ def _set_one(recipe: Recipe, stage: str, option: str, value: Any) -> Recipe:
     def changed(step: Step) -> Step:
         if step.stage != stage:
             return step
-        return step.model_copy(update={"options": {**step.options, option: value}})
+        return step.model_copy(update={"options": _with(step.options, option.split("."), value)})
 
     measuring = {name: getattr(recipe, name) for name in ("accuracy", "latency", "golden")}
     steps = (*recipe.steps, *chain.from_iterable(recipe.beside), *measuring.values())
@@ -165,6 +209,13 @@ def _set_one(recipe: Recipe, stage: str, option: str, value: Any) -> Recipe:
             **{name: changed(step) for name, step in measuring.items()},
         }
     )
+
+
+def _with(options: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """The options with one of them set, or an option of one of them."""
+    first, *rest = path
+    within = options.get(first)
+    return {**options, first: _with(within if isinstance(within, dict) else {}, rest, value) if rest else value}
 
 
 def spanned(recipe: Recipe) -> Recipe:
@@ -226,7 +277,7 @@ def read_recipe(path: Path, flags: Mapping[str, Any], usual: Mapping[str, Any]) 
     filled["data"] = _beside(
         filled.get("data") or {},
         path,
-        ("evaluation", "calibration", "metric", "tokenizer", "preprocess", "postprocess"),
+        ("evaluation", "calibration", "train", "metric", "tokenizer", "preprocess", "postprocess"),
     )
     try:
         return Recipe.model_validate(filled)

@@ -16,7 +16,7 @@ def gc(
     mode: Literal["remove", "list"] = "remove",
     younger_than_s: float = 3600,
 ) -> tuple[Leftover, ...]:
-    """Temporaries of dead processes, kept ranges, compiled code, and cached stages that no artifact here refers to.
+    """Temporaries of dead processes, kept ranges, unfinished work, compiled code, cached stages of no artifact here.
 
     What was finished within the last `younger_than_s` seconds stay: a run may be using them. What a run that
     missed its limit has kept counts as unreferenced: it would have to be done again.

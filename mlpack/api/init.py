@@ -158,6 +158,7 @@ def _text(done: Initialized, factory: str | None) -> str:
     )
     lines += ["", *_choice("data", done.dataset, done.data, '"eval.npz"')]
     lines += [
+        '# train = "train.npz"    # for --prune and --student: rows to learn from, none of them among data',
         "",
         '# limit = "1%"          # of the metric; or "0.8pt", "none". Labelled data implies 1%',
         '# tokenizer = "tokenizer"            # for texts: where tokenizer.json is, if not beside the model',

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from mlpack.api.flags import AGREEMENT_LIMIT, DEFAULT_LIMIT, NO_LIMIT
+from mlpack.api.pruning import told_of_pruning
 from mlpack.api.wanted import recipe_for
 from mlpack.core.notebook import progress_in_notebooks
 from mlpack.core.reporter import Reporter, Silent
@@ -108,7 +109,10 @@ def run_recipe(
     with team() as workers:
         prepared = prepare(recipe, cache, reporter, fresh=fresh)
         recipe, limit = settled(recipe, limit, prepared)
-        found = search(recipe, None if prepared.synthetic else limit, prepared.context, deadline, workers)
+        try:
+            found = search(recipe, None if prepared.synthetic else limit, prepared.context, deadline, workers)
+        except GateFailed as error:
+            raise told_of_pruning(error, recipe) from error
     return concluded(store, artifact_of(name, recipe, prepared, found), recipe, prepared, found)
 
 
@@ -125,7 +129,7 @@ def concluded(
     from mlpack.api.publishing import publish_found
     from mlpack.store.publish import same_as_latest
 
-    _refuse_failed(found, prepared.context.cache)
+    _refuse_failed(found, prepared.context.cache, recipe)
     here = prepared.context.target.here
     earlier = same_as_latest(store, draft)
     if earlier is not None:
@@ -199,12 +203,15 @@ def parsed(text: str | None) -> Limit | None:
 
 
 def final_timing(recipe: Recipe, prepared: Prepared, found: Found, shorter: dict[str, Any]) -> Done:
-    """The A/B of the winner with the original and, for a promise, with its parent."""
+    """The A/B of the winner with the original and, for a promise, with its parent.
+
+    An original whose weights are read in every call is not timed: it would be the disk's time.
+    """
     from mlpack.engine.run import run
     from mlpack.engine.validate import options_of
 
     step = recipe.latency.model_copy(update={"options": {**recipe.latency.options, **shorter}})
-    rivals = {"baseline": prepared.baseline}
+    rivals = {} if prepared.baseline.on_disk else {"baseline": prepared.baseline}
     if found.parent is not None and found.parent is not found.winner and not shorter and _in_doubt(found):
         rivals["parent"] = found.parent.model
     label = "timing the winner and the original in turns"
@@ -217,18 +224,19 @@ def _in_doubt(found: Found) -> bool:
     return pace(found.winner) > _CLEARLY * pace(found.parent)
 
 
-def _refuse_failed(found: Found, cache: Path) -> None:
+def _refuse_failed(found: Found, cache: Path, recipe: Recipe) -> None:
     from mlpack.measure.limits import points, smallest_limit
 
     comparison = found.comparison
     if comparison.verdict != "fail":
         return
     low, high = (points(end, comparison) for end in comparison.drop_ci90)
-    raise GateFailed(
+    failed = GateFailed(
         f"{found.winner.label} drops {points(comparison.drop, comparison)} [{low}, {high}] on {comparison.samples:,} "
         f"samples; allowed: {comparison.limit_text}. Nothing was published; the work is kept in {cache}",
         f"this limit would pass, without redoing anything: --max-drop {smallest_limit(comparison)}",
     )
+    raise told_of_pruning(failed, recipe)
 
 
 def _refuse_slower(found: Found, timed: Done | None, recipe: Recipe) -> None:

@@ -51,6 +51,7 @@ class Opened:
     context: Context
     data: RowDataset | None
     pipeline: Draft | None
+    train: RowDataset | None = None
 
 
 def prepare(recipe: Recipe, cache: Path, reporter: Reporter, *, fresh: bool = False) -> Prepared:
@@ -101,9 +102,10 @@ def open_recipe(recipe: Recipe, cache: Path, reporter: Reporter, *, fresh: bool 
         for note in getattr(data, "notes", ()):
             reporter.warn(note)
     stage = Load.of(recipe.source, data.inputs if data is not None else ())
+    train = _training_data(recipe, raw, reporter)
     if data is not None:
-        context = _with_data(context, given or "", data, recipe, raw)
-    return Opened(stage, context, data, draft)
+        context = _with_data(context, given or "", data, recipe, raw, train)
+    return Opened(stage, context, data, draft, train)
 
 
 def with_source(opened: Opened, recipe: Recipe, source: Done) -> Prepared:
@@ -122,6 +124,8 @@ def with_source(opened: Opened, recipe: Recipe, source: Done) -> Prepared:
     check_opset(source.model, context.target)
     if data is not None:
         check_fits(data, source.model.inputs)
+        if opened.train is not None:
+            check_fits(opened.train, source.model.inputs)
     elif recipe.data.calibration is not None and not recipe.data.calibration.startswith("random:"):
         raise DataError("--calibration without --data: nothing to judge by", "give labelled data: --data FILE")
     else:
@@ -140,7 +144,39 @@ def as_run_today(model: Model, target: Target, cuda: str | None) -> Model:
     return model.model_copy(update={"backend_options": model.backend_options.model_copy(update={"device": "cuda"})})
 
 
-def _with_data(context: Context, path: str, data: RowDataset, recipe: Recipe, raw: RawOptions | None) -> Context:
+def _training_data(recipe: Recipe, raw: RawOptions | None, reporter: Reporter) -> RowDataset | None:
+    """What is trained on, where a step trains; or looks at it, where there is some.
+
+    Raises:
+        DataError: there is none, or nothing to judge the result by.
+    """
+    from mlpack.datasets import open_data
+    from mlpack.engine.validate import options_of
+
+    steps = [options_of(step) for steps in (recipe.steps, *recipe.beside) for step in steps]
+    trains = next((stage.name for stage in steps if stage.trains()), None)
+    path = recipe.data.train
+    if trains is None and (path is None or not any("train" in stage.reads() for stage in steps)):
+        return None
+    if path is None or path.startswith("random:"):
+        raise DataError(f"{trains} has nothing to learn from", "give training data: --train FILE.npz")
+    if recipe.data.evaluation is None:
+        raise DataError("--train without --data: nothing to judge by", "give labelled data: --data FILE")
+    reporter.say(f"reading {path}")
+    train = open_data(path, raw=raw, say=reporter.say)
+    for note in getattr(train, "notes", ()):
+        reporter.warn(f"{path}: {note}")
+    return train
+
+
+def _with_data(
+    context: Context,
+    path: str,
+    data: RowDataset,
+    recipe: Recipe,
+    raw: RawOptions | None,
+    train: RowDataset | None,
+) -> Context:
     from mlpack.datasets import open_data
     from mlpack.datasets.ref import make_ref
     from mlpack.datasets.split import Split, split
@@ -157,11 +193,26 @@ def _with_data(context: Context, path: str, data: RowDataset, recipe: Recipe, ra
     if not place.exists():
         context.reporter.say("splitting the data by content")
         split(data, recipe.seed, calibration).save(place)
-    ref = make_ref(path, data, place, own if calibration else None, calibration, raw)
+    ref = make_ref(path, data, place, own if calibration else None, calibration, raw, recipe.data.train, train)
     parts = Split.load(place)
+    if train is not None:
+        _refuse_trained(path, data, recipe.data.train or "", train, context)
     for note in parts.notes:
         context.reporter.warn(note)
-    return replace(context, data=ref, parts=part_fingerprints(ref, calibration, parts))
+    prints = part_fingerprints(ref, calibration, parts)
+    if train is not None:
+        prints["train"] = train.fingerprint
+    return replace(context, data=ref, parts=prints)
+
+
+def _refuse_trained(path: str, data: RowDataset, train_path: str, train: RowDataset, context: Context) -> None:
+    """No row is trained on that is calibrated, chosen or confirmed on; it is looked for once."""
+    from mlpack.datasets.overlap import refuse_other_kind, refuse_trained
+
+    refuse_other_kind(path, train_path)
+    context.reporter.say("comparing training and evaluation data by content")
+    name = hashlib.sha256(f"{data.fingerprint} {train.fingerprint}".encode()).hexdigest()
+    refuse_trained(data, train, context.cache / "splits" / f"{name}.apart")
 
 
 def with_synthetic(context: Context, path: str, model: Model) -> Context:

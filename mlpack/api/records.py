@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mlpack.engine.judge import Found
 
 _LIBRARIES = ("torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "openvino", "numpy")
+_NOT_TIMED = "the original's weights lie on the disk, and its time would be that of reading them"
 
 
 def lineage_of(stages: Iterable[Done]) -> tuple[LineageRecord, ...]:
@@ -128,7 +129,7 @@ def latency_of(timed: Done | None, model: Model, target: Target, threads: int) -
 
 
 def _latency_at(batch: int, rows: dict[str, dict[str, Any]], model: Model, timed: Done) -> LatencyRecord:
-    baseline = rows["baseline"]
+    baseline = rows.get("baseline")
     assert model.backend is not None
     return LatencyRecord(
         batch=batch,
@@ -137,10 +138,11 @@ def _latency_at(batch: int, rows: dict[str, dict[str, Any]], model: Model, timed
         backend=model.backend,
         steady=timed.report.metrics["steady"],
         notes=notes(timed.report.metrics),
-        baseline=timing_of(baseline),
+        baseline=None if baseline is None else timing_of(baseline),
         optimized=timing_of(rows["optimized"]),
-        speedup=baseline["speedup_over"],
-        speedup_ci95=baseline["speedup_over_ci95"],
+        speedup=None if baseline is None else baseline["speedup_over"],
+        speedup_ci95=None if baseline is None else baseline["speedup_over_ci95"],
+        reason=_NOT_TIMED if baseline is None else None,
     )
 
 

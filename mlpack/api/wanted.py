@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from mlpack.api.flags import read_recipe, recipe_of, spanned, with_set
+from mlpack.api.training import check_trains, timed
 from mlpack.core.recipe import DataSpec, SourceSpec
 from mlpack.errors import UsageError, unknown
 
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
 class Wanted(TypedDict, total=False):
     """The keywords that `optimize` and `plan` share; each may be left out, or None.
 
-    `data` is labelled data, `calibration` data to find ranges on (else a part of `data`). `numerics` is a promise:
-    without it the fastest model inside the limit is taken. `max_drop` is `1%` (relative), `0.8pt` (absolute),
-    `10% errors` or `none`; labelled data implies 1%. `output` is what the metric reads. Texts need a `tokenizer`
+    `data` is labelled data, `calibration` data to find ranges on (else a part of `data`), `train` data to train on, of
+    which no sample may be in `data`. `prune` (`30%`) is the share of a torch module's FLOPs that is to go before it is
+    exported, `force` makes masks that the target gains nothing from. `distill` lets what is left learn to answer as the
+    original; `student` (`file.py:function`) makes a smaller module that does. `numerics` is a promise: without it the
+    fastest model inside the limit is taken. `max_drop` is `1%` (relative), `0.8pt` (absolute), `10% errors` or `none`;
+    labelled data implies 1%. `output` is what the metric reads. Texts need a `tokenizer`
     (a folder), images a `preprocess` (a preset, a file of options, or `file.py:function`); `columns` says what a
     table holds where (`text=review,label=stars`), `postprocess` (`file.py:function`) what answers become,
     `labels` the names of the classes in the order of their numbers (`no,yes`, or a file with one a line), `max_length`
@@ -33,12 +37,18 @@ class Wanted(TypedDict, total=False):
     `backend` names the one that will serve (`all`: also files of torch's own, which take minutes more to make).
     `smallest` takes the smallest of all inside the limit in place of the fastest.
     `factory` makes a state
-    dict's module; `inputs` are specs as in `image=float32:batch,3,224,224`. `settings` are `stage.option=value`.
+    dict's module; `inputs` are specs as in `image=float32:batch,3,224,224`. `weights` of a Hugging Face folder are kept
+    in `memory` together, or read from the `disk` as they are needed. `settings` are `stage.option=value`.
     """
 
     data: str | Path | None
     calibration: str | Path | None
+    train: str | Path | None
+    distill: bool
+    student: str | None
     numerics: Numerics | None
+    prune: str | None
+    force: bool
     target: str | None
     metric: str | None
     output: str | None
@@ -54,6 +64,7 @@ class Wanted(TypedDict, total=False):
     inputs: Sequence[str]
     static_batch: bool
     allow_pickle: bool
+    weights: Literal["memory", "disk"] | None
     calibration_method: str | None
     ranges: str | Path | None
     auto: bool
@@ -66,11 +77,15 @@ class Wanted(TypedDict, total=False):
     settings: Sequence[str]
 
 
+# What stages do, which a recipe says itself.
+_OF_STEPS = ("numerics", "backend", "calibration_method", "ranges", "prune", "force", "distill", "student")
 _A_FUNCTION = "write it to a file and name it: file.py:function"
 _AS_FILES = {
     "data": "numpy.savez('data.npz', NAME_OF_INPUT=…, labels=…), then data='data.npz'",
     "calibration": "numpy.savez('calibration.npz', NAME_OF_INPUT=…), then calibration='calibration.npz'",
+    "train": "numpy.savez('train.npz', NAME_OF_INPUT=…, labels=…), then train='train.npz'",
     "metric": _A_FUNCTION,
+    "student": _A_FUNCTION,
     "factory": _A_FUNCTION,
 }
 _MODEL_AS_FILE = (
@@ -108,16 +123,19 @@ def recipe_for(known: Settings, model: str | Path | None, wanted: Wanted) -> Rec
     if given is None:
         raise UsageError("which model?", "mlpack optimize model.pt2 --data data.npz")
     recipe = _over_file if Path(given).suffix in {".yaml", ".yml"} else _from_scratch
-    return spanned(with_set(recipe(known, given, wanted), wanted.get("settings") or ()))
+    made = timed(spanned(with_set(recipe(known, given, wanted), wanted.get("settings") or ())))
+    if wanted.get("train"):
+        check_trains(made)
+    return made
 
 
 def _over_file(known: Settings, file: str, wanted: Wanted) -> Recipe:
-    if any(wanted.get(word) for word in ("numerics", "backend", "calibration_method", "ranges")):
+    if any(wanted.get(word) for word in _OF_STEPS):
         raise UsageError(
-            "a recipe says what its stages do: numerics, backend and calibration flags do not go with it",
+            "a recipe says what its stages do: numerics, backend, calibration, pruning and training are its own",
             "change the recipe, or set one option: --set quantize.numerics=int8",
         )
-    source = ("factory", "inputs", "static_batch", "allow_pickle")
+    source = ("factory", "inputs", "static_batch", "allow_pickle", "weights")
     flags = {
         "source": {word: wanted.get(word) for word in source},
         "data": _data(wanted).model_dump(),
@@ -139,11 +157,14 @@ def _from_scratch(known: Settings, model: str, wanted: Wanted) -> Recipe:
         inputs=tuple(wanted.get("inputs") or ()),
         static_batch=bool(wanted.get("static_batch")),
         allow_pickle=bool(wanted.get("allow_pickle")),
+        weights=wanted.get("weights") or "auto",
     )
     return recipe_of(
         source,
         _data(wanted, known),
         numerics=wanted.get("numerics"),
+        prune=wanted.get("prune"),
+        force=bool(wanted.get("force")),
         target=wanted.get("target") or known.target or "cpu",
         limit=wanted.get("max_drop") or known.limit,
         calibration_method=wanted.get("calibration_method"),
@@ -152,6 +173,8 @@ def _from_scratch(known: Settings, model: str, wanted: Wanted) -> Recipe:
         smallest=bool(wanted.get("smallest")),
         time_limit=wanted.get("time_limit"),
         backend=wanted.get("backend"),
+        distill=bool(wanted.get("distill")),
+        student=wanted.get("student"),
         threads=wanted.get("threads") or known.threads,
         seed=wanted.get("seed") or 0,
         name=wanted.get("name") or known.name,
@@ -163,6 +186,7 @@ def _data(wanted: Wanted, known: Settings | None = None) -> DataSpec:
     return DataSpec(
         evaluation=_text(wanted.get("data")) or (known and known.data),
         calibration=_text(wanted.get("calibration")),
+        train=_text(wanted.get("train")) or (known and known.train),
         metric=wanted.get("metric") or (known and known.metric),
         output=wanted.get("output"),
         tokenizer=_text(wanted.get("tokenizer")) or (known and known.tokenizer),

@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections import defaultdict
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as refusals
 
+from mlpack.backends.onnxruntime_pieces import PiecesRunner
 from mlpack.backends.onnxruntime_providers import (
     CPU,
     RECORDED,
@@ -108,6 +110,8 @@ class OnnxRuntime:
     def open(self, model: Model, target: Target, options: BackendOptions) -> Iterator[Runner]:
         """One session with exactly the provider, threads and optimization level that were asked for.
 
+        Weights that are too many for the memory are run in pieces, literally: what is fused would hold them twice.
+
         Raises:
             MissingHardware: the provider is not there.
             StageFailed: the library refuses the model.
@@ -115,7 +119,11 @@ class OnnxRuntime:
         del target
         if options.precision != "float32":
             raise _refused(ValueError(_NO_PRECISION))
-        yield _SessionRunner(_session(model, options, profile_prefix=None), options.device)
+        if model.on_disk:
+            literal = options.model_copy(update={"graph_optimizations": "off"})
+            yield PiecesRunner(model, partial(_settings, literal, profile_prefix=None), _refused)
+        else:
+            yield _SessionRunner(_session(model, options, profile_prefix=None), options.device)
 
     def operators(
         self, model: Model, target: Target, options: BackendOptions, inputs: Mapping[str, np.ndarray]
@@ -158,22 +166,7 @@ def _session(model: Model, options: BackendOptions, profile_prefix: str | None) 
         raise MissingHardware(
             f"onnxruntime has no {computes} on this machine", "pip install onnxruntime-gpu, on a machine with a card"
         )
-    settings = ort.SessionOptions()
-    settings.intra_op_num_threads = options.threads or 1
-    settings.inter_op_num_threads = 1
-    settings.log_severity_level = 4
-    level = ort.GraphOptimizationLevel
-    settings.graph_optimization_level = (
-        level.ORT_ENABLE_ALL if options.graph_optimizations == "all" else level.ORT_DISABLE_ALL
-    )
-    if options.waiting == "sleep":
-        settings.add_session_config_entry(_SPINNING, "0")
-    if profile_prefix is not None:
-        settings.enable_profiling = True
-        settings.profile_file_prefix = profile_prefix
-    if computes != CPU:
-        keep_float32(options)
-        settings.add_session_config_entry(RECORDED, "1")
+    settings = _settings(options, profile_prefix)
     try:
         session = ort.InferenceSession(str(model.entry_path), settings, providers=providers(model, options))
     except _REFUSALS as error:
@@ -189,6 +182,26 @@ def _session(model: Model, options: BackendOptions, profile_prefix: str | None) 
             f"onnxruntime gives no node of this graph to {computes}", "leave the provider out, or run it on the CPU"
         )
     return session
+
+
+def _settings(options: BackendOptions, profile_prefix: str | None) -> ort.SessionOptions:
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = options.threads or 1
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = 4
+    level = ort.GraphOptimizationLevel
+    settings.graph_optimization_level = (
+        level.ORT_ENABLE_ALL if options.graph_optimizations == "all" else level.ORT_DISABLE_ALL
+    )
+    if options.waiting == "sleep":
+        settings.add_session_config_entry(_SPINNING, "0")
+    if profile_prefix is not None:
+        settings.enable_profiling = True
+        settings.profile_file_prefix = profile_prefix
+    if wanted(options) != CPU:
+        keep_float32(options)
+        settings.add_session_config_entry(RECORDED, "1")
+    return settings
 
 
 def _refused(error: Exception) -> StageFailed:

@@ -23,6 +23,8 @@ def refusal_to_place(model: Model, options: BackendOptions) -> str | None:
     """Why this module cannot run on that device in that precision, or None."""
     if options.device == "cuda" and not torch.cuda.is_available():
         return "torch sees no CUDA device"
+    if model.on_disk and (options.device, options.precision) != ("cpu", "float32"):
+        return "its weights are read from the disk in float32, for the CPU"
     kind = Loader.read(model.path).kind
     if options.precision != "float32" and kind in _TYPED:
         return f"{_TYPED[kind]} keeps the precision that it was made in"
@@ -41,7 +43,8 @@ def placed(model: Model, options: BackendOptions) -> Flat:
     if isinstance(flat.inner, Exported) and options.device != "cpu":
         # Its operators also name the device that they make tensors on.
         flat.inner = Exported(move_to_device_pass(flat.inner.program, options.device))
-    flat.to(torch.device(options.device))
+    if not model.on_disk:
+        flat.to(torch.device(options.device))
     if options.precision != "float32":
         _narrow(flat, getattr(torch, options.precision))
     return flat

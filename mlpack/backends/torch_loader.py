@@ -12,8 +12,10 @@ import torch
 from torch.utils import _pytree as pytree
 
 from mlpack.backends.torch_modes import made_ready, widened
+from mlpack.backends.torch_surgery import replay
 from mlpack.core.loader import Loader
 from mlpack.core.user_code import load_function, running
+from mlpack.core.weights import load_weights
 from mlpack.errors import ModelError
 
 if TYPE_CHECKING:
@@ -157,9 +159,16 @@ def _unheard(_: str) -> None:
 def load_inner(folder: Path, loader: Loader, tell: Callable[[str], None] = _unheard) -> torch.nn.Module:
     """The user's own module as `loader.json` says, in inference mode and float32; `tell` hears what that changed.
 
+    What was done to it since it was handed in is done again.
+
     Raises:
         ModelError: the user's code raises, the archive is damaged, or the weights do not fit.
     """
+    made = _made(folder, loader, tell)
+    return made if loader.changed is None else replay(made, loader.changed, folder)
+
+
+def _made(folder: Path, loader: Loader, tell: Callable[[str], None]) -> torch.nn.Module:
     archive = folder / (loader.archive or "")
     if loader.kind == "exported_program":
         return Exported(read_program(archive))
@@ -167,8 +176,9 @@ def load_inner(folder: Path, loader: Loader, tell: Callable[[str], None] = _unhe
         return _read_torchscript(archive, tell)
     if loader.kind == "hf_folder":
         from mlpack.backends.torch_hf import load_hf
+        from mlpack.backends.torch_hf_on_disk import load_on_disk
 
-        return load_hf(archive).eval()
+        return (load_on_disk if loader.on_disk else load_hf)(archive).eval()
     if loader.kind == "pickled_module":
         return made_ready(_read_pickle(archive, loader), tell)
     return made_ready(_from_factory(folder, loader, tell), tell, modes_count=loader.kind == "factory")
@@ -214,8 +224,6 @@ class reading:  # noqa: N801 - reads as a verb: with reading(archive, ...)
 
 
 def _from_factory(folder: Path, loader: Loader, tell: Callable[[str], None]) -> torch.nn.Module:
-    from safetensors.torch import load_file
-
     reference = loader.code
     copied = None if loader.factory_file is None else folder / loader.factory_file
     function: Callable[[], Any] = load_function(reference, "factory", ModelError, copied)
@@ -226,8 +234,9 @@ def _from_factory(folder: Path, loader: Loader, tell: Callable[[str], None]) -> 
             f"factory {reference.text!r} gave a {type(module).__name__}, not an nn.Module",
             "return the module",
         )
-    kept = load_file(folder / (loader.weights or ""))
-    state = {**kept, **{name: kept[same] for name, same in loader.shared.items()}}
+    if loader.weights is None:
+        return module
+    state = load_weights(folder / loader.weights, loader.shared)
     wanted = module.state_dict()
     _check_fits(wanted, state, reference.text)
     narrower = [str(state[name].dtype) for name in wanted if state[name].dtype != wanted[name].dtype]

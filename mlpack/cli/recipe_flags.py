@@ -38,11 +38,30 @@ class RecipeFlags:
     calibration: Annotated[
         str | None, typer.Option(metavar="PATH", help="Data to find int8 ranges on; else a part of --data.")
     ] = None
+    train: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Data to train on, labelled or not, of which no sample may be in --data."),
+    ] = None
+    distill: Annotated[
+        bool, typer.Option("--distill", help="Let what is smaller learn from --train to answer as the original.")
+    ] = False
+    student: Annotated[
+        str | None,
+        typer.Option(metavar="REF", help="A smaller module of yours that learns it: file.py:function."),
+    ] = None
     fp16: Annotated[bool, typer.Option("--fp16", help="Promise fp16.")] = False
     bf16: Annotated[bool, typer.Option("--bf16", help="Promise bf16.")] = False
     int8: Annotated[bool, typer.Option("--int8", help="Promise int8: the fastest kind of it inside the limit.")] = False
     int4: Annotated[bool, typer.Option("--int4", help="Promise int4.")] = False
     fp8: Annotated[bool, typer.Option("--fp8", help="Promise fp8.")] = False
+    prune: Annotated[
+        str | None,
+        typer.Option(metavar="SHARE", help="Before anything else take this share of the FLOPs (30%) out of a torch "
+                     "module: channels, neurons and heads that it can do without. Needs mlpack-toolchain[prune]."),
+    ] = None  # fmt: skip
+    force: Annotated[
+        bool, typer.Option("--force", help="Prune by a mask (prune.pattern) also where the target gains nothing.")
+    ] = False
     auto: Annotated[
         bool,
         typer.Option("--auto", help="The fastest of all inside the limit, as without any of these; and where something "
@@ -112,6 +131,11 @@ class RecipeFlags:
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Load a pickled module, which may run any code in it.")
     ] = False
+    weights: Annotated[
+        Literal["memory", "disk"] | None,
+        typer.Option(help="Of a Hugging Face folder: in memory together, or read from the disk as they are needed. "
+                     "Default: as this machine's memory allows."),
+    ] = None  # fmt: skip
     calibration_method: Annotated[
         CalibrationMethod | None, typer.Option(help="How static int8 ranges are found. Default: minmax.")
     ] = None

@@ -114,7 +114,8 @@ class Timing(Frozen):
 class LatencyRecord(Frozen):
     """The interleaved A/B with the baseline at one batch size.
 
-    Everything is null, with a reason, where this machine is not the target.
+    Everything is null, with a reason, where this machine is not the target; what is of the original is, where it is not
+    timed because its weights lie on the disk.
     """
 
     unit: Literal["ms"] = "ms"

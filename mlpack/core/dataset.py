@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-Part = Literal["calibration", "choosing", "confirming"]
+Part = Literal["calibration", "choosing", "confirming", "train"]
 PARTS: tuple[Part, ...] = ("calibration", "choosing", "confirming")
+"""What the evaluation data is split into; what is trained on is data of its own."""
 
 
 @dataclass(frozen=True)
@@ -111,4 +112,6 @@ class DataRef(Frozen):
     split: str | None = None
     calibration_path: str | None = None
     calibration_fingerprint: str | None = None
+    train_path: str | None = None
+    train_fingerprint: str | None = None
     raw: RawOptions | None = None

@@ -12,6 +12,35 @@ from mlpack.core.words import Frozen
 
 ENTRY = "loader.json"
 Kind = Literal["exported_program", "torchscript", "pickled_module", "state_dict", "onnx_file", "factory", "hf_folder"]
+Plain = bool | int | float | tuple[int, ...] | None
+
+# What a module cannot be changed in, and why; the other kinds give an nn.Module.
+_FIXED: dict[Kind, str] = {
+    "exported_program": "an exported program has its sizes in every operator of its graph",
+    "torchscript": "a TorchScript archive has its code compiled into it",
+    "onnx_file": "an ONNX file is a graph without the module that it was made from",
+}
+
+
+class Surgery(Frozen):
+    """What sets a changed module apart from the one that the loader makes, besides its tensors.
+
+    It is done again in this order. Places and names are those before `removed`, and after it those of what is left.
+    """
+
+    removed: tuple[str, ...] = Field(default=(), description="LIST.PLACE of what was taken out of a list of modules")
+    skipped: tuple[str, ...] = Field(default=(), description="paths of modules that pass on what they are given")
+    attributes: dict[str, dict[str, Plain]] = Field(
+        default_factory=dict, description="numbers of a module that differ, sizes above all, by its path"
+    )
+
+
+class Changed(Frozen):
+    """A module that is no longer what the loader makes: its surgery, and all its tensors."""
+
+    weights: str = Field(description="safetensors file with every tensor of the changed module")
+    shared: dict[str, str] = Field(default_factory=dict, description="tensor names that are the same tensor as another")
+    surgery: Surgery = Surgery()
 
 
 class Loader(Frozen):
@@ -22,7 +51,7 @@ class Loader(Frozen):
     archive: str | None = Field(
         default=None, description="exported program, TorchScript or allowed pickle; folder with config and weights"
     )
-    weights: str | None = Field(default=None, description="safetensors file")
+    weights: str | None = Field(default=None, description="safetensors file; None: those that the code gives")
     shared: dict[str, str] = Field(
         default_factory=dict, description="tensor names that are the same tensor as another, which is kept"
     )
@@ -37,9 +66,18 @@ class Loader(Frozen):
         default_factory=dict, description="size of a named dim that does not change, where the data has no other"
     )
     largest: dict[str, int] = Field(default_factory=dict, description="largest size of a named dim that has one")
+    on_disk: bool = Field(
+        default=False, description="weights are read as they are needed: together they are too many for the memory"
+    )
     library: str | None = Field(default=None, description="whose code the module is, with its version")
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    changed: Changed | None = Field(default=None, description="what was done to the module since it was handed in")
+
+    @property
+    def unchangeable(self) -> str | None:
+        """Why there is no module to change, or None."""
+        return _FIXED.get(self.kind)
 
     @property
     def code(self) -> Reference:

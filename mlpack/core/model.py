@@ -65,6 +65,10 @@ class Model(Frozen):
     numerics_share: float = 1.0
     quantization: Quantization | None = None
     only: str | None = Field(default=None, description="the one backend that has the graph's operators; None: any")
+    on_disk: bool = Field(
+        default=False,
+        description="float weights that are too many for the memory: whoever runs it reads them as they are needed",
+    )
     backend: str | None = None
     backend_options: BackendOptions = BackendOptions()
 

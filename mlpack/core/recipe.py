@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_serializer, model_validator
 
 from mlpack.core.words import Frozen
+
+Weights = Literal["auto", "memory", "disk"]
 
 
 class Step(Frozen):
@@ -47,16 +49,22 @@ class SourceSpec(Frozen):
     inputs: tuple[str, ...] = ()
     static_batch: bool = False
     allow_pickle: bool = False
+    weights: Weights = Field(
+        default="auto",
+        description="of a Hugging Face folder: in memory together, or read from the disk as they are needed; auto: "
+        "from the disk where three times their size in float32 is more than this machine's memory",
+    )
 
 
 class DataSpec(Frozen):
-    """Evaluation data, optional calibration data, and the metric they are judged by.
+    """Evaluation data, optional calibration and training data, and the metric they are judged by.
 
     Texts and images also say what comes before the model (`tokenizer`, `preprocess`) and after it (`postprocess`).
     """
 
     evaluation: str | None = None
     calibration: str | None = None
+    train: str | None = None
     metric: str | None = None
     output: str | None = None
     tokenizer: str | None = None

@@ -6,7 +6,7 @@ import os
 import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mlpack.errors import RecipeError, UsageError, unknown
 
@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _PATHS = ("store", "cache")
-_REFERENCES = ("model", "factory", "data", "metric", "tokenizer", "preprocess", "target")
-_MAY_BE_BARE = {"model", "data", "tokenizer", "preprocess"}
+_REFERENCES = ("model", "factory", "data", "train", "metric", "tokenizer", "preprocess", "target")
+_MAY_BE_BARE = {"model", "data", "train", "tokenizer", "preprocess"}
 _LAST_RESORT_STORE = "artifacts"
 COMPILED = "compiled"
 """The folder of the cache in which backends that compile as they open a model keep the code."""
+UNFINISHED: Final = "unfinished"
+"""The folder of the cache in which a stage that takes long keeps how far it has come."""
 
 
 def user_cache() -> Path:
@@ -35,6 +37,7 @@ class Settings:
     model: str | None = None
     factory: str | None = None
     data: str | None = None
+    train: str | None = None
     metric: str | None = None
     tokenizer: str | None = None
     columns: str | None = None

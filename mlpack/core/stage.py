@@ -76,6 +76,11 @@ class Job(Protocol):
         ...
 
     @property
+    def unfinished(self) -> Path:
+        """A folder that outlives a kill, for this very work: what lies in it is gone on from. It may not be there."""
+        ...
+
+    @property
     def target(self) -> Target:
         """The hardware that the model is for."""
         ...
@@ -151,6 +156,10 @@ class Stage(Frozen):
     def reads(self) -> tuple[Part, ...]:
         """Parts of the data that a run with these options looks at."""
         return ()
+
+    def trains(self) -> bool:
+        """Whether a run with these options learns from training rows, and cannot do without."""
+        return False
 
     def imports(self, model: Model | None) -> tuple[str, ...]:
         """Modules that a run on this model will import, where that takes long: imported once for several runs."""

@@ -29,6 +29,7 @@ class Target(Frozen):
     memory_gb: float | None = Field(default=None, gt=0)
     bandwidth_gb_s: float | None = Field(default=None, gt=0)
     cache_mib: float | None = Field(default=None, gt=0)
+    multiple: int = Field(default=8, gt=0, description="channels that its kernels take at once")
     peak: dict[str, float] = Field(default_factory=dict)
     sparse_peak: dict[str, float] = Field(default_factory=dict)
     mig: tuple[str, ...] = Field(default=(), description="profiles that the card can be divided into")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 NVIDIA_RULES = "tensorrt-s8s8"
 _SPARSE_SINCE = 8.0
+# int8 on tensor cores lies in vectors of 32 channels (TensorRT's CHW32), and halves and floats fit into those.
+_NVIDIA_MULTIPLE = 32
 _TENSOR_CORES = ("tf32", "fp16", "bf16", "int8", "fp8", "fp4")
 
 
@@ -51,6 +53,7 @@ def this_machine() -> Target:
         isa=isa,
         numerics=cpu_numerics(isa),
         rules=cpu_rules(isa),
+        multiple=cpu_multiple(isa),
         source="https://github.com/archspec/archspec",
         date="2026-11-22",
     )
@@ -73,9 +76,9 @@ def is_here(recorded: Target) -> bool:
 
 
 def cpu_numerics(isa: Iterable[str]) -> tuple[str, ...]:
-    """What a CPU with these instruction sets runs; fp16 is storage only."""
+    """What a CPU with these instruction sets runs; fp16 is storage only, and int4 the weights'."""
     has_bf16 = not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(isa)
-    return ("fp32", "fp16", *(("bf16",) if has_bf16 else ()), "int8")
+    return ("fp32", "fp16", *(("bf16",) if has_bf16 else ()), "int8", "int4")
 
 
 def cpu_rules(isa: Iterable[str]) -> str:
@@ -84,6 +87,11 @@ def cpu_rules(isa: Iterable[str]) -> str:
     if has & {"asimd", "asimddp", "i8mm", "sve"}:
         return "arm"
     return "x86-vnni-u8s8" if has & {"avx512_vnni", "avx_vnni", "amx_int8"} else "x86-avx2"
+
+
+def cpu_multiple(isa: Iterable[str]) -> int:
+    """Floats in a vector register, in blocks of which convolution kernels take channels; 8 at least, as on Arm."""
+    return 16 if "avx512f" in set(isa) else 8
 
 
 @functools.cache
@@ -108,7 +116,7 @@ def _cpu(row: dict[str, Any]) -> Target:
     is_here = set(row["isa"]) == set(machine.isa()) and row.get("microarchitecture") == (
         machine.cpu_microarchitecture()
     )
-    return Target(kind="cpu", here=is_here, **described)
+    return Target(kind="cpu", here=is_here, multiple=cpu_multiple(row["isa"]), **described)
 
 
 def _nvidia(row: dict[str, Any]) -> Target:
@@ -117,4 +125,6 @@ def _nvidia(row: dict[str, Any]) -> Target:
     sparse = {}
     if float(row["compute_capability"]) >= _SPARSE_SINCE:
         sparse = {each: 2 * rate for each, rate in row["peak"].items() if each in _TENSOR_CORES}
-    return Target(kind="cuda", here=is_here, rules=NVIDIA_RULES, sparse_peak=sparse, **described)
+    return Target(
+        kind="cuda", here=is_here, rules=NVIDIA_RULES, multiple=_NVIDIA_MULTIPLE, sparse_peak=sparse, **described
+    )

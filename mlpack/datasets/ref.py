@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlpack.core.dataset import DataRef
-from mlpack.core.user_code import absolute
-from mlpack.datasets import open_data
+from mlpack.core.user_code import absolute, is_reference
+from mlpack.datasets import check_fits, open_data
 from mlpack.datasets.part import part_of
 from mlpack.datasets.split import Split
+from mlpack.datasets.spool import spooled
+from mlpack.errors import DataError
 
 if TYPE_CHECKING:
     from mlpack.core.dataset import Dataset, Part, RawOptions
@@ -24,6 +26,8 @@ def make_ref(
     calibration_path: str | None = None,
     calibration: Dataset | None = None,
     raw: RawOptions | None = None,
+    train_path: str | None = None,
+    train: Dataset | None = None,
 ) -> DataRef:
     """What a child process needs to open the same data; `split` is where the split was saved."""
     return DataRef(
@@ -35,6 +39,8 @@ def make_ref(
         split=None if split is None else str(split.resolve()),
         calibration_path=None if calibration_path is None else absolute(calibration_path),
         calibration_fingerprint=None if calibration is None else calibration.fingerprint,
+        train_path=None if train_path is None else absolute(train_path),
+        train_fingerprint=None if train is None else train.fingerprint,
         raw=raw,
     )
 
@@ -49,6 +55,8 @@ def open_part(ref: DataRef, part: Part, model_inputs: tuple[TensorSpec, ...] | N
     """
     split = None if ref.split is None else Split.load(Path(ref.split))
     seed = 0 if split is None else split.seed
+    if part == "train":
+        return _open_train(ref, model_inputs, seed)
     if part == "calibration" and ref.calibration_path is not None:
         return open_data(
             ref.calibration_path, model_inputs, seed=seed, fingerprint=ref.calibration_fingerprint, raw=ref.raw
@@ -57,3 +65,22 @@ def open_part(ref: DataRef, part: Part, model_inputs: tuple[TensorSpec, ...] | N
     if split is None:
         return whole
     return part_of(whole, split.rows(part))
+
+
+def _open_train(ref: DataRef, model_inputs: tuple[TensorSpec, ...] | None, seed: int) -> RowDataset:
+    """What is trained on. A function of the user's is called no more than once for it.
+
+    Raises:
+        DataError: there is none.
+    """
+    path, fingerprint = ref.train_path, ref.train_fingerprint
+    if path is None or fingerprint is None:
+        raise DataError("there is nothing to train on", "give training data: --train FILE.npz")
+
+    def opened() -> RowDataset:
+        return open_data(path, seed=seed, fingerprint=fingerprint, raw=ref.raw)
+
+    if not is_reference(path):
+        return open_data(path, model_inputs, seed=seed, fingerprint=fingerprint, raw=ref.raw)
+    kept = spooled(fingerprint, opened)
+    return kept if model_inputs is None else check_fits(kept, model_inputs)

@@ -64,6 +64,12 @@ def _told(made: Quantization) -> list[str]:
         told.append(details["calibration_method"])
     if details.get("bias_correction"):
         told.append("biases corrected")
+    if details.get("block"):
+        told.append(f"blocks of {details['block']}")
+    if details.get("wide"):
+        told.append(f"{count(len(details['wide']), 'node')} in int8")
+    if details.get("train") == "always":
+        told.append("trained")
     if details.get("exclude"):
         told.append(f"without {count(len(details['exclude']), 'node')}")
     return [each for each in told if each]

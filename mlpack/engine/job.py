@@ -27,6 +27,7 @@ class JobSpec(Frozen):
     """What a stage run depends on besides its options and the model it is given."""
 
     out: Path
+    unfinished: Path | None = None
     target: Target
     threads: int
     seed: int
@@ -46,6 +47,11 @@ class RunJob:
     @property
     def out(self) -> Path:
         return self.spec.out
+
+    @property
+    def unfinished(self) -> Path:
+        assert self.spec.unfinished is not None, "the engine names it"
+        return self.spec.unfinished
 
     @property
     def target(self) -> Target:

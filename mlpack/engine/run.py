@@ -20,6 +20,7 @@ from mlpack.core.filesystem import (
 )
 from mlpack.core.model import Model
 from mlpack.core.report import Report
+from mlpack.core.settings import UNFINISHED
 from mlpack.engine import process
 from mlpack.engine.cache import Done, find, ingredients, key_of, record
 from mlpack.engine.job import JobSpec, with_path
@@ -75,6 +76,7 @@ def _run(
     key: str,
 ) -> Done:
     folder = context.cache / "stages" / key[:2] / key
+    unfinished = context.cache / UNFINISHED / key
     sweep(folder.parent)
     room = _ROOM_BYTES + _ROOM_FOR_COPIES * (model.size_bytes if model else 0)
     check_room(folder.parent, room)
@@ -85,6 +87,7 @@ def _run(
             (work / "out").mkdir()
         spec = JobSpec(
             out=work / "out",
+            unfinished=unfinished,
             target=context.target,
             threads=context.threads,
             seed=context.seed,
@@ -118,6 +121,7 @@ def _run(
             remove(folder)
             work.rename(folder)
             sync(folder.parent)
+            remove(unfinished)
     except (MlpackError, process.ChildBug) as error:
         remove(work)
         check_room(folder.parent, room)

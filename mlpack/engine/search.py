@@ -109,7 +109,7 @@ def _milder(lossy: list[Candidate], tried: list[Candidate], judge: Judge, deadli
         for form in milder_forms(candidate, judge.excess, judge.choosing, judge.context):
             if judge.holds(form):
                 if held is not None:
-                    found[held] = found[held].out("holds, and so does a form with more in int8")
+                    found[held] = found[held].out(f"holds, and so does a form with more in {form.model.numerics}")
                 held = len(found)
             found.append(form)
             if deadline.over():

@@ -29,6 +29,7 @@ _CYCLE: dict[str, dict[str, float]] = {
     "i8mm": {"int8": 256},
     "bf16": {"bf16": 128},
 }
+_STANDING_IN = {"fp16": ("fp32",), "bf16": ("fp32",), "int4": ("int8", "fp32")}
 
 
 def unit(target: Target, numerics: str) -> str | None:
@@ -94,5 +95,5 @@ def _at_least(numerics: str) -> tuple[str, ...]:
 
 
 def _counted_as(numerics: str) -> tuple[str, ...]:
-    """On CPUs without an own unit for them, 16 bit floats are computed as fp32."""
-    return (numerics, "fp32") if numerics in {"fp16", "bf16"} else (numerics,)
+    """On CPUs without an own unit for them, 16 bit floats are computed as fp32, and weights of 4 bits meet int8."""
+    return (numerics, *_STANDING_IN.get(numerics, ()))

@@ -20,6 +20,10 @@ _INTEGER = {"MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv", "Dyn
 _FLOAT = {"MatMul", "Gemm", "Conv", "ConvTranspose", "LSTM", "GRU", "RNN"}
 _RECURRENT = {"LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"}
 _GEMM = {"Gemm", "QGemm"}
+# Weights in blocks of few bits: the numerics are those of the weights, by the bits that an attribute has.
+_BLOCKS = "MatMulNBits"
+_BITS = {4: "int4", 8: "int8"}
+_INT4 = {TensorProto.INT4, TensorProto.UINT4}
 # From here on a float32 stands for infinity: what a mask adds to scores is the type's lowest number.
 INFINITE = 1e38
 _ZERO_POINT = 2
@@ -56,7 +60,7 @@ def compute_nodes(path: Path, inputs: Mapping[str, np.ndarray]) -> list[ComputeN
             sum(_macs(node.op_type, shapes) for shapes in runs[node.name]),
         )
         for node in nodes
-        if node.op_type in _INTEGER | _FLOAT and node.name in runs
+        if node.op_type in _INTEGER | _FLOAT | {_BLOCKS} and node.name in runs
     ]
 
 
@@ -112,6 +116,8 @@ def _numerics(node: onnx.NodeProto, types: Mapping[str, int], producers: Mapping
     """int8 for integer kernels; what every operand was just dequantized from; else what the weights are kept in."""
     if node.op_type in _INTEGER:
         return "int8"
+    if node.op_type == _BLOCKS:
+        return _BITS[next(each.i for each in node.attribute if each.name == "bits")]
     operands = [producers.get(name) for name in node.input[:2]]
     points = [
         types.get(producer.input[2], TensorProto.UINT8) if len(producer.input) > _ZERO_POINT else TensorProto.UINT8
@@ -120,10 +126,19 @@ def _numerics(node: onnx.NodeProto, types: Mapping[str, int], producers: Mapping
     ]
     if len(points) == len(operands):
         return "fp8" if TensorProto.FLOAT8E4M3FN in points else "int8"
+    if any(types.get(each.input[0]) in _INT4 for each in operands if each is not None and each.input):
+        return "int4"
     sources = set(node.input[:2]) | {
         producer.input[0] for producer in operands if producer is not None and producer.op_type == "Cast"
     }
     return next((_HALF[types[name]] for name in sorted(sources) if types.get(name) in _HALF), "fp32")
+
+
+def weights_by_node(path: Path) -> dict[str, int]:
+    """How many numbers the constant matrices have that a node reads, by the node's name."""
+    graph = onnx.load(path, load_external_data=False).graph
+    sizes = {each.name: math.prod(each.dims) for each in graph.initializer if len(each.dims) > 1}
+    return {node.name: sum(sizes.get(name, 0) for name in node.input) for node in graph.node}
 
 
 def operator_counts(path: Path) -> dict[str, int]:

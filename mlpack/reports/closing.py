@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from mlpack.core.summary import Commands, Facts, Grid
 from mlpack.core.wording import count, size, times
 from mlpack.reports.predicted import predicted_lines
+from mlpack.reports.pruned import pruned_line, pruned_of
+from mlpack.reports.trained import trained_line, trained_of
 from mlpack.reports.tried import tried
 
 if TYPE_CHECKING:
@@ -38,7 +40,12 @@ def closing(stored: Stored) -> Iterator[Part]:
     this = stored.artifact
     yield f"{this.name}@{this.version}   {_VERDICTS[this.accuracy.verdict]}"
     yield ""
-    yield Facts(tuple(_facts(this)))
+    pruned, trained = pruned_of(stored.path), trained_of(stored.path)
+    changed = [
+        *([("pruned", [pruned_line(pruned)])] if pruned else []),
+        *([("trained", [trained_line(trained)])] if trained else []),
+    ]
+    yield Facts((*_facts(this), *changed))
     if this.components:
         rows = [(each.name, f"{each.p50:.3f}", f"{each.share:.1%}") for each in this.components]
         yield ""
@@ -88,10 +95,13 @@ def _facts(this: Artifact) -> Iterator[tuple[str, list[str]]]:
         )
     else:
         told = [] if this.prediction is None else predicted_lines(this.prediction)
-        yield "speed", [f"not measured: {this.latency[0].reason}", *told]
+        alone = [record for record in this.latency if record.optimized]
+        now = [f"P50 {record.optimized.p50:.3g} ms at batch {record.batch}" for record in alone if record.optimized]
+        yield "speed", [*now, f"not {'compared' if now else 'measured'}: {this.latency[0].reason}", *told]
     before = this.baseline.get("size_bytes")
     share = f"{this.model.numerics_share:.0%} of the compute" if this.model.numerics != "fp32" else "all of it"
     explicit = this.target.get("kind") == "cuda" and this.model.quantization is not None
+    explicit = explicit and this.model.numerics != "int4"
     later = "; the graph keeps float weights behind Q/DQ, the engine will not" if explicit else ""
     yield "size", [f"{size(before)} → {size(this.model.size_bytes)}{later}"]
     how = f" {this.model.quantization.method}" if this.model.quantization else ""

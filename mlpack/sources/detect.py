@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import ast
 import difflib
-import json
-import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlpack.core.model import sha256_of
 from mlpack.core.user_code import find_reference, is_reference, source_sha256
 from mlpack.errors import ModelError
 from mlpack.sources import pickle_scan
+from mlpack.sources.safetensors_header import read_safetensors_header
 from mlpack.sources.source import Detected
 
 if TYPE_CHECKING:
@@ -151,15 +150,6 @@ def _recognise_zip(path: Path) -> tuple[Kind, Container, pickle_scan.Scan | None
 
 def _by_pickle(scan: pickle_scan.Scan, container: Container) -> tuple[Kind, Container, pickle_scan.Scan]:
     return ("state_dict" if scan.only_tensors else "pickled_module"), container, scan
-
-
-def read_safetensors_header(path: Path) -> dict[str, dict[str, Any]]:
-    """`{tensor name: {dtype, shape, data_offsets}}` of a safetensors file."""
-    with path.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        header: dict[str, dict[str, Any]] = json.loads(stream.read(length))
-    header.pop("__metadata__", None)
-    return header
 
 
 def _is_safetensors(path: Path, head: bytes) -> bool:

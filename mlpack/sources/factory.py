@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from mlpack.core.loader import Loader
 from mlpack.core.user_code import load_function, running
+from mlpack.core.weights import save_weights
 from mlpack.errors import ModelError
-from mlpack.sources.state_dict import WEIGHTS, copy_of_factory, save_weights
+from mlpack.sources.state_dict import WEIGHTS, copy_of_factory
 
 if TYPE_CHECKING:
     from pathlib import Path

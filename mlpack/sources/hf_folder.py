@@ -8,19 +8,22 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import math
+import struct
 from typing import TYPE_CHECKING, Any
 
 from mlpack.core.loader import Loader
 from mlpack.core.model import sha256_of
 from mlpack.errors import MissingLibrary, ModelError
 from mlpack.sources.hf_images import PROCESSOR, processed_size
+from mlpack.sources.safetensors_header import data_start, read_safetensors_header
 from mlpack.sources.source import Detected
 from mlpack.sources.taking import copy_in
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mlpack.core.recipe import SourceSpec
+    from mlpack.core.recipe import SourceSpec, Weights
     from mlpack.sources.source import Source
 
 CONFIG = "config.json"
@@ -29,10 +32,20 @@ _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
-# Architectures that write text one token at a time: their speed is that of a loop around the model.
-_GENERATIVE = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForSpeechSeq2Seq", "ForSeq2SeqLM")
+# Architectures that read one text and write another, one token at a time: two models and a loop around one of them.
+_GENERATIVE = ("ForConditionalGeneration", "ForSpeechSeq2Seq", "ForSeq2SeqLM")
+# What these answer with is the logits of every token of a text.
+CAUSAL = ("ForCausalLM", "LMHeadModel")
+# A run in memory holds the weights about three times: the module's, a runtime's, and what its kernels pack of them.
+_TIMES_HELD = 3
+_NO_HEADER = (
+    struct.error, ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError,
+    MemoryError,
+)  # fmt: skip
+_FLOAT32_BYTES = 4
 _USUAL_SIDE = 224
 _SAVE = "model.save_pretrained(FOLDER)"
+_ON_DISK = "its weights are read from the disk as they are needed: they never lie in memory together, and it is slow"
 # Architectures whose positions are a table that was learned: a text cannot be longer than the table.
 _COUNTED = {
     "albert", "bert", "big_bird", "convbert", "deberta", "distilbert", "electra", "ernie", "funnel", "layoutlm",
@@ -60,6 +73,7 @@ def detect_folder(folder: Path, spec: SourceSpec) -> Detected:
     config = read_config(folder, given)
     _refuse(config, given)
     files = [folder / CONFIG, *_weights(folder, given)]
+    check_whole(files, given)
     if _any_size(config) and (folder / PROCESSOR).is_file():
         files.append(folder / PROCESSOR)
     if importlib.util.find_spec("transformers") is None:
@@ -97,8 +111,9 @@ def _refuse(config: dict[str, Any], given: str) -> None:
     architecture = next(iter(config.get("architectures") or ()), "")
     if str(architecture).endswith(_GENERATIVE):
         raise ModelError(
-            f"{given} is a {architecture}: generative models come with a later version",
-            "encoders, classifiers, taggers, question answering, embeddings and image models can be optimized",
+            f"{given} is a {architecture}: models that write one text for another come with a later version",
+            "encoders, classifiers, taggers, question answering, embeddings, language models and image models can be "
+            "optimized",
         )
     if config.get("quantization_config"):
         raise ModelError(f"{given} is quantized already ({CONFIG})", "give the model that it was quantized from")
@@ -122,7 +137,7 @@ def _weights(folder: Path, given: str) -> list[Path]:
 
 def _shards(index: Path, given: str) -> list[Path]:
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted(set(weight_map(index).values()))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(f"{given}/{_INDEX} is damaged", f"save the model again: {_SAVE}") from error
     files = []
@@ -134,6 +149,48 @@ def _shards(index: Path, given: str) -> list[Path]:
     return files
 
 
+def weight_map(index: Path) -> dict[str, str]:
+    """The file of each tensor, as the index of several files has it."""
+    found: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    return found
+
+
+def check_whole(files: list[Path], given: str) -> None:
+    """Whether each file of weights is as long as it says, and holds the tensors that an index looks for in it.
+
+    Raises:
+        ModelError: one is cut off or lacks a tensor.
+    """
+    hint = "copy or download it again"
+    for file in files:
+        if file.suffix != ".safetensors":
+            continue
+        try:
+            header = read_safetensors_header(file)
+            end = max((int(tensor["data_offsets"][1]) for tensor in header.values()), default=0)
+        except _NO_HEADER as error:
+            raise ModelError(f"{given}/{file.name} is no safetensors file, or is cut off", hint) from error
+        missing = data_start(file) + end - file.stat().st_size
+        if missing > 0:
+            raise ModelError(f"{given}/{file.name} ends too early: {missing:,} bytes are missing", hint)
+        index = file.with_name(_INDEX)
+        if index in files:
+            lost = [name for name, at in weight_map(index).items() if at == file.name and name not in header]
+            if lost:
+                raise ModelError(f"{given}/{file.name} lacks {lost[0]!r}, which {_INDEX} looks for there", hint)
+
+
+def _stays_on_disk(files: list[Path], wanted: Weights) -> bool:
+    """Whether the weights are read as they are needed: asked for, or too many for this machine's memory in float32."""
+    if wanted != "auto":
+        return wanted == "disk"
+    import psutil
+
+    headers = [read_safetensors_header(file) for file in files if file.suffix == ".safetensors"]
+    count = sum(math.prod(tensor["shape"]) for header in headers for tensor in header.values())
+    return bool(count * _FLOAT32_BYTES * _TIMES_HELD > psutil.virtual_memory().total)
+
+
 class _HfFolder:
     def write(self, detected: Detected, spec: SourceSpec, out: Path) -> None:
         """Take config and weights over, and say what usually goes in."""
@@ -143,14 +200,16 @@ class _HfFolder:
         for file in (folder / CONFIG, *_weights(folder, spec.model)):
             copy_in(file, out / KEPT_IN / file.name)
         config = read_config(folder, spec.model)
+        on_disk = _stays_on_disk(_weights(folder, spec.model), spec.weights)
         Loader(
             kind="hf_folder",
             sha256=detected.sha256,
             archive=KEPT_IN,
+            on_disk=on_disk,
             usual=usual_inputs(config),
             fixed=_fixed_sizes(config, folder),
             largest=largest_sizes(config),
-            unwrapped=tuple(_notes(folder, config)),
+            unwrapped=(*_notes(folder, config), *([_ON_DISK] if on_disk else [])),
             library=f"transformers {transformers.__version__}",
         ).write(out)
 
@@ -159,6 +218,10 @@ def _notes(folder: Path, config: dict[str, Any]) -> list[str]:
     """What a reader should know of how the folder is read."""
     pickles = sorted(each.name for each in folder.iterdir() if each.suffix in _PICKLES)
     notes = []
+    if is_causal(config):
+        notes.append(
+            "it answers with the logits of every token of a text; a loop that writes text, and its cache, are not made"
+        )
     if pickles:
         are = "is" if len(pickles) == 1 else "are"
         notes.append(f"{', '.join(pickles)} {are} not read, as pickles may run code: the weights are the safetensors")
@@ -166,6 +229,11 @@ def _notes(folder: Path, config: dict[str, Any]) -> list[str]:
     if dtype in {"float16", "bfloat16"}:
         notes.append(f"the weights are {dtype}: widened to float32, which the numerics flags narrow again")
     return notes
+
+
+def is_causal(config: dict[str, Any]) -> bool:
+    """Whether it is a model that says of each token of a text what comes next."""
+    return str(next(iter(config.get("architectures") or ()), "")).endswith(CAUSAL)
 
 
 def usual_inputs(config: dict[str, Any]) -> tuple[str, ...]:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from mlpack.core.loader import Loader
+from mlpack.core.weights import save_weights
 from mlpack.errors import ModelError
-from mlpack.sources.detect import read_safetensors_header
+from mlpack.sources.safetensors_header import read_safetensors_header
 from mlpack.sources.taking import copy_in
 
 if TYPE_CHECKING:
@@ -175,30 +176,6 @@ def _is_state(content: Any) -> bool:
         and any(isinstance(value, torch.Tensor) for value in content.values())
         and not any(isinstance(value, Mapping) for value in content.values())
     )
-
-
-def save_weights(state: Mapping[str, Tensor], path: Path) -> dict[str, str]:
-    """Write tensors as safetensors. One tensor under two names is written once: `{other name: kept name}`."""
-    from safetensors.torch import save_file
-
-    kept: dict[str, Tensor] = {}
-    names: dict[tuple[Any, ...], str] = {}
-    shared: dict[str, str] = {}
-    for name, tensor in state.items():
-        place = (
-            tensor.untyped_storage().data_ptr(),
-            tensor.storage_offset(),
-            tuple(tensor.shape),
-            tensor.stride(),
-        )
-        if tensor.numel() and place in names:
-            shared[name] = names[place]
-            continue
-        names[place] = name
-        # A clone, because views into one storage are refused by safetensors.
-        kept[name] = tensor.detach().cpu().contiguous().clone()
-    save_file(kept, path)
-    return shared
 
 
 SOURCE: Source = _StateDict()

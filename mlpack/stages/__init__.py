@@ -9,6 +9,8 @@ STAGES: Table[type[Stage]] = Table(
     "stage",
     {
         "load": "mlpack.stages.load:Load",
+        "prune": "mlpack.stages.prune:Prune",
+        "distill": "mlpack.stages.distill:Distill",
         "export": "mlpack.stages.export:Export",
         "simplify": "mlpack.stages.simplify:Simplify",
         "quantize": "mlpack.stages.quantize:Quantize",

@@ -1,4 +1,4 @@
-"""The rows that static int8 is calibrated on, as batches."""
+"""The rows that static int8 and GPTQ are calibrated on, as batches."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Rows:
         dataset = job.dataset("calibration")
         if dataset is None:
             raise UsageError(
-                "static int8 needs calibration data",
+                f"{'gptq' if options.method == 'gptq' else 'static int8'} needs calibration data",
                 "give labelled data with --data FILE.npz, or try the mechanics with --calibration random:64",
             )
         self.samples = min(options.samples, len(dataset))

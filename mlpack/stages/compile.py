@@ -146,7 +146,7 @@ class Compile(Stage):
         precision = self.precision
         if precision == "auto":
             precision = "bfloat16" if model.numerics == "bf16" else "float32"
-        literal = target.kind == "cuda" and not target.here and model.numerics in {"int8", "fp8"}
+        literal = target.kind == "cuda" and not target.here and model.numerics in {"int8", "int4", "fp8"}
         found = BackendOptions(
             most_threads=self.most_threads,
             precision=precision,
@@ -166,11 +166,16 @@ class Compile(Stage):
         """Open it, run it once.
 
         Raises:
-            StageFailed: no backend runs these numerics, or the backend refuses this model.
+            StageFailed: no backend runs these numerics, the backend refuses this model, or its weights lie on the disk.
         """
         assert model is not None
         from mlpack.stages import samples
 
+        if model.on_disk:
+            raise StageFailed(
+                f"its {model.numerics} weights are too many for this machine's memory",
+                "--int4 keeps them in fewer bits",
+            )
         if self.backend == "auto":
             raise StageFailed(
                 f"no backend on this machine runs {model.numerics} models", "mlpack doctor lists the backends"

@@ -45,7 +45,7 @@ class ConvertCoreml(Stage):
     libraries: ClassVar[tuple[str, ...]] = ("torch", "coremltools")
     code: ClassVar[tuple[str, ...]] = (
         "mlpack.stages.samples", "mlpack.stages.torch_program",
-        "mlpack.backends.torch_loader", "mlpack.backends.torch_modes",
+        "mlpack.backends.torch_loader", "mlpack.backends.torch_modes", "mlpack.backends.torch_surgery",
     )  # fmt: skip
     keyed_by_target: ClassVar[bool] = False
 

@@ -40,7 +40,7 @@ class ConvertLitert(Stage):
     libraries: ClassVar[tuple[str, ...]] = ("torch", "litert-torch", "litert-converter", "ai-edge-litert")
     code: ClassVar[tuple[str, ...]] = (
         "mlpack.stages.samples", "mlpack.stages.torch_program", "mlpack.backends.litert",
-        "mlpack.backends.torch_loader", "mlpack.backends.torch_modes",
+        "mlpack.backends.torch_loader", "mlpack.backends.torch_modes", "mlpack.backends.torch_surgery",
     )  # fmt: skip
     keyed_by_target: ClassVar[bool] = False
 

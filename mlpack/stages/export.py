@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 _ENTRY = "model.onnx"
 _INLINE_BYTES = 1_500_000_000
 _VERIFIED_ROWS = 64
+# Each run reads all weights from the disk.
+_ROWS_ON_DISK = 2
 _LEGACY_OPSET = 18
 # What torch.export writes in place of a module where it made the node itself.
 _NO_MODULE = "_empty_nn_module_stack"
@@ -36,7 +39,8 @@ class Export(Stage):
     """Export to ONNX with torch's dynamo exporter (TorchScript archives: the TorchScript exporter).
 
     The file is run beside the original on real rows, one at a time and together; an output whose relative L2
-    difference is over `tolerance` is an error. Node names carry the path of the module that they came from.
+    difference is over `tolerance` is an error. Node names carry the path of the module that they came from. Weights
+    that stay on the disk are linked, not written again, and both are then run in pieces, on two rows.
     """
 
     name: ClassVar[str] = "export"
@@ -45,7 +49,9 @@ class Export(Stage):
     libraries: ClassVar[tuple[str, ...]] = ("torch", "onnx", "onnxscript", "onnxruntime")
     code: ClassVar[tuple[str, ...]] = (
         "mlpack.stages.samples", "mlpack.stages.same_answers", "mlpack.stages.export_recurrent",
+        "mlpack.stages.export_on_disk", "mlpack.backends.torch_hf", "mlpack.backends.torch_hf_on_disk",
         "mlpack.backends.torch", "mlpack.backends.torch_loader", "mlpack.backends.torch_modes",
+        "mlpack.backends.torch_surgery",
     )  # fmt: skip
     keyed_by_target: ClassVar[bool] = False
 
@@ -77,7 +83,7 @@ class Export(Stage):
             )
         from mlpack.stages import same_answers, samples
 
-        example, kind = samples.rows(model, job, "calibration", _VERIFIED_ROWS)
+        example, kind = samples.rows(model, job, "calibration", _ROWS_ON_DISK if model.on_disk else _VERIFIED_ROWS)
         job.say("exporting to ONNX")
         proto = _export(model, example, self.opset, job.out)
         _name_nodes_by_module(proto)
@@ -107,40 +113,61 @@ def _export(model: Model, example: dict[str, np.ndarray], opset: int, out: Path)
 
     from mlpack.backends.torch import load_exported, load_module
     from mlpack.backends.torch_runner import to_tensor
-    from mlpack.stages.export_recurrent import whole_recurrent_layers
+    from mlpack.stages.export_on_disk import export_on_disk
 
     arguments = tuple(to_tensor(example[spec.name]) for spec in model.inputs)
-    inputs = [spec.name for spec in model.inputs]
-    outputs = [spec.name for spec in model.outputs]
-    shapes = tuple(
-        {axis: dim for axis, dim in enumerate(spec.dims) if isinstance(dim, str)} or None for spec in model.inputs
-    )
+    if model.on_disk:
+        return export_on_disk(model, out, partial(_program, model, arguments, opset, "as it is"))
     program = load_exported(model)
     module = program if program is not None else load_module(model)
     if isinstance(getattr(module, "inner", module), torch.jit.ScriptModule):
         return _export_torchscript(module, arguments, model, out)
-    try:
-        with contextlib.redirect_stdout(None), whole_recurrent_layers() as translations:
-            exported = torch.onnx.export(
-                module,
-                arguments if program is None else (),
-                dynamo=True,
-                opset_version=opset,
-                input_names=inputs,
-                output_names=outputs,
-                # One tuple, for the one parameter *tensors of the flat module.
-                dynamic_shapes=(shapes,) if program is None else None,
-                custom_translation_table=translations,
-                verbose=False,
-            )
-    except torch.onnx.OnnxExporterError as error:
-        raise _refused(error) from error
-    assert exported is not None
+    exported = _program(model, arguments if program is None else None, opset, "optimized", module)
     values = (each.const_value for each in exported.model.graph.initializers.values())
     if sum(value.nbytes for value in values if value is not None) <= _INLINE_BYTES:
         return exported.model_proto
     exported.save(out / _ENTRY, external_data=True)
     return onnx.load(out / _ENTRY, load_external_data=False)
+
+
+def _program(
+    model: Model,
+    arguments: tuple[torch.Tensor, ...] | None,
+    opset: int,
+    graph: Literal["optimized", "as it is"],
+    module: Any,
+) -> Any:
+    """Torch's ONNX program of the module; without arguments it is an exported program, which has its own.
+
+    Raises:
+        ModelError: it cannot be exported; says why.
+    """
+    import torch
+
+    from mlpack.stages.export_recurrent import whole_recurrent_layers
+
+    shapes = tuple(
+        {axis: dim for axis, dim in enumerate(spec.dims) if isinstance(dim, str)} or None for spec in model.inputs
+    )
+    try:
+        with contextlib.redirect_stdout(None), whole_recurrent_layers() as translations:
+            exported = torch.onnx.export(
+                module,
+                arguments or (),
+                dynamo=True,
+                opset_version=opset,
+                input_names=[spec.name for spec in model.inputs],
+                output_names=[spec.name for spec in model.outputs],
+                # One tuple, for the one parameter *tensors of the flat module.
+                dynamic_shapes=None if arguments is None else (shapes,),
+                custom_translation_table=translations,
+                optimize=graph == "optimized",
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise _refused(error) from error
+    assert exported is not None
+    return exported
 
 
 def _export_torchscript(module: Any, arguments: tuple[torch.Tensor, ...], model: Model, out: Path) -> onnx.ModelProto:

@@ -9,14 +9,14 @@ from pydantic import Field
 
 from mlpack.core.loader import ENTRY, Kind, Loader
 from mlpack.core.model import Model, TensorSpec
-from mlpack.core.recipe import SourceSpec
+from mlpack.core.recipe import SourceSpec, Weights
 from mlpack.core.report import Report
 from mlpack.core.stage import Outcome, Stage
 from mlpack.core.user_code import absolute, find_reference, running
 from mlpack.datasets import check_fits
 from mlpack.datasets.fit import check_sizes
 from mlpack.datasets.random_rows import random_arrays
-from mlpack.errors import ModelError
+from mlpack.errors import ModelError, UsageError
 from mlpack.sources import SOURCES
 from mlpack.sources.detect import detect
 from mlpack.sources.input_spec import Parameters, choose_inputs, parse_inputs
@@ -46,9 +46,12 @@ class Load(Stage):
     libraries: ClassVar[tuple[str, ...]] = ("torch", "onnx")
     code: ClassVar[tuple[str, ...]] = (
         "mlpack.sources",
+        "mlpack.backends.torch_hf",
+        "mlpack.backends.torch_hf_on_disk",
         "mlpack.backends.torch_loader",
         "mlpack.backends.torch_modes",
         "mlpack.backends.torch_probe",
+        "mlpack.backends.torch_surgery",
     )
     keyed_by_target: ClassVar[bool] = False
 
@@ -61,6 +64,7 @@ class Load(Stage):
     data_inputs: tuple[TensorSpec, ...] = Field(default=(), description="arrays that the data has")
     static_batch: bool = Field(default=False, description="keep the batch size fixed")
     allow_pickle: bool = Field(default=False, description="load a pickle that may run code")
+    weights: Weights = Field(default="auto", description="of a Hugging Face folder: in memory, or read as needed")
 
     @classmethod
     def of(cls, spec: SourceSpec, data_inputs: tuple[TensorSpec, ...] = ()) -> Load:
@@ -72,6 +76,11 @@ class Load(Stage):
         """
         parse_inputs(spec.inputs)
         found = detect(spec)
+        if spec.weights == "disk" and found.kind != "hf_folder":
+            raise UsageError(
+                f"--weights disk is for Hugging Face folders, and {spec.model} is none",
+                "leave it out, or save the model as a folder: model.save_pretrained(FOLDER)",
+            )
         return cls(
             path=spec.model,
             sha256=found.sha256,
@@ -82,6 +91,7 @@ class Load(Stage):
             data_inputs=data_inputs,
             static_batch=spec.static_batch,
             allow_pickle=spec.allow_pickle,
+            weights=spec.weights,
         )
 
     def keyed(self) -> dict[str, Any]:
@@ -118,6 +128,7 @@ class Load(Stage):
             inputs=self.inputs,
             static_batch=self.static_batch,
             allow_pickle=self.allow_pickle,
+            weights=self.weights,
         )
         found = detect(spec)
         if (found.sha256, found.factory_sha256) != (self.sha256, self.factory_sha256):
@@ -180,6 +191,7 @@ class Load(Stage):
             outputs=outputs,
             largest=loader.largest,
             numerics=_NUMERICS.get(dtype, "fp32"),
+            on_disk=loader.on_disk,
             backend="torch",
         )
         return made, tuple(notes)

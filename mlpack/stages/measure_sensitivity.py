@@ -24,7 +24,8 @@ class MeasureSensitivity(Stage):
     """Measure the noise that each layer's quantization brings into the outputs, on calibration rows.
 
     The rival `before` is the graph that was quantized. A layer is a module of the user's, as far as its own nodes go,
-    or a node that has none. `noise` is relative to the outputs' power; `share` is of the graph's multiply-accumulates.
+    or a node that has none. `noise` is relative to the outputs' power; `share` is of the graph's multiply-accumulates;
+    `weights` are the numbers in its matrices.
     """
 
     name: ClassVar[str] = "measure_sensitivity"
@@ -42,7 +43,7 @@ class MeasureSensitivity(Stage):
     def run(self, model: Model | None, job: Job) -> Outcome:
         """Run the graph once in float, once for each layer, and once quantized, for each batch."""
         assert model is not None
-        from mlpack.quantization.coverage import compute_nodes
+        from mlpack.quantization.coverage import compute_nodes, weights_by_node
         from mlpack.quantization.sensitivity import sensitivity
         from mlpack.stages import samples
 
@@ -56,7 +57,8 @@ class MeasureSensitivity(Stage):
         return Outcome(
             model=model,
             report=Report(
-                metrics={"noise": found.whole, "samples": self.samples}, tables={"layers": list(_told(found, work))}
+                metrics={"noise": found.whole, "samples": self.samples},
+                tables={"layers": list(_told(found, work, weights_by_node(before.entry_path)))},
             ),
         )
 
@@ -84,9 +86,10 @@ def _layer(nodes: Sequence[str], work: Mapping[str, float]) -> str:
     return module_of(main) or main
 
 
-def _told(found: Sensitivity, work: Mapping[str, float]) -> Iterator[dict[str, object]]:
+def _told(found: Sensitivity, work: Mapping[str, float], weights: Mapping[str, int]) -> Iterator[dict[str, object]]:
     whole = sum(work.values()) or 1.0
     for layer, noise in found.noise.items():
         nodes = found.nodes[layer]
         share = sum(work.get(node, 0.0) for node in nodes) / whole
-        yield {"layer": layer, "nodes": list(nodes), "noise": noise, "share": share}
+        numbers = sum(weights.get(node, 0) for node in nodes)
+        yield {"layer": layer, "nodes": list(nodes), "noise": noise, "share": share, "weights": numbers}

@@ -6,13 +6,17 @@ module is found again by what the node gives, by the constants that it reads, an
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING
 
+from mlpack.errors import UsageError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import onnx
 
+_SHOWN_MODULES = 6
 _OF_QUANTIZERS = ("_quantized", "_scale", "_zero_point")
 
 
@@ -20,6 +24,30 @@ def module_of(name: str) -> str:
     """The dotted path of the module in a node's name; empty where it has none."""
     path, slash, _ = name.partition("/")
     return path if slash else ""
+
+
+def nodes_within(graph: onnx.ModelProto, modules: Sequence[str], option: str) -> list[str]:
+    """The names of the nodes that lie in one of these modules, or have one of these names.
+
+    Raises:
+        UsageError: there are none in one of them; the hint has what is nearest.
+    """
+    names = [node.name for node in graph.graph.node]
+    found: list[str] = []
+    for wanted in modules:
+        inside = [name for name in names if name == wanted or name.startswith((f"{wanted}/", f"{wanted}."))]
+        if not inside:
+            there = dict.fromkeys(module for name in names if (module := module_of(name)))
+            near = difflib.get_close_matches(wanted, [*there, *names], n=1)
+            known = (
+                f"its modules: {', '.join(list(there)[:_SHOWN_MODULES])}, …" if there else "its nodes have no modules"
+            )
+            raise UsageError(
+                f"quantize.{option}: nothing of this graph lies in {wanted!r}",
+                f"did you mean {near[0]!r}?" if near else known,
+            )
+        found += inside
+    return found
 
 
 def keep_module_names(after: onnx.ModelProto, before: onnx.ModelProto) -> None:

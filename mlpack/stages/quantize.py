@@ -1,4 +1,4 @@
-"""quantize: fp16, bf16, int8 or fp8 numerics written into the ONNX graph, by the rules of the target."""
+"""quantize: fp16, bf16, int8, int4 or fp8 numerics written into the ONNX graph, by the rules of the target."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from mlpack.core.model import Model, Quantization
 from mlpack.core.report import Report
 from mlpack.core.stage import Outcome, Stage
 from mlpack.errors import StageFailed, UsageError
+from mlpack.stages.quantize_clashes import BLOCK_METHODS, GPTQ_ONLY, INT8_ONLY, STATIC_ONLY, clash, lacking_on_cards
+from mlpack.stages.quantize_training import QuantizedTraining
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -19,11 +21,11 @@ if TYPE_CHECKING:
     from mlpack.core.model import Format
     from mlpack.core.stage import Job
     from mlpack.core.target import Target
-    from mlpack.quantization.range_table import RangeTable
 
-Method = Literal["auto", "cast", "dynamic", "static"]
+Method = Literal["auto", "cast", "dynamic", "static", "rtn", "hqq", "gptq"]
 Operators = Literal["auto", "all", "weighted"]
 CalibrationMethod = Literal["minmax", "moving_average", "percentile", "entropy", "mse"]
+Train = Literal["never", "needed", "always"]
 
 # fp16 gains nothing on CPUs (measured), bf16 graphs for NVIDIA targets are not made yet.
 _GAINS = {"cpu": ("bf16", "int8"), "cuda": ("fp16", "int8")}
@@ -31,14 +33,11 @@ _CASTS = ("fp16", "bf16")
 _RECURRENT = {"LSTM", "GRU", "RNN"}
 _CONVOLUTION = {"Conv", "ConvTranspose"}
 _PRODUCT = {"MatMul", "Gemm"}
-_STATIC_ONLY = (
-    "calibration_method", "percentile", "ranges", "smooth", "equalize", "rounding", "bias_correction",
-)  # fmt: skip
-_INTEGERS_ONLY = ("rounding", "bias_correction")
+_CPU_BLOCK, _NVIDIA_BLOCK = 32, 128
 
 
 class Quantize(Stage):
-    """Change the numerics of the graph: a cast for fp16 and bf16, Q/DQ or integer kernels for int8, Q/DQ for fp8.
+    """Change the numerics of the graph: a cast, Q/DQ pairs, integer kernels, or weights in blocks of four bits.
 
     `method: auto` and `operators: auto` propose every flavour that can fit the graph; which one a model gets is
     decided by what is measured on it. A run that changes no node is an error.
@@ -47,17 +46,22 @@ class Quantize(Stage):
     name: ClassVar[str] = "quantize"
     accepts: ClassVar[tuple[Format, ...]] = ("onnx",)
     gives: ClassVar[Format | None] = "onnx"
-    libraries: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "ml_dtypes")
+    libraries: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "ml_dtypes", "torch")
     code: ClassVar[tuple[str, ...]] = (
         "mlpack.quantization", "mlpack.stages.samples", "mlpack.stages.quantize_cast", "mlpack.stages.quantize_int8",
         "mlpack.stages.module_names", "mlpack.stages.kept_ranges",
-        "mlpack.stages.calibration_rows",
+        "mlpack.stages.calibration_rows", "mlpack.stages.quantize_int4", "mlpack.stages.quantize_clashes",
+        "mlpack.stages.quantize_train", "mlpack.stages.quantize_training", "mlpack.training",
     )  # fmt: skip
 
     numerics: Literal["auto", "fp16", "bf16", "int8", "int4", "fp8"] = Field(
         description="what the compute is to run in; auto tries all that the target gains from"
     )
-    method: Method = Field(default="auto", description="int8: ranges per batch (dynamic) or calibrated (static)")
+    method: Method = Field(
+        default="auto",
+        description="int8: ranges per batch (dynamic) or calibrated (static); int4: weights to the nearest step (rtn), "
+        "of a half-quadratic grid (hqq), or by what their layer answers (gptq)",
+    )
     operators: Operators = Field(
         default="auto", description="static: every operator with integer kernels, or only those with weights"
     )
@@ -77,48 +81,70 @@ class Quantize(Stage):
     ranges: str | None = Field(
         default=None, description="ranges of an earlier run in place of calibration: its reports/quantize.json"
     )
-    exclude: tuple[str, ...] = Field(
-        default=(), description="int8: module paths or node names to leave in float, with all that lies in them"
+    train: Train = Field(
+        default="never",
+        description="static int8: train the quantized graph on the training data, where it misses the limit or always",
     )
+    training: QuantizedTraining = Field(default=QuantizedTraining(), description="how it is trained")
+    exclude: tuple[str, ...] = Field(
+        default=(), description="int8, int4: module paths or node names to leave in float, with all that lies in them"
+    )
+    block: Literal[16, 32, 64, 128] | None = Field(
+        default=None, description="int4: weights that share a scale; none: 32, for NVIDIA targets 128"
+    )
+    symmetric: bool = Field(default=False, description="int4: no zero points; NVIDIA targets never have them")
+    wide: tuple[str, ...] = Field(
+        default=(), description="int4: modules or nodes whose weights get eight bits; float for NVIDIA targets"
+    )
+    activations: Literal["auto", "float", "int8"] = Field(
+        default="auto",
+        description="int4: what weights are multiplied with: int8 (onnxruntime's accuracy_level 4; what openvino does) "
+        "or float, which onnxruntime alone has, and for four bits alone; auto: int8, float for NVIDIA targets",
+    )
+    embeddings: bool | Literal["auto"] = Field(
+        default="auto", description="int4: tables that rows are looked up in, too; auto: those of least_share"
+    )
+    least_share: float = Field(
+        default=0.0005, ge=0, lt=1, description="int4: a matrix with less of the weights' bytes stays in float"
+    )
+    damping: float = Field(default=0.01, gt=0, description="gptq: added to the Hessian's diagonal, of its mean")
+    act_order: bool = Field(default=True, description="gptq: round the inputs that weigh most first")
     samples: int = Field(default=256, ge=1, description="calibration samples")
     batch: int = Field(default=16, ge=1, description="calibration batch size")
 
     def keyed(self) -> dict[str, Any]:
-        """A file of ranges counts by what is in it."""
+        """A file of ranges counts by what is in it; how often training is kept changes nothing."""
         from mlpack.quantization.range_table import read_ranges
 
         options = super().keyed()
         if self.ranges is not None:
             options["ranges"] = read_ranges(Path(self.ranges)).model_dump(mode="json")
+        options["training"] = self.training.model_dump(mode="json", exclude=set(self.training.of_no_effect))
         return options
 
     def reads(self) -> tuple[Part, ...]:
-        """Calibration rows: to find ranges on, and to count the compute that changed."""
-        return ("calibration",)
+        """Calibration rows: to find ranges on, and to count the compute that changed; and what may be trained on."""
+        return ("calibration",) if self.train == "never" else ("calibration", "train")
+
+    def trains(self) -> bool:
+        """Where it is asked to, or may come to it."""
+        return self.train != "never"
+
+    def imports(self, model: Model | None) -> tuple[str, ...]:
+        """What trains."""
+        del model
+        return ("torch",) if self.train == "always" else ()
 
     def clash(self) -> str | None:
-        """What only static int8 has, beside what is none; and what ranges that are given leave no use for."""
-        set_apart = [name for name in _STATIC_ONLY if getattr(self, name) != type(self).model_fields[name].default]
-        other = self.method if self.method in {"dynamic", "cast"} else self.numerics
-        integers = [name for name in set_apart if name in _INTEGERS_ONLY]
-        if self.numerics == "fp8" and (integers or self.method in {"dynamic", "cast"}):
-            return f"{integers[0] if integers else f'method: {self.method}'} is not for fp8"
-        if set_apart and other not in {"auto", "static", "int8", "fp8"}:
-            these = f"{' and '.join(set_apart)} {'are' if set_apart[1:] else 'is'}"
-            return f"{these} for static int8 alone, and this is {other}"
-        found = [name for name in set_apart if name in {"calibration_method", "percentile"}]
-        if self.ranges is not None and found:
-            return f"with ranges given, {found[0]} finds none"
-        if "percentile" in found and self.calibration_method != "percentile":
-            return f"percentile is for calibration_method: percentile, and this is {self.calibration_method}"
-        return None
+        """What only one kind of numerics or one method has, beside another; what has no use beside given ranges."""
+        return clash(self)
 
     def refusal(self, target: Target) -> str | None:
         """The target's own list of numerics decides."""
         if self.numerics not in {"auto", *target.numerics}:
             return f"{target.title} has no {self.numerics} (it has {', '.join(target.numerics)})"
-        if self.numerics == "int4":
-            return "this version of mlpack makes no int4 graphs"
+        if self.numerics == "int4" and target.kind == "cuda" and (lacking := lacking_on_cards(self)):
+            return lacking
         if self.numerics == "fp8" and target.kind != "cuda":
             return "fp8 pairs are placed by the rules of NVIDIA targets, and this is none"
         if self.numerics == "bf16" and target.kind == "cuda":
@@ -137,6 +163,11 @@ class Quantize(Stage):
             return tuple(proposed for stage in each for proposed in stage.propose(model, target))
         if self.numerics in _CASTS:
             return (self._without_static("cast"),)
+        if self.numerics == "int4":
+            # GPTQ runs the float graph, which nothing can where its weights stay on the disk.
+            every = [each for each in BLOCK_METHODS if each != "gptq" or not model.on_disk]
+            methods = every if self.method == "auto" else [self.method]
+            return tuple(self.model_copy(update={"method": method}).in_blocks(target) for method in methods)
         from mlpack.quantization.coverage import operator_counts
 
         present = set(operator_counts(model.entry_path))
@@ -155,9 +186,19 @@ class Quantize(Stage):
 
     def _without_static(self, method: Method) -> Quantize:
         """By another method, which has nothing of what only static int8 has."""
-        plain = {name: type(self).model_fields[name].default for name in _STATIC_ONLY}
+        plain = {name: type(self).model_fields[name].default for name in STATIC_ONLY}
         operators: Operators = "weighted" if method == "dynamic" else self.operators
         return self.model_copy(update={**plain, "method": method, "operators": operators})
+
+    def in_blocks(self, target: Target) -> Quantize:
+        """As weights in blocks are kept on this target, with nothing of what only other numerics or methods have."""
+        others = (*STATIC_ONLY, *INT8_ONLY, *(GPTQ_ONLY if self.method != "gptq" else ()))
+        told: dict[str, Any] = {name: type(self).model_fields[name].default for name in others}
+        if target.kind == "cuda":
+            told |= {"block": self.block or _NVIDIA_BLOCK, "symmetric": True, "activations": "float"}
+            return self.model_copy(update={**told, "embeddings": False})
+        activations = "int8" if self.activations == "auto" else self.activations
+        return self.model_copy(update={**told, "block": self.block or _CPU_BLOCK, "activations": activations})
 
     def _ranged(self) -> tuple[Operators, ...]:
         """The sets of operators that there can be ranges for; those of all serve those with weights too."""
@@ -168,14 +209,16 @@ class Quantize(Stage):
         return ("all", "weighted")
 
     def diagnosis(self) -> tuple[Stage, ...]:
-        """For int8: what each layer costs in accuracy, and what it gains in time."""
+        """What each layer costs in accuracy, and for int8 what it gains in time; int4 gains bytes."""
         from mlpack.stages.measure_sensitivity import MeasureSensitivity
         from mlpack.stages.time_layers import TimeLayers
 
-        return (MeasureSensitivity(), TimeLayers()) if self.numerics == "int8" else ()
+        measured: dict[str, tuple[Stage, ...]]
+        measured = {"int8": (MeasureSensitivity(), TimeLayers()), "int4": (MeasureSensitivity(),)}
+        return measured.get(self.numerics, ())
 
     def milder(self, reports: Mapping[str, Report], excess: float) -> Generator[Stage, float, None]:
-        """Corrections that cost no speed, then the fewest, cheapest layers in float."""
+        """Corrections and training, which cost no speed; then the fewest, cheapest layers less quantized."""
         from mlpack.stages.quantize_milder import milder
 
         return milder(self, reports, excess)
@@ -189,12 +232,23 @@ class Quantize(Stage):
         """
         assert model is not None
         from mlpack.quantization.coverage import operator_counts, share
+        from mlpack.quantization.range_table import TABLE
         from mlpack.quantization.ranges import calibration_ranges
         from mlpack.stages import samples
 
+        if model.on_disk and self.numerics != "int4":
+            raise StageFailed(
+                f"weights that stay on the disk are not turned into {self.numerics}, which would hold all of them",
+                "--int4 takes one after the other",
+            )
         rules = job.target.rules
-        found: RangeTable | None = None
-        if self.numerics == "fp16":
+        said, only = Report(), model.only
+        if self.numerics == "int4":
+            from mlpack.stages.quantize_int4 import served_by, weight_only
+
+            said = Report(tables={"weights": weight_only(model, job, self)})
+            only = served_by(model, job, self)
+        elif self.numerics == "fp16":
             from mlpack.stages.quantize_cast import to_fp16
 
             to_fp16(model, job)
@@ -207,13 +261,7 @@ class Quantize(Stage):
 
             dynamic(model, job, self)
         elif self.method == "static":
-            from mlpack.stages.quantize_int8 import static
-
-            found = static(model, job, self)
-            if self.numerics == "fp8":
-                from mlpack.quantization.float8 import to_e4m3
-
-                to_e4m3(job.out / model.entry)
+            said = self._static(model, job)
         else:
             raise UsageError(
                 "this graph has no operator that int8 kernels exist for",
@@ -232,8 +280,10 @@ class Quantize(Stage):
         quantized = model.model_copy(
             update={
                 "path": job.out,
+                "on_disk": False,
                 "numerics": self.numerics,
                 "numerics_share": round(changed, 4),
+                "only": only,
                 "quantization": Quantization(rules=rules, method=self.method, details=details),
             }
         )
@@ -241,14 +291,32 @@ class Quantize(Stage):
         tables = {
             "operators": [{"operator": operator, "nodes": nodes} for operator, nodes in sorted(counts.items())],
             "calibration_ranges": calibration_ranges(job.out / model.entry),
-            "found_ranges": found.rows() if found else [],
+            TABLE: [],
+            "weights": [],
+            **said.tables,
         }
         return Outcome(
             model=quantized,
-            report=Report(
-                metrics={"share": round(changed, 4), "rules": rules, **(found.said() if found else {})}, tables=tables
-            ),
+            report=Report(metrics={"share": round(changed, 4), "rules": rules, **said.metrics}, tables=tables),
         )
+
+    def _static(self, model: Model, job: Job) -> Report:
+        """Static int8 or fp8: the ranges that were found, and how the graph was trained, where it was."""
+        from mlpack.quantization.range_table import TABLE
+        from mlpack.stages.quantize_int8 import static
+
+        found = static(model, job, self)
+        metrics, tables = found.said(), {TABLE: found.rows()}
+        if self.numerics == "fp8":
+            from mlpack.quantization.float8 import to_e4m3
+
+            to_e4m3(job.out / model.entry)
+        if self.train == "always":
+            from mlpack.stages.quantize_train import train_quantized
+
+            trained = train_quantized(model, job, self)
+            metrics, tables = {**metrics, **trained.metrics}, {**tables, **trained.tables}
+        return Report(metrics=metrics, tables=tables)
 
 
 def _keep_names(quantized: Path, original: Path) -> None:

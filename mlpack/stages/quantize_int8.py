@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import tempfile
 from collections import Counter
@@ -29,7 +28,7 @@ from mlpack.quantization.rules import rules_for
 from mlpack.quantization.smooth import smoothed
 from mlpack.stages.calibration_rows import Rows
 from mlpack.stages.kept_ranges import kept_ranges
-from mlpack.stages.module_names import module_of
+from mlpack.stages.module_names import nodes_within
 
 if TYPE_CHECKING:
     from mlpack.core.model import Model
@@ -42,7 +41,6 @@ _WEIGHTED = ["Conv", "ConvTranspose", "MatMul", "Gemm"]
 _ABSORBED = ["Relu", "Clip"]
 # Gather: embeddings, often most of a language model's bytes.
 _DYNAMIC = ["MatMul", "Gemm", "Gather", "LSTM", "GRU", "Attention"]
-_SHOWN_MODULES = 6
 _TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
 
 
@@ -287,31 +285,8 @@ def _unshare_gemm_weights(prepared: Path, *, external: bool) -> None:
 
 
 def _excluded(prepared: Path, exclude: tuple[str, ...]) -> list[str]:
-    """The nodes of the graph that lie in one of these modules, or have one of these names.
-
-    Raises:
-        UsageError: there are none in one of them; the hint has what is nearest.
-    """
-    if not exclude:
-        return []
-    names = [node.name for node in onnx.load(prepared, load_external_data=False).graph.node]
-    found: list[str] = []
-    for wanted in exclude:
-        inside = [name for name in names if name == wanted or name.startswith((f"{wanted}/", f"{wanted}."))]
-        if not inside:
-            modules = dict.fromkeys(module for name in names if (module := module_of(name)))
-            near = difflib.get_close_matches(wanted, [*modules, *names], n=1)
-            known = (
-                f"its modules: {', '.join(list(modules)[:_SHOWN_MODULES])}, …"
-                if modules
-                else "its nodes have no modules"
-            )
-            raise UsageError(
-                f"quantize.exclude: nothing of this graph lies in {wanted!r}",
-                f"did you mean {near[0]!r}?" if near else known,
-            )
-        found += inside
-    return found
+    """The nodes of the graph that lie in one of these modules, or have one of these names."""
+    return nodes_within(onnx.load(prepared, load_external_data=False), exclude, "exclude") if exclude else []
 
 
 def _external(model: Model) -> bool:

@@ -1,4 +1,4 @@
-"""Milder forms of an int8 that costs too much: corrections first, then the fewest, cheapest layers in float."""
+"""Milder forms of an int8 or int4 that costs too much: corrections, training, then the fewest, cheapest layers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _COLLAPSE = 10.0
 
 @dataclass(frozen=True)
 class Layer:
-    """`nodes` that go back to float together; their `noise`, `gain` (ms, or work where nothing was timed), `share`."""
+    """`nodes` that leave together; their `noise`, `gain` (ms, work where nothing was timed, or weights), `share`."""
 
     name: str
     nodes: tuple[str, ...]
@@ -43,22 +43,28 @@ def milder(stage: Quantize, reports: Mapping[str, Report], excess: float) -> Gen
 
     Noise adds up over layers (their noises sum to the whole's within a decibel on the sample models), and what
     flips answers grows with its amplitude: so a drop that is n times too large wants about n² times less noise. Layers
-    leave in the order of noise per gain. The first guess is followed by a harder one while none holds, and halved
-    back once one does: a handful of evaluations.
+    leave in the order of noise per gain: int8 ones go back to float, which costs time, int4 ones to eight bits, which
+    costs bytes. The first guess is followed by a harder one while none holds, and halved back once one does: a handful
+    of evaluations.
     """
     collapsed = _COLLAPSE < excess < math.inf
     if collapsed and reports["measure_sensitivity"].metrics["noise"] < _LITTLE_NOISE:
         return
-    layers = ranked(reports["measure_sensitivity"], reports.get("time_layers"))
+    four_bits = stage.numerics == "int4"
+    measured = reports["measure_sensitivity"]
+    layers = ranked_by_weights(measured) if four_bits else ranked(measured, reports.get("time_layers"))
+    leaving = "wide" if four_bits else "exclude"
     tried = 0
-    corrected = stage.model_copy(update=_corrections(stage))
-    if corrected != stage:
-        reached = yield corrected
+    for better in (_corrections, _training):
+        form = stage.model_copy(update=better(stage))
+        if form == stage:
+            continue
+        reached = yield form
         tried += 1
         if reached <= 1:
             return
         if reached < excess:
-            stage, excess = corrected, reached
+            stage, excess = form, reached
     left = max(_MILDEST, min(0.5, 1 / excess**2)) if excess > 0 else 0.5
     most = sum(share <= _MOST_SHARE for share in accumulate(layer.share for layer in layers))
     few, many = 0, None
@@ -68,7 +74,7 @@ def milder(stage: Quantize, reports: Mapping[str, Report], excess: float) -> Gen
         if count <= few or count == many:
             return
         nodes = tuple(node for layer in layers[:count] for node in layer.nodes)
-        reached = yield stage.model_copy(update={"exclude": (*stage.exclude, *nodes)})
+        reached = yield stage.model_copy(update={leaving: (*getattr(stage, leaving), *nodes)})
         tried += 1
         if reached <= 1:
             many = count
@@ -82,6 +88,11 @@ def _corrections(stage: Quantize) -> dict[str, object]:
         return {}
     clips = stage.ranges is None and stage.calibration_method == "minmax"
     return {"bias_correction": True, **({"calibration_method": "mse"} if clips else {})}
+
+
+def _training(stage: Quantize) -> dict[str, object]:
+    """What costs no speed either, where there is something to train on."""
+    return {"train": "always"} if stage.train == "needed" and stage.method == "static" else {}
 
 
 def ranked(sensitivity: Report, times: Report | None) -> list[Layer]:
@@ -102,6 +113,15 @@ def ranked(sensitivity: Report, times: Report | None) -> list[Layer]:
             share=row["share"],
         )
         for row in rows
+    ]
+    return sorted(layers, key=lambda layer: -layer.noise / layer.gain)
+
+
+def ranked_by_weights(sensitivity: Report) -> list[Layer]:
+    """The layers by noise per number that they keep, the worst bargain first."""
+    layers = [
+        Layer(row["layer"], tuple(row["nodes"]), row["noise"], gain=max(1, row["weights"]), share=row["share"])
+        for row in sensitivity.tables["layers"]
     ]
     return sorted(layers, key=lambda layer: -layer.noise / layer.gain)
 

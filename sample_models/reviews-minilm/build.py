@@ -1,4 +1,4 @@
-"""Fits the sentiment head on rated review snippets and writes weights.safetensors and eval.npz."""
+"""Fits the sentiment head on rated review snippets and writes weights.safetensors, eval.npz and train.npz."""
 
 import tempfile
 from collections.abc import Callable
@@ -99,14 +99,11 @@ def main() -> None:
     # Mixed, so that the first rows alone are a fair sample of both kinds of review.
     order = torch.randperm(len(held_out.labels))
     held_out = Rows(*(column[order] for column in held_out))
-    np.savez_compressed(
-        FOLDER / "eval.npz",
-        input_ids=held_out.input_ids.numpy(),
-        attention_mask=held_out.attention_mask.numpy(),
-        labels=held_out.labels.numpy(),
-        cluster=held_out.cluster.numpy(),
-    )
-    print(f"wrote eval.npz: {len(held_out.labels)} held-out rows", flush=True)
+    for name, rows in (("eval", held_out), ("train", training)):
+        np.savez_compressed(
+            FOLDER / f"{name}.npz", **{field: column.numpy() for field, column in rows._asdict().items()}
+        )
+        print(f"wrote {name}.npz: {len(rows.labels)} rows", flush=True)
 
     embeddings = batched(network().embed, training)
     print(f"embedded {len(embeddings)} training rows", flush=True)

@@ -1,4 +1,4 @@
-"""Trains the tiny perceptron on scikit-learn's digits and writes weights.safetensors and eval.npz."""
+"""Trains the tiny perceptron on scikit-learn's digits and writes weights.safetensors, eval.npz and train.npz."""
 
 from pathlib import Path
 from typing import Final
@@ -52,6 +52,8 @@ def main() -> None:
     held_out, training = order[:HELD_OUT_ROWS], order[HELD_OUT_ROWS:]
     np.savez_compressed(FOLDER / "eval.npz", features=features[held_out].numpy(), labels=labels[held_out].numpy())
     print(f"wrote eval.npz: {len(held_out)} held-out rows")
+    np.savez_compressed(FOLDER / "train.npz", features=features[training].numpy(), labels=labels[training].numpy())
+    print(f"wrote train.npz: {len(training)} rows")
 
     trained = train(features[training], labels[training])
     save_file(trained.state_dict(), FOLDER / "weights.safetensors")

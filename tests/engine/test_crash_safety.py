@@ -25,13 +25,14 @@ data: {{evaluation: "{TINY}/eval.npz"}}
 name: tiny
 limit: none
 steps:
+- prune: {{amount: 0.3, multiple: 2}}
 - export
 - simplify
 - quantize: {{numerics: int8, method: static, operators: weighted}}
 - compile: {{backend: onnxruntime}}
 latency: {{profile_latency: {{launches: 2, seconds: 0.05, batches: [1], components: false}}}}
 """
-STAGES = ("load", "export", "simplify", "quantize", "compile", "check_accuracy", "profile_latency", "golden")
+STAGES = ("load", "prune", "export", "simplify", "quantize", "compile", "check_accuracy", "profile_latency", "golden")
 POINTS = 3
 TIMING = {"profile_latency"}
 _WORK = re.compile(r"^\.(?P<key>[0-9a-f]{64})\.tmp-")

@@ -21,9 +21,11 @@ from mlpack.measure.limits import Limit
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = ROOT / "recipes"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
-NUMERICS = ("auto", "fp32", "fp16", "bf16", "int8")
+KINDS = ("auto", "pruned", "fp32", "fp16", "bf16", "int8")
 LARGE_ROWS = 2000
 FEW_ROWS_LIMIT = "5%"
+BRIEFLY_TRAINED_LIMIT = "30%"
+BRIEFLY = ("--set", "distill.seconds=4")
 SHORT = ("--set", "profile_latency.launches=2", "--set", "profile_latency.seconds=0.05")
 
 
@@ -58,11 +60,11 @@ def test_a_recipe_holds_together(name, monkeypatch):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_is_named_by_the_formula(name, monkeypatch):
     recipe = read(name, monkeypatch)
-    what, numerics, target = re.fullmatch(rf"(.+)-({'|'.join(NUMERICS)})-([a-z0-9]+)", name).groups()
+    what, kind, target = re.fullmatch(rf"(.+)-({'|'.join(KINDS)})-([a-z0-9]+)", name).groups()
     assert recipe.name == name
     assert recipe.target == target
     assert target in {each.name for each in targets()}
-    assert recipe.promise == (None if numerics == "auto" else numerics)
+    assert recipe.promise == (None if kind in {"auto", "pruned"} else kind)
     assert f"sample_models/{what}/" in recipe.source.model
 
 
@@ -71,6 +73,7 @@ def test_what_a_recipe_names_is_there(name, monkeypatch):
     recipe = read(name, monkeypatch)
     assert Path(recipe.source.model.partition(":")[0]).is_file()
     assert Path(recipe.data.evaluation).is_file()
+    assert recipe.data.train is None or Path(recipe.data.train).is_file()
 
 
 def test_each_has_a_description_of_its_own():
@@ -89,14 +92,23 @@ def place(tmp_path_factory):
 def first_rows(name, place):
     """The large model is run on its first rows only: every step of its recipe, in a quarter of the time.
 
-    So few rows cannot hold it to 1%: they are asked for what they can decide.
+    So few rows cannot hold it to 1%: they are asked for what they can decide, and so is what trained for seconds.
     """
+    limited = ("--max-drop", limit_here(name)) if limit_here(name) else ()
+    trained = BRIEFLY if "-pruned-" in name else ()
     if not name.startswith("reviews-minilm"):
-        return ()
+        return (*limited, *trained)
     data = place / "first-rows.npz"
     with np.load(ROOT / "sample_models/reviews-minilm/eval.npz") as whole:
         np.savez(data, **{key: whole[key][:LARGE_ROWS] for key in whole.files})
-    return ("--data", str(data), "--max-drop", FEW_ROWS_LIMIT)
+    return ("--data", str(data), *limited, *trained)
+
+
+def limit_here(name):
+    """What the recipe is held to in place of its own limit."""
+    if "-pruned-" in name:
+        return BRIEFLY_TRAINED_LIMIT
+    return FEW_ROWS_LIMIT if name.startswith("reviews-minilm") else None
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +143,7 @@ def test_a_recipe_does_what_it_says(name, optimize, monkeypatch):
     code, told, said = optimize(name)
     assert code in {0, 6}, said
     assert told["accuracy"]["verdict"] in ({"pass", "likely"} if code == 0 else {"inconclusive"})
-    assert told["accuracy"]["limit_text"] == (FEW_ROWS_LIMIT if name.startswith("reviews-minilm") else recipe.limit)
+    assert told["accuracy"]["limit_text"] == (limit_here(name) or recipe.limit)
     assert told["target"]["name"] == recipe.target
     if recipe.promise:
         assert told["model"]["numerics"] == recipe.promise

@@ -118,6 +118,31 @@ def test_the_bound_of_the_queue_is_exact():
     assert asyncio.run(go()) == [0.0, 2.0, 4.0]
 
 
+def test_a_model_does_not_wait_for_the_event_loop_between_two_batches():
+    second = threading.Event()
+    ran = []
+
+    def counting(inputs):
+        ran.append(len(inputs["x"]))
+        if len(ran) == 2:
+            second.set()
+        return doubled(inputs)
+
+    async def go():
+        batcher = Batcher([Model(counting)], limits(max_rows=2, delay_ms=60_000), lambda _: None)
+        batcher.start()
+        waiting = [asyncio.create_task(batcher.answer(column(turn), 1)) for turn in range(4)]
+        await asyncio.sleep(0)
+        # The loop stands still here, as if it wrote many answers: no turn of it begins the second batch.
+        assert second.wait(10)
+        found = [(await each).outputs["y"].item() for each in waiting]
+        await batcher.drain()
+        return found
+
+    assert asyncio.run(go()) == [0.0, 2.0, 4.0, 6.0]
+    assert ran == [2, 2]
+
+
 def test_draining_answers_what_waits_and_refuses_what_comes():
     async def go():
         batcher = Batcher([Model(doubled)], limits(delay_ms=60_000), lambda _: None)

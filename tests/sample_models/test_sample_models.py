@@ -36,11 +36,11 @@ NEEDS = {
 WEIGHTS_AND_ROWS = {
     "digit-lines": {"eval.npz", "metric.py", "weights.safetensors"},
     "digits-pairs": {"eval.npz", "weights.safetensors"},
-    "digits-resnet": {"eval.npz", "weights.safetensors"},
+    "digits-resnet": {"eval.npz", "train.npz", "weights.safetensors"},
     "emoji-efficientnet": {"images", "preprocess.yaml", "weights.safetensors"},
     "reviews-bert": {"head.safetensors", "reviews.csv"},
-    "reviews-minilm": {"eval.npz", "weights.safetensors"},
-    "tiny-mlp": {"eval.npz", "weights.safetensors"},
+    "reviews-minilm": {"eval.npz", "train.npz", "weights.safetensors"},
+    "tiny-mlp": {"eval.npz", "train.npz", "weights.safetensors"},
     "words-gru": {"tokenizer", "weights.safetensors", "words.csv"},
 }
 

@@ -71,12 +71,18 @@ def test_weights_in_half_precision_are_widened_and_it_is_said(tmp_path, load):
     assert any("float16: widened to float32" in line for line in job.said)
 
 
-def test_generative_models_come_later(tmp_path):
+def test_models_that_write_one_text_for_another_come_later(folder, tmp_path):
+    error = refused(changed(folder, tmp_path, architectures=["T5ForConditionalGeneration"]))
+    assert "models that write one text for another come with a later version" in error.message
+
+
+def test_a_language_model_answers_with_the_logits_of_every_token(tmp_path, load):
     import transformers
 
     config = transformers.GPT2Config(n_layer=1, n_head=2, n_embd=16, vocab_size=50)
-    error = refused(save(transformers.GPT2LMHeadModel(config), tmp_path / "gpt"))
-    assert "generative models come with a later version" in error.message
+    model, job = load(save(transformers.GPT2LMHeadModel(config), tmp_path / "gpt"))
+    assert [(each.name, each.dims) for each in model.outputs] == [("logits", ("batch", "length", 50))]
+    assert any("the logits of every token" in line for line in job.said)
 
 
 @pytest.mark.parametrize(
@@ -124,12 +130,77 @@ def test_weights_in_several_files_are_read_and_none_may_lie_elsewhere(tmp_path, 
     assert "not there" in refused(parts).message
 
 
+@pytest.fixture
+def parts(tmp_path):
+    """A folder with its weights in several files, and these."""
+    place = tmp_path / "parts"
+    bert().save_pretrained(place, max_shard_size="20KB")
+    return place, sorted(place.glob("model-*.safetensors"))
+
+
+@pytest.mark.parametrize("left", [0, 5, 40, 0.5, -1])
+def test_a_file_that_is_cut_off_is_refused_before_anything_is_loaded(parts, left):
+    place, files = parts
+    content = files[1].read_bytes()
+    files[1].write_bytes(content[: int(len(content) * left) if isinstance(left, float) else left])
+    error = refused(place)
+    assert files[1].name in error.message
+    assert error.hint == "copy or download it again"
+
+
+def test_a_file_that_is_another_one_is_refused(parts):
+    place, files = parts
+    files[1].write_bytes(files[0].read_bytes())
+    assert f"{files[1].name} lacks" in refused(place).message
+
+
+def test_a_file_that_is_not_there_is_exit_2(parts, cli):
+    place, files = parts
+    files[1].unlink()
+    ended = cli("optimize", str(place), "--no-limit", "--json")
+    assert ended.code == 2
+    assert files[1].name in ended.document["error"]["message"]
+    assert ended.document["error"]["hint"] == "copy or download it again"
+
+
+def test_weights_are_read_from_the_disk_where_they_are_too_many_for_the_memory(folder, load, monkeypatch):
+    import psutil
+
+    assert not load(folder)[0].on_disk
+    count = sum(each.numel() for each in bert().parameters())
+    # Three times the weights in float32: the module's, a runtime's, what its kernels pack.
+    for total, on_disk in ((12 * count + 1, False), (12 * count - 1, True)):
+        memory = psutil.virtual_memory()._replace(total=total)
+        monkeypatch.setattr(psutil, "virtual_memory", lambda memory=memory: memory)
+        model, job = load(folder)
+        assert model.on_disk == on_disk
+        assert any("read from the disk as they are needed" in line for line in job.said) == on_disk
+
+
+def test_only_folders_have_weights_on_the_disk(tmp_path):
+    from mlpack.errors import UsageError
+    from mlpack.stages.load import Load
+
+    torch.save({"a": torch.zeros(1)}, tmp_path / "net.pt")
+    (tmp_path / "net.py").write_text("import torch\n\ndef net():\n    return torch.nn.Linear(1, 1)\n")
+    spec = SourceSpec(model=str(tmp_path / "net.pt"), factory=f"{tmp_path / 'net.py'}:net", weights="disk")
+    with pytest.raises(UsageError, match="--weights disk is for Hugging Face folders"):
+        Load.of(spec)
+
+
+@pytest.mark.parametrize("weights", ["memory", "disk"])
+def test_a_shape_that_is_not_the_configs_is_refused(folder, tmp_path, load, weights):
+    with pytest.raises(ModelError):
+        load(changed(folder, tmp_path, intermediate_size=48), weights=weights)
+
+
 def test_missing_weights_are_refused_because_the_answers_would_be_random(tmp_path, load):
     folder = save(bert().base_model, tmp_path / "headless")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "architectures": ["BertForSequenceClassification"]}))
-    with pytest.raises(ModelError, match="lacks weights that BertForSequenceClassification has: classifier"):
-        load(folder)
+    for weights in ("memory", "disk"):
+        with pytest.raises(ModelError, match="lacks weights that BertForSequenceClassification has: classifier"):
+            load(folder, weights=weights)
 
 
 def test_an_architecture_that_this_transformers_does_not_know(folder, tmp_path, load):

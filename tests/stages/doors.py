@@ -49,6 +49,10 @@ class OneJob:
     rivals: dict = field(default_factory=dict)
     said: list = field(default_factory=list)
 
+    @property
+    def unfinished(self):
+        return self.out.with_name(f"{self.out.name}-unfinished")
+
     def say(self, text, done=None, total=None):
         self.said.append((text, done, total))
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from mlpack.core.report import Report
 from mlpack.stages.quantize import Quantize
-from mlpack.stages.quantize_milder import milder, ranked
+from mlpack.stages.quantize_milder import milder, ranked, ranked_by_weights
 
 LAYERS = st.lists(
     st.tuples(st.floats(1e-6, 1), st.floats(0.001, 1), st.floats(0.0, 2.0)), min_size=1, max_size=40
@@ -15,7 +15,13 @@ LAYERS = st.lists(
 def reports(layers, *, timed=True):
     whole = sum(share for _, share, _ in layers)
     rows = [
-        {"layer": f"m{at}", "nodes": [f"m{at}/a", f"m{at}/b"], "noise": noise, "share": share / whole}
+        {
+            "layer": f"m{at}",
+            "nodes": [f"m{at}/a", f"m{at}/b"],
+            "noise": noise,
+            "share": share / whole,
+            "weights": 100 * at,
+        }
         for at, (noise, share, _) in enumerate(layers)
     ]
     noise = sum(row["noise"] for row in rows)
@@ -37,7 +43,9 @@ def play(stage, found, allowed, excess=3.0):
             form = proposals.send(answer)
         except StopIteration:
             return made
-        noise = sum(row["noise"] for row in layers.values() if row["nodes"][0] not in form.exclude) / whole
+        noise = (
+            sum(row["noise"] for row in layers.values() if row["nodes"][0] not in (*form.exclude, *form.wide)) / whole
+        )
         answer = 0.5 if noise <= allowed else 1 + noise
         made.append((form, answer <= 1))
 
@@ -90,6 +98,17 @@ def test_dynamic_int8_has_nothing_to_correct_and_a_chosen_calibration_stays():
     assert [form.exclude for form in forms] == [(), ("m0/a", "m0/b")]
 
 
+def test_layers_of_four_bits_get_eight_by_what_they_cost_for_their_weights():
+    found = reports([(0.1, 0.1, 0.0), (0.3, 0.1, 9.0), (0.4, 0.8, 0.0)])
+    made = play(Quantize(numerics="int4", method="gptq", block=32), found, 0.7)
+    assert [layer.name for layer in ranked_by_weights(found["measure_sensitivity"])] == ["m0", "m1", "m2"]
+    assert all(form.exclude == () and not form.bias_correction for form, _ in made)
+    assert [(form.wide, held) for form, held in made] == [
+        (("m0/a", "m0/b", "m1/a", "m1/b"), True),
+        (("m0/a", "m0/b"), False),
+    ]
+
+
 def test_a_collapse_that_noise_does_not_explain_is_no_layers_fault():
     quiet, loud = reports([(0.002, 0.1, 1.0), (0.001, 0.9, 1.0)]), reports([(0.2, 0.1, 1.0), (0.1, 0.9, 1.0)])
     assert play(STATIC, quiet, 0.0, excess=50.0) == []
@@ -101,3 +120,14 @@ def test_where_more_than_half_would_have_to_leave_as_much_as_may_is_tried():
     found = reports([(0.1, 1.0, 1.0)] * 8)
     forms = [form for form, _ in play(STATIC, found, 0.55, excess=8.0)]
     assert [len(form.exclude) // 2 for form in forms[1:]] == [4, 2, 3], "half of the layers hold, fewer do not"
+
+
+def test_training_is_tried_where_corrections_do_not_help_and_before_layers_leave():
+    found = reports([(0.1, 0.5, 1.0), (0.09, 0.5, 0.1)])
+    ready = STATIC.model_copy(update={"train": "needed"})
+    forms = [form for form, _ in play(ready, found, 0.3)]
+    assert [form.train for form in forms[:2]] == ["needed", "always"]
+    assert forms[0].bias_correction
+    assert not forms[1].exclude
+    assert forms[2].exclude
+    assert all(form.train == "never" for form, _ in play(STATIC, found, 0.3))

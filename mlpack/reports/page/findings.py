@@ -6,9 +6,12 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from mlpack.reports.page.wording import duration, number, share
+from mlpack.reports.pruned import pruned_line
+from mlpack.reports.trained import trained_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from mlpack.core.artifact import Artifact, ComponentRecord, LatencyRecord, LineageRecord
     from mlpack.reports.page.sensitivity import Layer
@@ -62,10 +65,22 @@ def on_components(components: Sequence[ComponentRecord]) -> str:
 
 
 def on_sensitivity(layers: Sequence[Layer]) -> str:
-    """How many layers had to stay in float, and which costs the most."""
-    floats = sum(each.floats for each in layers)
-    kept = "none stays in float" if not floats else f"{floats} of {len(layers)} stay{'s' * (floats == 1)} in float"
+    """How many layers had to run in more bits, and which costs the most."""
+    spared = [each for each in layers if each.spared]
+    others = " and ".join(dict.fromkeys(each.numerics for each in spared)) or "float"
+    kept = f"{len(spared)} of {len(layers)} stay{'s' * (len(spared) == 1)}" if spared else "none stays"
+    kept = f"{kept} in {others}"
     return f"{layers[0].name} is the most sensitive layer; {kept}"
+
+
+def on_pruning(metrics: Mapping[str, Any]) -> str:
+    """How much of the original's work is gone, or how much of its weights are zeros."""
+    return pruned_line(metrics)
+
+
+def on_training(metrics: Mapping[str, Any]) -> str:
+    """How right it became on rows that it was not trained on."""
+    return trained_line(metrics)
 
 
 def on_lineage(lineage: Sequence[LineageRecord]) -> str:

@@ -24,6 +24,9 @@ GRACE_SECONDS = 5
 MOST_HEAD_BYTES = 16 * 1024
 # Longer than proxies keep a connection: one that is closed here while a proxy sends on it is a lost request.
 KEEP_ALIVE_SECONDS = 75
+# A worker that has run a batch needs Python's lock to begin the next one. The event loop gives it away when it reads or
+# writes; in between, a worker waits this long before it asks for it.
+SWITCH_SECONDS = 0.0005
 
 
 def main() -> int:
@@ -44,6 +47,7 @@ def main() -> int:
         return _refuse(3, str(error))
     except BadSetting as error:
         return _refuse(2, str(error))
+    sys.setswitchinterval(SWITCH_SECONDS)
     app, batcher = create_app(description, models, pipelines, settings)
     config = uvicorn.Config(
         app,

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -13,6 +14,7 @@ from .batching import Batcher
 from .bodies import Bodies
 from .cache import open_cache
 from .description import Description
+from .doors import Doors, refusal
 from .forms import plain_form, protocol_form
 from .metadata import add_documents, add_metadata
 from .metrics import Metrics
@@ -56,8 +58,6 @@ def create_app(
         openapi_url=None,  # FastAPI knows nothing of the bodies, and its pages would load scripts from the network
         exception_handlers={HTTPException: _http_error, Exception: _internal_error},
     )
-    if settings.token:
-        app.add_middleware(TokenGate, token=settings.token, on_refusal=metrics.refused.labels("token").inc)
     add_metadata(app, description, batcher, answering.check_model)
     add_documents(app, openapi(description, needs_token=settings.token is not None), metrics.registry)
     protocol, plain = protocol_form(description, pipelines), plain_form(description)
@@ -71,13 +71,26 @@ def create_app(
     async def predict(request: Request) -> Response:
         return await answering.respond(request, plain, description.name, description.version)
 
+    # The last one added is asked first: nobody passes a door without the token.
+    own = f"/v2/models/{description.name}"
+    in_protocol = partial(answering.respond, form=protocol, name=description.name, version=description.version)
+    app.add_middleware(
+        Doors,
+        doors={
+            f"{own}/infer": in_protocol,
+            f"{own}/versions/{description.version}/infer": in_protocol,
+            "/predict": predict,
+        },
+    )
+    if settings.token:
+        app.add_middleware(TokenGate, token=settings.token, on_refusal=metrics.refused.labels("token").inc)
     return app, batcher
 
 
 async def _http_error(_: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise error
-    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+    return refusal(error)
 
 
 async def _internal_error(_: Request, error: Exception) -> JSONResponse:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
@@ -53,11 +54,14 @@ class _Waiting:
 
 
 class Batcher:
-    """A bounded queue before one worker per model.
+    """A bounded queue before one worker thread per model.
 
     A worker takes the oldest request, waits for batch mates until `queue_delay_ms` after its arrival, until
     `max_rows` are there or until others wait that fit with none of them, and runs them together. With
     `batching: apart` every request runs alone.
+
+    Workers take from the queue themselves: between two batches a model does not wait for the event loop, which is
+    busy with the answers of the first.
     """
 
     def __init__(self, models: Sequence[Model], limits: Limits, on_batch: Callable[[int], None]) -> None:
@@ -66,11 +70,11 @@ class Batcher:
         self._on_batch = on_batch
         self._max_rows = limits.max_rows if limits.batching == "merged" and limits.max_rows else 1
         self._queue: deque[_Waiting] = deque()
-        self._changed = asyncio.Condition()
+        # Of the queue: the event loop puts in, the workers take out.
+        self._changed = threading.Condition()
         self._refusing = False
         self._draining = False
-        self._threads = ThreadPoolExecutor(len(models), thread_name_prefix="inference")
-        self._workers: list[asyncio.Task[None]] = []
+        self._workers: list[threading.Thread] = []
 
     @property
     def depth(self) -> int:
@@ -106,23 +110,28 @@ class Batcher:
         if self._draining:
             raise Draining
         self._check_room()
-        loop = asyncio.get_running_loop()
-        waiting = _Waiting(inputs, rows, loop.time(), loop.create_future())
-        # No await between the check and this line: the bound holds exactly.
-        self._queue.append(waiting)
+        waiting = _Waiting(inputs, rows, time.monotonic(), asyncio.get_running_loop().create_future())
+        # Only the event loop puts in, and nothing else of it ran since the check: the bound holds exactly.
+        with self._changed:
+            self._queue.append(waiting)
+            self._changed.notify_all()
         try:
-            async with self._changed:
-                self._changed.notify_all()
             return await waiting.answer
         except asyncio.CancelledError:
-            waiting.answer.cancel()
-            with suppress(ValueError):
+            with self._changed, suppress(ValueError):
                 self._queue.remove(waiting)
             raise
 
     def start(self) -> None:
         """Start the workers; needs a running event loop."""
-        self._workers = [asyncio.create_task(self._work(model)) for model in self._models]
+        loop = asyncio.get_running_loop()
+        # Daemons: a server that is told to end at once does not wait for a model that runs.
+        self._workers = [
+            threading.Thread(target=self._work, args=(model, loop), name=f"inference-{place}", daemon=True)
+            for place, model in enumerate(self._models)
+        ]
+        for worker in self._workers:
+            worker.start()
 
     def refuse(self) -> None:
         """Let no new request in from now on; those that were let in are still answered."""
@@ -131,35 +140,34 @@ class Batcher:
     async def drain(self) -> None:
         """Refuse new requests, answer all that wait, and stop the workers."""
         self._refusing = self._draining = True
-        async with self._changed:
+        with self._changed:
             self._changed.notify_all()
-        await asyncio.gather(*self._workers)
-        self._threads.shutdown()
+        for worker in self._workers:
+            await asyncio.to_thread(worker.join)
 
     def _check_room(self) -> None:
         if len(self._queue) >= self._limits.queue_capacity:
             raise QueueFull
 
-    async def _work(self, model: Model) -> None:
-        while batch := await self._next_batch():
+    def _work(self, model: Model, loop: asyncio.AbstractEventLoop) -> None:
+        while batch := self._next_batch():
+            # Who has gone away meanwhile has no wish any more.
             wanted = [waiting for waiting in batch if not waiting.answer.done()]
             if wanted:
                 self._on_batch(sum(waiting.rows for waiting in wanted))
-                await self._run(model, wanted)
+                results = _run(model, wanted)
+                loop.call_soon_threadsafe(_settle, wanted, results)
 
-    async def _next_batch(self) -> list[_Waiting]:
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._queue or self._draining)
+    def _next_batch(self) -> list[_Waiting]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._draining)
             if not self._queue:
                 return []
             batch = [self._queue.popleft()]
             deadline = batch[0].arrived + self._limits.queue_delay_ms / 1000
             # What is left in the queue then fits with none of these: waiting would keep it waiting too.
             while not self._fill(batch) and not self._queue and not self._refusing:
-                try:
-                    async with asyncio.timeout_at(deadline):
-                        await self._changed.wait()
-                except TimeoutError:
+                if not self._changed.wait(deadline - time.monotonic()):
                     self._fill(batch)
                     break
             return batch
@@ -178,38 +186,37 @@ class Batcher:
         self._queue.extendleft(reversed(kept))
         return room <= 0
 
-    async def _run(self, model: Model, batch: list[_Waiting]) -> None:
-        names = batch[0].inputs
-        merged = (
-            batch[0].inputs
-            if len(batch) == 1
-            else {name: np.concatenate([waiting.inputs[name] for waiting in batch]) for name in names}
-        )
-        by_spare = model.first is None
-        result, seconds = await self._call(model.session, merged)
-        if isinstance(result, BaseException) and len(batch) > 1:
-            # One bad request must not fail its batch mates.
-            for waiting in batch:
-                await self._run(model, [waiting])
-            return
-        if isinstance(result, ModelFailed) and model.spare and not by_spare:
-            by_spare = True
-            result, seconds = await self._call(model.spare, merged)
-        if isinstance(result, BaseException):
-            _settle(batch[0].answer, result)
-            return
-        parts = [result] if len(batch) == 1 else _split(result, [waiting.rows for waiting in batch])
-        for waiting, part in zip(batch, parts, strict=True):
-            _settle(waiting.answer, part if isinstance(part, BaseException) else Answered(part, seconds, by_spare))
 
-    async def _call(self, session: Session, inputs: Arrays) -> tuple[Arrays | BaseException, float]:
-        """What comes of a run, and how long it took."""
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        call = loop.run_in_executor(self._threads, session, inputs)
-        # Every exception goes to the request that caused it: a worker must outlive them all.
-        (result,) = await asyncio.gather(call, return_exceptions=True)
-        return result, loop.time() - started
+def _run(model: Model, batch: list[_Waiting]) -> list[Answered | BaseException]:
+    """What comes of each request of a batch."""
+    names = batch[0].inputs
+    merged = (
+        batch[0].inputs
+        if len(batch) == 1
+        else {name: np.concatenate([waiting.inputs[name] for waiting in batch]) for name in names}
+    )
+    by_spare = model.first is None
+    result, seconds = _call(model.session, merged)
+    if isinstance(result, BaseException) and len(batch) > 1:
+        # One bad request must not fail its batch mates.
+        return [each for waiting in batch for each in _run(model, [waiting])]
+    if isinstance(result, ModelFailed) and model.spare and not by_spare:
+        by_spare = True
+        result, seconds = _call(model.spare, merged)
+    if isinstance(result, BaseException):
+        return [result]
+    parts = [result] if len(batch) == 1 else _split(result, [waiting.rows for waiting in batch])
+    return [part if isinstance(part, BaseException) else Answered(part, seconds, by_spare) for part in parts]
+
+
+def _call(session: Session, inputs: Arrays) -> tuple[Arrays | BaseException, float]:
+    """What comes of a run, and how long it took."""
+    started = time.perf_counter()
+    try:
+        result: Arrays | BaseException = session(inputs)
+    except BaseException as error:  # noqa: BLE001 - it goes to the request that caused it: a worker outlives them all
+        result = error
+    return result, time.perf_counter() - started
 
 
 def _split(outputs: Arrays, rows: list[int]) -> list[Arrays | BaseException]:
@@ -224,11 +231,13 @@ def _split(outputs: Arrays, rows: list[int]) -> list[Arrays | BaseException]:
     ]
 
 
-def _settle(answer: asyncio.Future[Answered], result: Answered | BaseException) -> None:
-    # Done already when the client has gone away.
-    if answer.done():
-        return
-    if isinstance(result, BaseException):
-        answer.set_exception(result)
-    else:
-        answer.set_result(result)
+def _settle(batch: list[_Waiting], results: list[Answered | BaseException]) -> None:
+    """In the event loop: give each request what came of it."""
+    for waiting, result in zip(batch, results, strict=True):
+        # Done already when the client has gone away.
+        if waiting.answer.done():
+            continue
+        if isinstance(result, BaseException):
+            waiting.answer.set_exception(result)
+        else:
+            waiting.answer.set_result(result)

@@ -1,0 +1,300 @@
+"""A Q/DQ graph as a torch module: forwards it is the graph itself, backwards its rounding lets gradients through.
+
+Weights and biases are learnt, and the steps of all pairs where that is wanted; what was learnt is written back into
+the graph in the very types that it has there. Nodes, and where the pairs stand, stay as they are.
+
+Sources: Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference,
+CVPR 2018, section 3 (fake quantization); Esser et al., Learned Step Size Quantization, ICLR 2020, equations 1 to 3 (the
+gradient of a step); Jain et al., Trained Quantization Thresholds, MLSys 2020, section 3.3 (its logarithm is learnt, so
+that one learning rate fits all steps).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper, numpy_helper
+
+from mlpack.quantization.operators import OPERATORS, refused
+from mlpack.quantization.qdq_graph import QdqGraph
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from mlpack.quantization.operators import Operator
+
+# The inputs that are learnt where they are constants. Of an Add only vectors: a table of positions is no bias.
+_LEARNT = {
+    "Conv": (1, 2), "ConvTranspose": (1, 2), "Gemm": (1, 2), "MatMul": (0, 1), "Add": (0, 1),
+    "LayerNormalization": (1, 2),
+}  # fmt: skip
+_BIASED = {"Conv", "ConvTranspose", "Gemm"}
+_PAIR = {"QuantizeLinear", "DequantizeLinear"}
+_STEP, _ZERO = 1, 2
+_BIASED_AT = 2
+_ALIKE = 1e-3
+_PACE = 10.0
+# The largest float32 below 2^31: biases are int32.
+_ENDS = {
+    torch.int8: (-128.0, 127.0), torch.uint8: (0.0, 255.0), torch.int32: (-2147483648.0, 2147483520.0),
+}  # fmt: skip
+
+
+class Trainable(torch.nn.Module):  # type: ignore[misc] # torch is opaque to mypy here
+    """The graph. `forward` takes tensors by the names of its inputs and gives tensors by those of its outputs.
+
+    Raises:
+        StageFailed: an operator cannot be trained through, or nothing of the graph can learn.
+    """
+
+    def __init__(self, proto: onnx.ModelProto, *, learn_ranges: bool) -> None:
+        super().__init__()
+        graph = QdqGraph(proto)
+        self._proto = proto
+        self._nodes = list(_nodes(proto))
+        self._outputs = [each.name for each in proto.graph.output]
+        # Plain tensors: what is no parameter need not be kept with every checkpoint.
+        self._fixed = {name: torch.tensor(_array(each)) for name, each in graph.constants.items()}
+        self._learnt = list(_learnt(graph, self._fixed))
+        self._of_biases = _of_biases(graph, self._learnt) if learn_ranges else {}
+        self._steps = [name for name in _steps(graph, self._learnt) if name not in self._of_biases]
+        if not learn_ranges:
+            self._steps = []
+        if not self._learnt:
+            raise refused("a graph without weights of its own")
+        self.weights = torch.nn.ParameterList(each.start(self._fixed) for each in self._learnt)
+        self.factors = torch.nn.ParameterList(torch.zeros_like(self._fixed[name]) for name in self._steps)
+
+    def forward(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Node by node; what no node reads any more is given back."""
+        values = {**self._constants(), **inputs}
+        for node in self._nodes:
+            made = node.operator(node.told, *(values[name] if name else None for name in node.reads))
+            made = made if isinstance(made, tuple) else (made,)
+            if len(made) < len(node.makes):
+                raise refused(f"{node.kind} with {len(node.makes)} outputs")
+            values.update(zip(node.makes, made, strict=False))
+            for name in node.last_reads:
+                del values[name]
+        return {name: values[name] for name in self._outputs}
+
+    def written(self) -> onnx.ModelProto:
+        """The graph with what was learnt."""
+        made = onnx.ModelProto()
+        made.CopyFrom(self._proto)
+        with torch.no_grad():
+            values = self._constants()
+        changed = {*(each.constant for each in self._learnt), *self._steps, *self._of_biases}
+        for each in made.graph.initializer:
+            if each.name in changed:
+                dtype = helper.tensor_dtype_to_np_dtype(each.data_type)
+                each.CopyFrom(numpy_helper.from_array(values[each.name].detach().numpy().astype(dtype), each.name))
+        return made
+
+    def _constants(self) -> dict[str, torch.Tensor]:
+        """All constants of the graph as they are now; integers that are learnt are floats, each a whole number."""
+        values = dict(self._fixed)
+        for name, factor in zip(self._steps, self.factors, strict=True):
+            values[name] = self._fixed[name] * (_PACE * factor).exp()
+        for name, (of_input, of_weight, ratio) in self._of_biases.items():
+            values[name] = (values[of_input] * values[of_weight] * ratio).reshape(self._fixed[name].shape)
+        for each, parameter in zip(self._learnt, self.weights, strict=True):
+            values[each.constant] = each.now(parameter, values)
+        return values
+
+
+@dataclass(frozen=True)
+class _Node:
+    """A node, ready to be run. `last_reads` are the tensors that no later node reads."""
+
+    kind: str
+    operator: Operator
+    told: dict[str, Any]
+    reads: tuple[str, ...]
+    makes: tuple[str, ...]
+    last_reads: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Learnt:
+    """A constant that is learnt. With `step` and `zero`, the constants of its DequantizeLinear, it is of integers.
+
+    It is learnt as what its integers stand for. `ends` bound them.
+    """
+
+    constant: str
+    step: str = ""
+    zero: str = ""
+    axis: int = 0
+    ends: tuple[float, float] = (0.0, 0.0)
+
+    def start(self, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """What it is in the graph."""
+        if not self.step:
+            return values[self.constant].clone()
+        return _dequantized({"axis": self.axis}, values[self.constant], values[self.step], values.get(self.zero))
+
+    def now(self, parameter: torch.Tensor, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """What the graph's constant becomes."""
+        if not self.step:
+            return parameter
+        step, zero = _along(self.axis, parameter, values[self.step], values.get(self.zero))
+        rounded: torch.Tensor = _Rounded.apply(parameter, step, zero, *self.ends)
+        return rounded
+
+
+class _Rounded(torch.autograd.Function):  # type: ignore[misc] # torch is opaque to mypy here
+    """x / step rounded to a whole number within the ends. Gradients pass as if it were not rounded."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, step: torch.Tensor, zero: torch.Tensor, low: float, high: float
+    ) -> torch.Tensor:
+        """Halves go to the even number, as in ONNX."""
+        ctx.save_for_backward(x, step, zero)
+        ctx.ends = low, high
+        return torch.round(x / step).add_(zero).clamp_(low, high)
+
+    @staticmethod
+    def backward(ctx: Any, of_result: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Beyond the ends nothing passes. With what DequantizeLinear adds, that of the step is LSQ's equation 3."""
+        x, step, zero = ctx.saved_tensors
+        low, high = ctx.ends
+        steps = x / step
+        inside = of_result * ((steps >= low - zero) & (steps <= high - zero)) / step
+        of_step = _summed(-inside * steps, step) if ctx.needs_input_grad[1] else None
+        return inside, of_step, None, None, None
+
+
+def _summed(gradient: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Over all that one step is for."""
+    return gradient.sum_to_size(like.shape)
+
+
+def _quantized(
+    told: Mapping[str, Any], x: torch.Tensor, step: torch.Tensor, zero: torch.Tensor | None = None
+) -> torch.Tensor:
+    ends = _ENDS[torch.uint8 if zero is None else zero.dtype]
+    rounded: torch.Tensor = _Rounded.apply(x, *_along(told.get("axis", 1), x, step, zero), *ends)
+    return rounded
+
+
+def _dequantized(
+    told: Mapping[str, Any], x: torch.Tensor, step: torch.Tensor, zero: torch.Tensor | None = None
+) -> torch.Tensor:
+    step, zero = _along(told.get("axis", 1), x, step, zero)
+    return (x.to(torch.float32) - zero) * step
+
+
+def _along(
+    axis: int, x: torch.Tensor, step: torch.Tensor, zero: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Step and zero point as they meet the values, both in float: one for all, or one for each along the axis."""
+    zero = torch.zeros_like(step) if zero is None else zero.to(torch.float32)
+    if step.ndim == 0 or step.numel() == 1:
+        return step.reshape(()), zero.reshape(())
+    shape = [-1 if at == axis % x.ndim else 1 for at in range(x.ndim)]
+    return step.reshape(shape), zero.reshape(shape)
+
+
+_QDQ: dict[str, Operator] = {"QuantizeLinear": _quantized, "DequantizeLinear": _dequantized}
+
+
+def _nodes(proto: onnx.ModelProto) -> Iterator[_Node]:
+    known: dict[str, Operator] = {**OPERATORS, **_QDQ}
+    nodes = proto.graph.node
+    strange = Counter(node.op_type for node in nodes if node.domain not in {"", "ai.onnx"} or node.op_type not in known)
+    if strange:
+        raise refused(f"operator {next(iter(strange))}")
+    last = {name: at for at, node in enumerate(nodes) for name in node.input if name}
+    for output in proto.graph.output:
+        last.pop(output.name, None)
+    for at, node in enumerate(nodes):
+        makes = tuple(node.output)
+        while makes and not makes[-1]:
+            makes = makes[:-1]
+        yield _Node(
+            kind=node.op_type,
+            operator=known[node.op_type],
+            told={each.name: helper.get_attribute_value(each) for each in node.attribute},
+            reads=tuple(node.input),
+            makes=makes,
+            last_reads=tuple(dict.fromkeys(name for name in node.input if last.get(name) == at)),
+        )
+
+
+def _array(constant: onnx.TensorProto) -> np.ndarray:
+    array = np.asarray(numpy_helper.to_array(constant))
+    if array.dtype.kind not in "fiub":
+        raise refused(f"a constant of {array.dtype}")
+    return array
+
+
+def _learnt(graph: QdqGraph, values: Mapping[str, torch.Tensor]) -> Iterator[_Learnt]:
+    """Every constant once, in the order of the graph."""
+    found: set[str] = set()
+    for node in graph.proto.graph.node:
+        for at in _LEARNT.get(node.op_type, ()):
+            name = node.input[at] if at < len(node.input) else ""
+            constant = graph.unquantized(name) if name else ""
+            if constant in found or constant not in graph.constants or values[constant].numel() == 1:
+                continue
+            if node.op_type == "Add" and values[constant].ndim != 1:
+                continue
+            found.add(constant)
+            if values[constant].is_floating_point():
+                yield _Learnt(constant)
+            elif graph.made_by(name, "DequantizeLinear") and _read_alike(graph, constant):
+                yield _of_integers(graph.makers[name], values)
+
+
+def _read_alike(graph: QdqGraph, constant: str) -> bool:
+    """Whether all that read these integers take them for the same numbers."""
+    return len({(node.op_type, *node.input) for node in graph.readers[constant]}) == 1
+
+
+def _of_integers(node: onnx.NodeProto, values: Mapping[str, torch.Tensor]) -> _Learnt:
+    """What this DequantizeLinear reads. Symmetric weights keep to the integers that they have: 7 bits stay 7 bits."""
+    integers = values[node.input[0]]
+    zero = node.input[_ZERO] if len(node.input) > _ZERO else ""
+    ends = _ENDS[integers.dtype]
+    if integers.dtype == torch.int8 and (not zero or not values[zero].any()):
+        most = float(integers.to(torch.float32).abs().max())
+        ends = (-most, most)
+    axis = next((each.i for each in node.attribute if each.name == "axis"), 1)
+    return _Learnt(node.input[0], step=node.input[_STEP], zero=zero, axis=axis, ends=ends)
+
+
+def _of_biases(graph: QdqGraph, learnt: Sequence[_Learnt]) -> dict[str, tuple[str, str, float]]:
+    """The steps of int32 biases with those of input and weight, whose product they are, and what is left over.
+
+    Integer kernels add such a bias to their sums as it is: its step is no number of its own.
+    """
+    integers = {each.constant: each for each in learnt if each.step}
+    found = {}
+    for node in graph.proto.graph.node:
+        if node.op_type not in _BIASED or len(node.input) <= _BIASED_AT:
+            continue
+        bias = integers.get(graph.unquantized(node.input[_BIASED_AT]))
+        pairs = [graph.makers.get(name) for name in node.input[:_BIASED_AT]]
+        if bias is None or any(pair is None or pair.op_type != "DequantizeLinear" for pair in pairs):
+            continue
+        of_input, of_weight = (pair.input[_STEP] for pair in pairs if pair is not None)
+        if not {of_input, of_weight} <= graph.constants.keys():
+            continue
+        rest = (graph.array(bias.step) / (graph.array(of_input) * graph.array(of_weight))).reshape(-1)
+        if np.allclose(rest, rest[0], rtol=_ALIKE):
+            found[bias.step] = of_input, of_weight, float(rest[0])
+    return found
+
+
+def _steps(graph: QdqGraph, learnt: Sequence[_Learnt]) -> list[str]:
+    """The steps of activations and of what is learnt, each once: pairs that share one go on sharing it."""
+    quantizers = [node.input[_STEP] for node in graph.proto.graph.node if node.op_type == "QuantizeLinear"]
+    those = dict.fromkeys([*quantizers, *(each.step for each in learnt if each.step)])
+    return [name for name in those if name in graph.constants]

@@ -1,0 +1,298 @@
+"""Prunes a module as the options of the stage say, and reports what is gone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from mlpack.backends.torch_loader import Flat
+from mlpack.backends.torch_runner import to_tensor
+from mlpack.core.report import Report
+from mlpack.errors import StageFailed, UsageError
+from mlpack.pruning.choosing import Block, Estimate, blocks_of, enough, first, ordered
+from mlpack.pruning.depth import Taken, take_layers
+from mlpack.pruning.fisher import fisher_scores, given_labels, own_answers
+from mlpack.pruning.flops import Work, work_of
+from mlpack.pruning.masks import mask, weighted
+from mlpack.stages import samples
+
+if TYPE_CHECKING:
+    from mlpack.core.dataset import Dataset
+    from mlpack.core.model import Model
+    from mlpack.core.stage import Job
+    from mlpack.pruning.fisher import Likelihood
+    from mlpack.pruning.groups import Group, Left, Plan
+    from mlpack.pruning.running import Call
+    from mlpack.stages.prune import Prune
+
+_BATCH = 16
+_FEW = 4
+_SOME = 32
+# So near to what was asked for is there.
+_NEAR = 0.005
+
+
+class Rows:
+    """Rows that modules are run on; the fixed batch of a model that has one.
+
+    Training rows where they have labels, whose likelihood counts then; else calibration rows, for which the likelihood
+    of the model's own answers does.
+    """
+
+    def __init__(self, model: Model, job: Job, count: int) -> None:
+        train = job.dataset("train")
+        self._labels = _labels(train, count) if train is not None and train.labelled else None
+        arrays, self.kind = samples.rows(model, job, "calibration" if self._labels is None else "train", count)
+        self._tensors = tuple(to_tensor(arrays[spec.name]) for spec in model.inputs)
+        self._inputs, self._outputs = ([spec.name for spec in specs] for specs in (model.inputs, model.outputs))
+        self.count = len(self._tensors[0])
+        self._batch = _BATCH if model.dynamic_batch else self.count
+        self._free = model.dynamic_batch
+        self._own = own_answers(job.seed, _classes(model, job))
+
+    def first(self, count: int) -> Call:
+        """Runs a module on so many rows, on all that there are where the batch is fixed."""
+        return self._on(0, count if self._free else self.count)
+
+    @property
+    def by(self) -> str:
+        """Whose likelihood counts."""
+        return "the model's own answers" if self._labels is None else "labels"
+
+    def batches(self) -> Iterator[tuple[int, Call, Likelihood]]:
+        """All rows: how many there are in each batch, what runs a module on it, and the likelihood of its answers."""
+        for start in range(0, self.count, self._batch):
+            end = min(start + self._batch, self.count)
+            told = self._own if self._labels is None else given_labels(self._labels[start:end])
+            yield end - start, self._on(start, end), told
+
+    def _on(self, start: int, end: int) -> Call:
+        given = tuple(each[start:end] for each in self._tensors)
+
+        def call(module: nn.Module) -> Sequence[torch.Tensor]:
+            found: Sequence[torch.Tensor] = Flat(module, self._inputs, self._outputs)(*given)
+            return found
+
+        return call
+
+
+def _labels(train: Dataset, count: int) -> torch.Tensor:
+    labels = next(iter(train.batches(count))).labels
+    assert labels is not None
+    found = to_tensor(labels)
+    return found.float() if found.is_floating_point() else found.long()
+
+
+def _classes(model: Model, job: Job) -> list[bool]:
+    """Of each output, whether it is scores of classes: where labels are whole numbers, or by its name."""
+    dataset = job.dataset("calibration")
+    labels = next(iter(dataset.batches(1))).labels if dataset is not None and dataset.labelled else None
+    counted = labels is not None and labels.dtype.kind in "iu"
+    return [
+        len(spec.dims) > 1
+        and spec.dims[-1] != 1
+        and spec.dtype.startswith("float")
+        and (spec.name.endswith("logits") or (counted and len(model.outputs) == 1))
+        for spec in model.outputs
+    ]
+
+
+def narrowed(module: nn.Module, model: Model, stage: Prune, job: Job) -> tuple[nn.Module, Report]:
+    """The module with narrower and fewer layers.
+
+    Raises:
+        StageFailed: it cannot be followed, or so much cannot go.
+    """
+    from mlpack.pruning.groups import find_groups, narrow_by, tried
+
+    rows = Rows(model, job, stage.samples)
+    before = work_of(module, rows.first(1))
+    if not before.all_flops:
+        raise StageFailed("this module has no convolution and no product to prune", "leave the step prune out")
+    taken = _take(module, rows, stage, job)
+    job.say("finding what hangs together")
+    groups, left = find_groups(module, rows.first(_FEW))
+    groups = [group for group in groups if group.kind in stage.kinds and not _excluded(group, stage.exclude)]
+    now = work_of(module, rows.first(1))
+    estimate = Estimate(module, now, groups)
+    multiple = stage.multiple or job.target.multiple
+    scores = _scores(module, groups, rows, stage, job)
+    blocks = {group: blocks_of(group, scores[group], multiple, stage.most) for group in groups}
+    order = ordered(blocks, stage.scope, _price(module, estimate, blocks, rows, stage, job))
+    wanted = (1 - stage.amount) * before.all_flops
+    count = enough(order, wanted, estimate)
+    while True:
+        made = copy.deepcopy(module)
+        plan = first(order, count)
+        narrow_by(made, plan)
+        after = work_of(made, rows.first(1))
+        gone = 1 - after.all_flops / before.all_flops
+        if gone >= stage.amount - _NEAR:
+            break
+        if count == len(order):
+            raise _cannot(stage, gone, left)
+        count += 1
+    if not tried(module, rows.first(_FEW), plan):
+        raise StageFailed(
+            "the narrowed module answers otherwise than the one whose units are zeros",
+            "leave layers as they are: --set prune.exclude=[MODULE]",
+        )
+    metrics = {**_totals(before, after), "multiple": multiple, "rows": rows.count, "rows_are": rows.kind, "by": rows.by}
+    tables = {
+        "modules": _rows_of(module, made, plan, now, after),
+        "layers_taken": [{"module": each.path, "moved": round(each.moved, 6)} for each in taken],
+        "left": [{"module": each.name, "why": each.why} for each in left],
+    }
+    return made, Report(metrics=metrics, tables=tables)
+
+
+def _take(module: nn.Module, rows: Rows, stage: Prune, job: Job) -> list[Taken]:
+    if not stage.layers:
+        return []
+    job.say("looking for the layers that matter least")
+    taken = take_layers(module, rows.first(_SOME), stage.layers)
+    if len(taken) < stage.layers:
+        raise StageFailed(
+            f"{len(taken)} of {stage.layers} layers can be taken out: what is left would not run, or there are no more",
+            f"--set prune.layers={len(taken)}",
+        )
+    return taken
+
+
+def _excluded(group: Group, paths: Sequence[str]) -> bool:
+    return any(part.path == path or part.path.startswith(f"{path}.") for part in group.parts for path in paths)
+
+
+def _scores(
+    module: nn.Module, groups: Sequence[Group], rows: Rows, stage: Prune, job: Job
+) -> Mapping[Group, Sequence[float]]:
+    if stage.criterion == "magnitude":
+        return {group: group.magnitude for group in groups}
+    job.say(f"weighing units on {rows.count} rows")
+    return fisher_scores(module, groups, rows.batches())
+
+
+def _price(
+    module: nn.Module,
+    estimate: Estimate,
+    blocks: Mapping[Group, Sequence[Block]],
+    rows: Rows,
+    stage: Prune,
+    job: Job,
+) -> Callable[[Block], float]:
+    """What a block costs for what it saves: FLOPs, or milliseconds. Norms are comparable without."""
+    if stage.criterion == "magnitude":
+        return lambda block: block.score / len(block.units)
+    if stage.criterion == "latency":
+        from mlpack.stages.prune_latency import saved_ms
+
+        job.say("timing layers at their widths")
+        saved = saved_ms(module, blocks, rows.first(1), job)
+        return lambda block: block.score / saved[block.group, block.share]
+    whole = estimate.flops({})
+    return lambda block: block.score / max(whole - estimate.flops({block.group: block.units}), 1.0)
+
+
+def _cannot(stage: Prune, gone: float, left: Sequence[Left]) -> StageFailed:
+    reasons = "; ".join(f"{each.name}: {each.why}" for each in left[:_FEW])
+    return StageFailed(
+        f"{stage.amount:.0%} of the FLOPs cannot go: {gone:.1%} is the most that can, with {stage.most:.0%} of a layer "
+        f"at most{f' ({reasons})' if reasons else ''}",
+        f"--prune {max(int(100 * gone), 1)}%, or more of each layer: --set prune.most=0.95",
+    )
+
+
+def _totals(before: Work, after: Work) -> dict[str, Any]:
+    return {
+        "flops_gone": round(1 - after.all_flops / before.all_flops, 4),
+        "flops_before": before.all_flops,
+        "flops_after": after.all_flops,
+        "parameters_before": before.all_parameters,
+        "parameters_after": after.all_parameters,
+    }
+
+
+def _rows_of(module: nn.Module, made: nn.Module, plan: Plan, before: Work, after: Work) -> list[dict[str, Any]]:
+    """Each layer that is narrower, with what it costs and holds; and what went of it."""
+    kinds: dict[str, str] = {}
+    for group in plan:
+        for part in group.parts:
+            kinds.setdefault(part.path, group.kind)
+    return [
+        {
+            "module": path,
+            "kind": kinds[path],
+            "width_before": _width(module.get_submodule(path)),
+            "width_after": _width(made.get_submodule(path)),
+            "flops_before": before.flops.get(path, 0),
+            "flops_after": after.flops.get(path, 0),
+            "parameters_before": before.parameters.get(path, 0),
+            "parameters_after": after.parameters.get(path, 0),
+        }
+        for path, layer in module.named_modules()
+        if path in kinds and isinstance(layer, nn.Linear | nn.modules.conv._ConvNd)  # noqa: SLF001 - torch's one class
+    ]
+
+
+def _width(layer: Any) -> str:
+    """In → out."""
+    if isinstance(layer, nn.Linear):
+        return f"{layer.in_features} → {layer.out_features}"
+    return f"{layer.in_channels} → {layer.out_channels}"
+
+
+def masked(module: nn.Module, model: Model, stage: Prune, job: Job) -> tuple[nn.Module, Report]:
+    """The module with zeros in its weights.
+
+    Raises:
+        UsageError: nothing is left to put zeros into.
+    """
+    weights = {
+        path: weight
+        for path, weight in weighted(module).items()
+        if not any(path == each or path.startswith(f"{each}.") for each in stage.exclude)
+    }
+    if not weights:
+        raise UsageError("no convolution or linear layer is left to prune", "prune.exclude fewer modules")
+    rows = Rows(model, job, stage.samples)
+    before = work_of(module, rows.first(1))
+    if stage.criterion == "magnitude":
+        scores = {path: weight.detach().abs() for path, weight in weights.items()}
+    else:
+        job.say(f"weighing weights on {rows.count} rows")
+        scores = _weight_scores(module, weights, rows)
+    assert stage.pattern != "structured"
+    found = mask(weights, scores, stage.pattern, stage.amount)
+    zeros, total = sum(each.zeros for each in found), sum(each.weights for each in found)
+    if not zeros:
+        raise StageFailed("no layer of this module has a width that 2:4 fits", "--set prune.pattern=unstructured")
+    metrics = {
+        "zeros": round(zeros / total, 4),
+        "flops_before": before.all_flops,
+        "parameters_before": before.all_parameters,
+        "parameters_not_zero": before.all_parameters - zeros,
+        "rows": rows.count,
+        "rows_are": rows.kind,
+        "by": rows.by,
+    }
+    table = [{"module": each.path, "weights": each.weights, "zeros": each.zeros} for each in found]
+    return module, Report(metrics=metrics, tables={"modules": table})
+
+
+def _weight_scores(module: nn.Module, weights: Mapping[str, nn.Parameter], rows: Rows) -> dict[str, torch.Tensor]:
+    """Squares of weights times their Fisher information, of a batch at a time."""
+    for weight in weights.values():
+        weight.requires_grad_(requires_grad=True)
+    squares = {path: torch.zeros_like(weight) for path, weight in weights.items()}
+    for _, run, likelihood in rows.batches():
+        with torch.enable_grad():
+            torch.autograd.backward(likelihood(run(module)))
+        for path, weight in weights.items():
+            if weight.grad is not None:
+                squares[path] += weight.grad.square()
+        module.zero_grad(set_to_none=True)
+    return {path: squares[path] * weight.detach().square() for path, weight in weights.items()}

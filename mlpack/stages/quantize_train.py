@@ -1,0 +1,213 @@
+"""Quantization-aware training: the graph that quantize made learns as it stands, and gets its new numbers back."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import onnx
+import torch
+
+from mlpack.backends.torch_runner import threads
+from mlpack.core.backend_options import BackendOptions
+from mlpack.core.report import Report
+from mlpack.errors import DataError, StageFailed, UsageError
+from mlpack.quantization.shown import showing, tensors_of
+from mlpack.quantization.trainable import Trainable
+from mlpack.stages.calibration_rows import Rows
+from mlpack.stages.samples import static_batch
+from mlpack.training.loop import train
+from mlpack.training.losses import answers_of, labelled_output, to_labels, to_teacher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import onnxruntime as ort
+
+    from mlpack.core.dataset import Batch
+    from mlpack.core.model import Model
+    from mlpack.core.stage import Job
+    from mlpack.datasets.rows import RowDataset
+    from mlpack.quantization.shown import Arrays
+    from mlpack.stages.quantize import Quantize
+    from mlpack.stages.quantize_training import QuantizedTraining
+
+_INLINE_BYTES = 1_500_000_000
+# Two ways to sum differ in the last bits; where a value lies halfway between two integers, that is a whole step, and
+# the layers behind it go on from there. It stays far below what rounding itself does to the answers.
+_SAME, _SHARE_OF_NOISE = 1e-3, 0.2
+_MEASURED_ROWS = 256
+_ALPHA = 0.5
+
+
+def train_quantized(model: Model, job: Job, options: Quantize) -> Report:
+    """Train the Q/DQ graph in `job.out` towards what the float graph answers, and labels where there are some.
+
+    Raises:
+        StageFailed: an operator of the graph cannot be trained through, or training ends in no numbers.
+        DataError: there are no training rows, too few, or labels that fit no output.
+    """
+    path, told = job.out / model.entry, options.training
+    dataset = job.dataset("train")
+    if dataset is None:
+        raise DataError("there is nothing to train on", "give training data: --train FILE.npz")
+    size = told.batch if model.dynamic_batch else static_batch(model)
+    plain = onnx.load(path)
+    module = Trainable(plain, learn_ranges=told.learn_ranges)
+    with tempfile.TemporaryDirectory(dir=job.out.parent) as folder, threads(BackendOptions(threads=job.threads)):
+        float_graph = showing(onnx.load(model.entry_path), [], Path(folder) / "float.onnx", job.threads)
+        lessons = _Lessons(module, float_graph, next(iter(dataset.batches(size))), told)
+        rows = list(_few(Rows(model, job, options).batches("comparing")))
+        wanted = [_answers(float_graph, batch) for batch in rows]
+        before = _verified(module, plain, rows, wanted, Path(folder) / "before.onnx", job)
+        history = train(
+            module,
+            lessons.loss,
+            cast("RowDataset", dataset),
+            told.model_copy(update={"batch": size}),
+            unfinished=job.unfinished,
+            seed=job.seed,
+            say=job.say,
+            right=lessons.right,
+            fixed=not model.dynamic_batch,
+        )
+        trained = module.written()
+        job.say("verifying the trained graph")
+        after = _verified(module, trained, rows, wanted, Path(folder) / "after.onnx", job)
+    large = trained.ByteSize() > _INLINE_BYTES
+    onnx.save(trained, path, save_as_external_data=large, location=f"{model.entry}.data")
+    return Report(
+        metrics={
+            "training": {
+                **{name: value for name, value in asdict(history).items() if name != "rows"},
+                "alpha": lessons.alpha,
+                "sqnr_before": before.sqnr,
+                "sqnr_after": after.sqnr,
+                "difference": max(before.difference, after.difference),
+            }
+        },
+        tables={"history": history.rows},
+    )
+
+
+class _Lessons:
+    """What the graph is trained towards: the answers of the float graph, and labels.
+
+    What each output holds, and which the labels belong to, is seen on one batch.
+    """
+
+    def __init__(self, module: Trainable, teacher: ort.InferenceSession, first: Batch, told: QuantizedTraining) -> None:
+        self._module, self._teacher = module, teacher
+        self.alpha = _alpha(told, first)
+        outputs = _tensors(_answers(teacher, first.inputs))
+        self._labelled = (
+            labelled_output(outputs, first.labels, told.output) if self.alpha and first.labels is not None else None
+        )
+        self._floats = list(answers_of(outputs, "numbers")) if self.alpha < 1 else []
+        self._last: dict[str, torch.Tensor] = {}
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """The mean over the batch."""
+        outputs = self._module(_tensors(batch.inputs))
+        self._last = {name: each.detach() for name, each in outputs.items()}
+        parts = []
+        if self._labelled is not None:
+            name, holds = self._labelled
+            parts.append(self.alpha * to_labels(outputs[name], torch.as_tensor(batch.labels), holds))
+        if self._floats:
+            wanted = _tensors(_answers(self._teacher, batch.inputs))
+            losses = [to_teacher(outputs[name], wanted[name], "numbers", 1.0) for name in self._floats]
+            parts.append((1 - self.alpha) * torch.stack(losses).mean())
+        return torch.stack(parts).sum()
+
+    def right(self, batch: Batch) -> float | None:
+        """The share of the last batch whose class is the label's; None where there are no classes."""
+        if self._labelled is None or self._labelled[1] == "numbers":
+            return None
+        said = self._last[self._labelled[0]].argmax(-1).reshape(-1)
+        return float((said == torch.as_tensor(batch.labels).reshape(-1)).float().mean())
+
+
+def _alpha(told: QuantizedTraining, first: Batch) -> float:
+    """The share of the labels; of none where there are none.
+
+    Raises:
+        UsageError: a share was asked for, and there are none.
+    """
+    if first.labels is None and told.alpha:
+        raise UsageError(
+            f"quantize.training.alpha is {told.alpha:g}, and the training rows have no labels",
+            "leave it out, or add labels",
+        )
+    return told.alpha if told.alpha is not None else _ALPHA if first.labels is not None else 0.0
+
+
+def _few(batches: Iterable[Arrays]) -> Iterable[Arrays]:
+    seen = 0
+    for batch in batches:
+        yield batch
+        seen += len(next(iter(batch.values())))
+        if seen >= _MEASURED_ROWS:
+            return
+
+
+@dataclass(frozen=True)
+class _Verified:
+    """How far a graph's answers are from the float graph's, in dB by output, and from the module's, relative L2."""
+
+    sqnr: dict[str, float]
+    difference: float
+
+
+def _verified(
+    module: Trainable, graph: onnx.ModelProto, rows: list[Arrays], wanted: list[Arrays], path: Path, job: Job
+) -> _Verified:
+    """What ONNX Runtime computes from the graph as it stands, beside the module and the float graph.
+
+    Raises:
+        StageFailed: the module answers something else.
+    """
+    module.eval()
+    session = showing(graph, [], path, job.threads, literal=True)
+    got = [_answers(session, batch) for batch in rows]
+    with torch.no_grad():
+        own = [{name: each.numpy() for name, each in module(_tensors(batch)).items()} for batch in rows]
+    sqnr, worst = {}, 0.0
+    for name in (each for each, array in wanted[0].items() if array.dtype.kind == "f"):
+        true, theirs, ours = (_joined(name, those) for those in (wanted, got, own))
+        noise, difference = _power(theirs - true, true), _power(ours - theirs, theirs)
+        if not difference**0.5 <= max(_SAME, _SHARE_OF_NOISE * noise**0.5):
+            raise StageFailed(
+                f"in torch this graph answers {name!r} differently than on ONNX Runtime: relative difference "
+                f"{difference**0.5:.2g}",
+                "leave --train out: int8 is then made without training",
+            )
+        worst = max(worst, difference**0.5)
+        if noise:
+            sqnr[name] = round(-10 * float(np.log10(noise)), 2)
+    return _Verified(sqnr, worst)
+
+
+def _joined(name: str, those: list[Arrays]) -> np.ndarray:
+    """One output of all batches, flat: rows of batches may differ in length."""
+    return np.concatenate([each[name].reshape(-1).astype(np.float64) for each in those])
+
+
+def _power(values: np.ndarray, true: np.ndarray) -> float:
+    """Of the cells that the original has a number for, over its own."""
+    known = np.isfinite(true)
+    own = float(np.square(true[known]).sum())
+    return float(np.square(values[known]).sum()) / own if own else 0.0
+
+
+def _answers(session: ort.InferenceSession, inputs: Arrays) -> Arrays:
+    names = [each.name for each in session.get_outputs()]
+    return tensors_of(session, names, {each.name: inputs[each.name] for each in session.get_inputs()})
+
+
+def _tensors(arrays: Arrays) -> dict[str, torch.Tensor]:
+    # Rows of a file that is open for reading only cannot be written to, and torch warns of that.
+    return {name: torch.tensor(array) for name, array in arrays.items()}
