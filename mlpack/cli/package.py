@@ -29,7 +29,7 @@ def command(
         float, typer.Option("--queue-delay-ms", help="Longest wait for batch mates, in ms.")
     ] = 2.0,
     instances: Annotated[
-        str, typer.Option("--instances", metavar="N|fill", help="Copies of the model; fill: the CPUs it was timed on.")
+        str, typer.Option("--instances", metavar="N", help="Copies of the model; fill: all CPUs that it was timed on.")
     ] = "1",
     into: Annotated[
         Path | None, typer.Option("--into", metavar="REPO", help="Add it to a model repository as a version.")

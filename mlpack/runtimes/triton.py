@@ -242,10 +242,10 @@ def _image_note(artifact: Artifact, serving: Serving) -> str:
     if serving == "python":
         return f"The image installs the same {_TITLES[artifact.model.backend]} and runs it in Triton's Python backend."
     if serving == "openvino":
-        return (
-            f"It was scored on openvino {libraries.get('openvino', 'of another version')}, the image has its own, and "
-            "its backend cannot be told float32: run the check below."
-        )
+        known = libraries.get("openvino", "of another version")
+        exact = artifact.model.backend_options.precision == "float32"
+        told = ", and its backend cannot be told float32" if exact else ""
+        return f"It was scored on openvino {known}, the image has its own{told}: run the check below."
     scored = libraries.get("onnxruntime", "of another version")
     if scored == _IMAGE_ONNXRUNTIME:
         return ""

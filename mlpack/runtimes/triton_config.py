@@ -156,7 +156,7 @@ def _instances_comment(artifact: Artifact, shared_by: Batching) -> list[str]:
         if timed.optimized and timed.batch <= most
     ]
     cpus = artifact.environment["cpus"]
-    told = f"It was timed on {cpus} CPUs, which {filled} fill{'s' if filled == 1 else ''}."
+    told = f"It was timed on {cpus} CPUs: {'one copy fills' if filled == 1 else f'{filled} copies fill'} them."
     return [f"{told} Rows per second of one alone, by P50: {', '.join(rates)}."] if rates else [told]
 
 

@@ -315,7 +315,7 @@ def test_shapes_of_fixed_inputs_are_not_told_to_trtexec():
 def test_a_fallback_is_for_artifacts_of_cards(tmp_path):
     stored = make(tmp_path / "gpu", **A100)
     layout = RUNTIMES["triton"].layout(stored, PackageOptions(engine_fallback="onnxruntime"))
-    assert "ENV ORT_DISABLE_TELEMETRY=1 FALLBACK=onnxruntime\n" in layout["Dockerfile"]
+    assert "ENV ORT_DISABLE_TELEMETRY=1 MODELS=/models FALLBACK=onnxruntime\n" in layout["Dockerfile"]
     assert "FALLBACK" not in RUNTIMES["triton"].layout(stored, PackageOptions())["Dockerfile"]
     here = make(tmp_path / "cpu")
     for runtime in ("triton", "fastapi"):

@@ -29,6 +29,7 @@ from mlpack.core.model import TensorSpec
 from mlpack.core.runtime import PackageOptions, ServeOptions
 from mlpack.errors import StageFailed, Tampered, UsageError
 from mlpack.runtimes import RUNTIMES, torchserve_server
+from mlpack.runtimes.templates.torchserve import graceful, working
 from mlpack.store.verify import verify
 
 IN_FLIGHT = 5
@@ -147,6 +148,18 @@ def test_requests_share_batches_and_each_is_answered_for_itself(folder, python, 
         assert asked(url, {"inputs": [row()]})[0] == 200, "and it lives on"
 
 
+def test_who_is_at_work_holds_a_lock(tmp_path, monkeypatch):
+    monkeypatch.setenv(working.BUSY, str(tmp_path))
+    one, _ = working.Working(), working.Working()
+    assert not graceful._is_worked(tmp_path)
+    with one:
+        assert graceful._is_worked(tmp_path)
+    assert not graceful._is_worked(tmp_path)
+    monkeypatch.delenv(working.BUSY)
+    with working.Working():
+        assert not graceful._is_worked(tmp_path)
+
+
 @pytest.mark.slow
 def test_with_its_tokens_on_it_is_ready_and_answers_who_has_one(folder, python, tmp_path, monkeypatch):
     """As the image starts it, but for the addresses."""
@@ -172,6 +185,11 @@ def test_with_its_tokens_on_it_is_ready_and_answers_who_has_one(folder, python, 
         key = keys["inference"]["key"]
         monkeypatch.setenv("AUTH_TOKEN", key)
         assert run_client(folder, url).returncode == 0
+        # Each worker has the lock that tells when it is at work.
+        workers = [each for each in psutil.Process(running.process.pid).children(recursive=True)
+                   if any("model_service_worker" in word for word in each.cmdline())]  # fmt: skip
+        (busy,) = {each.environ()[working.BUSY] for each in workers}
+        assert {path.name for path in Path(busy).iterdir()} == {str(each.pid) for each in workers}
         # Fewer than a batch: they wait for others, and the signal finds them waiting.
         host, _, port = url.removeprefix("http://").partition(":")
         sent = [http.client.HTTPConnection(host, int(port), timeout=60) for _ in range(IN_FLIGHT)]

@@ -343,6 +343,6 @@ def test_threads_are_limited_for_all_models_of_a_server(tmp_path):
     assert layout["Dockerfile"].strip().endswith(flags)
     # Of one instance, by its own measurements; four of them fill the machine that it was timed on.
     assert (
-        "timed on 4 CPUs, which 4 fill. Rows per second of one alone, by P50: 2,000 in batches of 1"
+        "timed on 4 CPUs: 4 copies fill them. Rows per second of one alone, by P50: 2,000 in batches of 1"
         in (layout["model_repository/tiny-mlp/config.pbtxt"])
     )
