@@ -74,7 +74,7 @@ def test_int4_is_an_eighth_of_the_size_and_says_what_it_costs(cli, place, words)
     # Five bits each with scales and zero points; biases and the graph come on top.
     assert told["model"]["size_bytes"] < told["baseline"]["size_bytes"] / 5
     tried = {each["label"] for each in told["candidates"] if each["numerics"] == "int4"}
-    assert tried == {f"int4 {method} (blocks of 32) · onnxruntime" for method in ("rtn", "hqq", "gptq")}
+    assert tried == {f"int4 {method} (blocks of 32) · onnxruntime" for method in ("hqq", "gptq")}
     kinds = [node.op_type for node in graph_of(place).node]
     assert kinds.count("MatMulNBits") == 3
     assert "GatherBlockQuantized" in kinds
