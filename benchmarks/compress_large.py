@@ -28,7 +28,6 @@ ALLOWED_ERROR = 0.2
 HIDDEN, INNER, HEADS, KEYS, VOCABULARY = 3072, 8192, 24, 24, 32_000
 LAYERS = 25
 _TOKENS = 16
-_CHECKED_LAYERS = 3
 _LOOK_S = 0.1
 
 
@@ -214,17 +213,17 @@ def answered(artifact: Path) -> dict[str, Any]:
 def compared(model: Path, folder: Path) -> list[dict[str, Any]]:
     """Products of a few layers: the weight that they multiply by beside the one that was generated, relative L2."""
     import onnx
-    from mlpack.quantization.blocks import Form, Packed, dequantize_blocks
     from safetensors import safe_open
 
     from mlpack.quantization.beside import array_of
+    from mlpack.quantization.blocks import Form, Packed, dequantize_blocks
 
     where = json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))["weight_map"]
     graph = onnx.load(model / "model.onnx", load_external_data=False).graph
     constants = {each.name: each for each in graph.initializer}
     by_module = {node.name.partition("/")[0]: node for node in graph.node if node.op_type == "MatMulNBits"}
     layers = sorted({int(name.split(".")[2]) for name in by_module if name.startswith("model.layers.")})
-    chosen = [layers[0], layers[len(layers) // 2], layers[-1]][:_CHECKED_LAYERS]
+    chosen = sorted({layers[0], layers[len(layers) // 2], layers[-1]})
     names = [f"model.layers.{at}.{part}" for at in chosen for part in ("self_attn.q_proj", "mlp.down_proj")]
     rows = []
     for name in (*names, "lm_head"):
