@@ -172,7 +172,8 @@ def _nothing_left(tried: list[Candidate], judge: Judge, deadline: Deadline) -> G
     """Exit 5: what each attempt at the promise failed on, and the best model that there is."""
     recipe = judge.recipe
     promised = [each for each in tried if recipe.promise is None or each.model.numerics == recipe.promise]
-    reasons = "; ".join(f"{each.label}: {each.lost}" for each in promised) or "no candidate could be made"
+    unmade = "; ".join(dict.fromkeys(each.lost for each in tried if each.lost and "error" in each.facts))
+    reasons = "; ".join(f"{each.label}: {each.lost}" for each in promised) or unmade or "no candidate could be made"
     if deadline.over():
         reasons += f" (the time limit of {deadline.limit} was over)"
     others = [each for each in tried if each.lost == f"is not {recipe.promise}"]

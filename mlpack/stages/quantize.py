@@ -11,7 +11,7 @@ from mlpack.core.model import Model, Quantization
 from mlpack.core.report import Report
 from mlpack.core.stage import Outcome, Stage
 from mlpack.errors import StageFailed, UsageError
-from mlpack.stages.quantize_clashes import BLOCK_METHODS, GPTQ_ONLY, INT8_ONLY, STATIC_ONLY, clash, lacking_on_cards
+from mlpack.stages.quantize_clashes import GPTQ_ONLY, INT8_ONLY, STATIC_ONLY, clash, lacking_on_cards
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -33,6 +33,8 @@ _RECURRENT = {"LSTM", "GRU", "RNN"}
 _CONVOLUTION = {"Conv", "ConvTranspose"}
 _PRODUCT = {"MatMul", "Gemm"}
 _CPU_BLOCK, _NVIDIA_BLOCK = 32, 128
+# Of rtn's grids hqq's are never worse, for a few seconds.
+_BEST_IN_BLOCKS: tuple[Method, ...] = ("hqq", "gptq")
 
 
 class Quantize(Stage):
@@ -148,8 +150,8 @@ class Quantize(Stage):
             return (self._without_static("cast"),)
         if self.numerics == "int4":
             # GPTQ runs the float graph, which nothing can where its weights stay on the disk.
-            every = [each for each in BLOCK_METHODS if each != "gptq" or not model.on_disk]
-            methods = every if self.method == "auto" else [self.method]
+            best = [each for each in _BEST_IN_BLOCKS if each != "gptq" or not model.on_disk]
+            methods = best if self.method == "auto" else [self.method]
             return tuple(self.model_copy(update={"method": method}).in_blocks(target) for method in methods)
         from mlpack.quantization.coverage import operator_counts
 

@@ -8,51 +8,53 @@ import json
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
-NET = """
-import torch
-from torch import nn
-
-class Net(nn.Module):
-    '''Looks tokens up, mixes them, and decides: two thirds of its bytes are a table.'''
-
-    def __init__(self):
-        super().__init__()
-        self.table = nn.Embedding(2000, 64)
-        self.up = nn.Linear(64, 256)
-        self.down = nn.Linear(256, 64)
-        self.head = nn.Linear(64, 4)
-
-    def forward(self, tokens):
-        x = self.table(tokens)
-        x = x + self.down(torch.relu(self.up(x)))
-        return self.head(x.mean(1))
-
-def model():
-    torch.manual_seed(0)
-    return Net()
-"""
-INPUT = ("--input", "tokens=int64:batch,6")
+TOKENS, WIDTH = 2000, 64
 ELSEWHERE = ("--target", "graviton4", "--backend", "onnxruntime")
+
+
+def written(path, apart=1.0):
+    """A net that looks tokens up, mixes them, and decides: two thirds of its bytes are a table.
+
+    Every 16th hidden feature is `apart` times as large as the others where `down` reads it, and its weights as much
+    smaller where `up` makes it: the answers are the same.
+    """
+    random = np.random.default_rng(0)
+    shapes = {"table": (TOKENS, WIDTH), "up": (WIDTH, 256), "down": (256, WIDTH), "head": (WIDTH, 4)}
+    weights = {name: random.standard_normal(dims) / np.sqrt(dims[0] % TOKENS or 1) for name, dims in shapes.items()}
+    weights["up"][:, ::16] /= apart
+    weights["down"][::16] *= apart
+    nodes = [
+        helper.make_node("Gather", ["table", "tokens"], ["x"], name="table/Gather"),
+        helper.make_node("MatMul", ["x", "up"], ["wide"], name="up/MatMul"),
+        helper.make_node("Relu", ["wide"], ["hidden"], name="relu"),
+        helper.make_node("MatMul", ["hidden", "down"], ["narrow"], name="down/MatMul"),
+        helper.make_node("Add", ["x", "narrow"], ["sum"], name="residual"),
+        helper.make_node("ReduceMean", ["sum", "axis"], ["mean"], name="mean", keepdims=0),
+        helper.make_node("MatMul", ["mean", "head"], ["scores"], name="head/MatMul"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("tokens", TensorProto.INT64, ["batch", 6])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 4])],
+        [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()]
+        + [numpy_helper.from_array(np.array([1]), "axis")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
 
 
 @pytest.fixture
 def words(place):
     """The net, and rows whose labels are its own answers."""
-    import importlib.util
+    import onnxruntime as ort
 
-    import torch
-
-    path = place / "net.py"
-    path.write_text(NET)
-    spec = importlib.util.spec_from_file_location("net", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    tokens = np.random.default_rng(0).integers(0, 2000, (700, 6))
-    with torch.inference_mode():
-        labels = module.model().eval()(torch.from_numpy(tokens)).argmax(1).numpy()
-    np.savez(place / "data.npz", tokens=tokens, labels=labels)
-    return ("net.py:model", *INPUT, "--data", "data.npz", "--name", "net")
+    written(place / "net.onnx")
+    tokens = np.random.default_rng(1).integers(0, TOKENS, (700, 6))
+    (scores,) = ort.InferenceSession(place / "net.onnx").run(None, {"tokens": tokens})
+    np.savez(place / "data.npz", tokens=tokens, labels=scores.argmax(1))
+    return ("net.onnx", "--data", "data.npz", "--name", "net")
 
 
 def graph_of(place):
@@ -61,18 +63,18 @@ def graph_of(place):
 
 @pytest.mark.slow
 def test_int4_is_an_eighth_of_the_size_and_says_what_it_costs(cli, place, words):
-    done = cli("optimize", *words, *ELSEWHERE, "--int4", "--max-drop", "12%", "--json")
+    done = cli("optimize", *words, *ELSEWHERE, "--int4", "--max-drop", "25%", "--json")
     assert done.code == 0, done.err
     told = done.document
     assert told["model"]["numerics"] == "int4"
     assert told["model"]["numerics_share"] == 1.0
     assert told["model"]["quantization"]["details"]["block"] == 32
     assert told["accuracy"]["verdict"] in {"pass", "likely"}
-    assert told["accuracy"]["limit_text"] == "12%"
+    assert told["accuracy"]["limit_text"] == "25%"
     # Five bits each with scales and zero points; biases and the graph come on top.
     assert told["model"]["size_bytes"] < told["baseline"]["size_bytes"] / 5
     tried = {each["label"] for each in told["candidates"] if each["numerics"] == "int4"}
-    assert tried == {f"int4 {method} (blocks of 32) · onnxruntime" for method in ("rtn", "hqq", "gptq")}
+    assert tried == {f"int4 {method} (blocks of 32) · onnxruntime" for method in ("hqq", "gptq")}
     kinds = [node.op_type for node in graph_of(place).node]
     assert kinds.count("MatMulNBits") == 3
     assert "GatherBlockQuantized" in kinds
@@ -86,7 +88,7 @@ def test_int4_is_an_eighth_of_the_size_and_says_what_it_costs(cli, place, words)
 
 @pytest.mark.slow
 def test_without_data_weights_are_rounded_by_themselves_and_nothing_is_claimed(cli, place, words):
-    done = cli("optimize", words[0], *INPUT, *ELSEWHERE, "--int4", "--name", "net", "--json")
+    done = cli("optimize", words[0], *ELSEWHERE, "--int4", "--name", "net", "--json")
     assert done.code == 0, done.err
     assert done.document["accuracy"]["verdict"] == "none"
     assert done.document["model"]["quantization"]["method"] == "hqq"
@@ -95,33 +97,25 @@ def test_without_data_weights_are_rounded_by_themselves_and_nothing_is_claimed(c
 
 @pytest.mark.slow
 def test_the_smallest_of_all_is_in_four_bits_where_the_limit_lets_it(cli, words):
-    done = cli("optimize", *words, *ELSEWHERE, "--smallest", "--max-drop", "12%", "--json")
+    done = cli("optimize", *words, *ELSEWHERE, "--smallest", "--max-drop", "25%", "--json")
     assert done.code == 0, done.err
     told = done.document
     assert told["model"]["numerics"] == "int4"
     others = [each["size_bytes"] for each in told["candidates"] if each["numerics"] != "int4"]
-    assert min(others) > told["model"]["size_bytes"]
+    assert min(size for size in others if size is not None) > told["model"]["size_bytes"]
 
 
-@pytest.mark.slow
 def test_where_four_bits_miss_the_limit_the_layers_that_cost_most_get_eight(cli, place, words):
-    """One layer's columns are three orders of magnitude apart: no block of it holds both."""
-    path = place / "net.py"
-    path.write_text(
-        NET.replace(
-            "    return Net()\n",
-            "    net = Net()\n    with torch.no_grad():\n        net.down.weight[:, ::16] *= 1000\n"
-            "        net.up.weight[::16] /= 1000\n        net.up.bias[::16] /= 1000\n    return net\n",
-        )
-    )
-    done = cli("optimize", *words, *ELSEWHERE, "--int4", "--max-drop", "4%", "--json", "--set", "quantize.method=hqq")
+    """Within each block of one layer two rows are thirty times as large as the others: sixteen steps hold not both."""
+    written(place / "net.onnx", apart=30.0)
+    told = ("--set", "quantize.method=hqq", "--set", "quantize.embeddings=false")
+    done = cli("optimize", *words, *ELSEWHERE, "--int4", "--max-drop", "12%", *told, "--json")
     labels = [each["label"] for each in done.document.get("candidates", ())]
     assert done.code == 0, done.err
     assert any("in int8" in label for label in labels), labels
     assert done.document["model"]["quantization"]["details"]["wide"]
 
 
-@pytest.mark.slow
 def test_what_cannot_be_kept_names_the_limit_that_would_pass(cli, words):
     done = cli("optimize", *words, *ELSEWHERE, "--int4", "--max-drop", "0.01%", "--set", "quantize.block=128",
                "--set", "quantize.method=rtn", "--json")  # fmt: skip

@@ -402,7 +402,7 @@ FLAG_CASES = {
     "int8 without data": ("net.pt2 --int8", 2, "int8 needs data", "random:64"),
     "fp8 on an a100": ("net.pt2 --data good.npz --fp8 --target a100", 2, "no fp8", "mlpack targets"),
     "fp8 on this machine": ("net.pt2 --data good.npz --fp8", 2, "fp8", "mlpack targets"),
-    "int4 on an h100": ("net.pt2 --data good.npz --int4 --target h100", 2, "int4", ""),
+    "int4 on a v100": ("net.pt2 --data good.npz --int4 --target v100", 2, "has no int4", ""),
     "a setting of no stage": ("net.pt2 --data good.npz --set quantise.samples=4", 2, "quantise", "quantize"),
     "a setting of no option": ("net.pt2 --data good.npz --set quantize.sample=4", 2, "sample", "samples"),
     "a setting without value": ("net.pt2 --data good.npz --set quantize.samples", 2, "stage.option=value", "--set"),

@@ -138,7 +138,7 @@ def packed(model):
 
 def test_gptq_is_refused_because_it_runs_the_float_graph(steps, bench):
     proposed = Quantize(numerics="int4").propose(steps("disk")[1], VNNI)
-    assert [each.method for each in proposed] == ["rtn", "hqq"], "left out where nobody asks for it"
+    assert [each.method for each in proposed] == ["hqq"], "left out where nobody asks for it"
     with pytest.raises(StageFailed, match="gptq"):
         Quantize(numerics="int4", method="gptq").run(steps("disk")[1], bench.job())
 

@@ -350,7 +350,7 @@ def test_explain_looks_at_the_same_layers(bench, kept):
 def test_what_is_tried_depends_on_the_method_that_is_asked_for(kept):
     model = kept.ready("mlp")
     proposed = Quantize(numerics="int4", damping=0.1).propose(model, VNNI)
-    assert [(each.method, each.damping) for each in proposed] == [("rtn", 0.01), ("hqq", 0.01), ("gptq", 0.1)]
+    assert [(each.method, each.damping) for each in proposed] == [("hqq", 0.01), ("gptq", 0.1)]
     (only,) = Quantize(numerics="int4", method="gptq", block=64).propose(model, AVX2)
     assert (only.method, only.block) == ("gptq", 64)
     assert "int4" not in {each.numerics for each in Quantize(numerics="auto").propose(model, VNNI)}
