@@ -28,7 +28,6 @@ ALLOWED_ERROR = 0.2
 HIDDEN, INNER, HEADS, KEYS, VOCABULARY = 3072, 8192, 24, 24, 32_000
 LAYERS = 25
 _TOKENS = 16
-_CHECKED_LAYERS = 3
 _LOOK_S = 0.1
 
 
@@ -224,7 +223,7 @@ def compared(model: Path, folder: Path) -> list[dict[str, Any]]:
     constants = {each.name: each for each in graph.initializer}
     by_module = {node.name.partition("/")[0]: node for node in graph.node if node.op_type == "MatMulNBits"}
     layers = sorted({int(name.split(".")[2]) for name in by_module if name.startswith("model.layers.")})
-    chosen = [layers[0], layers[len(layers) // 2], layers[-1]][:_CHECKED_LAYERS]
+    chosen = sorted({layers[0], layers[len(layers) // 2], layers[-1]})
     names = [f"model.layers.{at}.{part}" for at in chosen for part in ("self_attn.q_proj", "mlp.down_proj")]
     rows = []
     for name in (*names, "lm_head"):

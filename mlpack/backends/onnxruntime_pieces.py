@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from mlpack.core.model import Model
 
-_PIECE_BYTES = 64_000_000
+_PIECE_BYTES = 32_000_000
 # Where ONNX Runtime looks for external data of a graph that is handed over in memory.
 _FOLDER = "session.model_external_initializers_file_folder_path"
 

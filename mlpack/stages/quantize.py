@@ -167,8 +167,8 @@ class Quantize(Stage):
             return (self._without_static("cast"),)
         if self.numerics == "int4":
             # GPTQ runs the float graph, which nothing can where its weights stay on the disk.
-            every = [each for each in _BEST_IN_BLOCKS if each != "gptq" or not model.on_disk]
-            methods = every if self.method == "auto" else [self.method]
+            best = [each for each in _BEST_IN_BLOCKS if each != "gptq" or not model.on_disk]
+            methods = best if self.method == "auto" else [self.method]
             return tuple(self.model_copy(update={"method": method}).in_blocks(target) for method in methods)
         from mlpack.quantization.coverage import operator_counts
 
