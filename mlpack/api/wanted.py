@@ -129,7 +129,7 @@ def _over_file(known: Settings, file: str, wanted: Wanted) -> Recipe:
     told = ("numerics", "prune", "force", "distill", "student", "backend", "calibration_method", "ranges")
     if any(wanted.get(word) for word in told):
         raise UsageError(
-            "a recipe says what its stages do: flags for numerics, pruning, training, backend, calibration do not fit it",
+            "a recipe says what its stages do: flags for numerics, pruning, training and so on do not go with it",
             "change the recipe, or set one option: --set quantize.numerics=int8",
         )
     source = ("factory", "inputs", "static_batch", "allow_pickle")
