@@ -26,7 +26,7 @@ def trained_steps(data: DataSpec, *, distill: bool, student: str | None, changed
     """What comes before the export where something is to be trained; what was `changed` is, where there is data for it.
 
     Raises:
-        UsageError: there is nothing that could learn, or two things to be made smaller.
+        UsageError: there is nothing that could learn.
     """
     if student is not None and changed:
         raise UsageError("--student is a smaller module by itself, and --prune makes one", "give one of them")
@@ -39,7 +39,7 @@ def trained_steps(data: DataSpec, *, distill: bool, student: str | None, changed
             "--distill: the original has nothing to learn from its own answers",
             "make it smaller (--prune 30%), or name a smaller module that learns them: --student file.py:function",
         )
-    return ()
+    return (recovery(data, student),)
 
 
 def recovery(data: DataSpec, student: str | None = None) -> Step:
