@@ -20,7 +20,8 @@ import onnx
 import torch
 from onnx import helper, numpy_helper
 
-from mlpack.quantization.operators import OPERATORS, refused
+from mlpack.quantization.layer_operators import refused
+from mlpack.quantization.operators import OPERATORS
 from mlpack.quantization.qdq_graph import QdqGraph
 
 if TYPE_CHECKING:

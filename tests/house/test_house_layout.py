@@ -65,6 +65,7 @@ NEED_A_LIBRARY = {
     "mlpack.quantization.equalize": "onnx",
     "mlpack.quantization.float8": "onnx",
     "mlpack.quantization.layer_errors": "onnx",
+    "mlpack.quantization.layer_operators": "torch",
     "mlpack.quantization.operators": "torch",
     "mlpack.quantization.placement": "onnx",
     "mlpack.quantization.qdq_graph": "onnx",
