@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import gpu_page
+import prune_page
 import record
 
 Result = dict[str, Any]
@@ -621,6 +622,7 @@ _OF_README = (
     ("call_overhead", call_overhead),
     ("backends", backends),
     ("prediction", prediction),
+    ("compress_prune", prune_page.table),
 )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 
 from mlpack.api.contenders import EVERY
+from mlpack.api.pruning import pruned_steps
 from mlpack.api.training import trained_steps
 from mlpack.backends import runs
 from mlpack.core.model import Format
@@ -71,7 +71,6 @@ def recipe_of(
         quantize["ranges"] = ranges
     if not blind and limit != NO_LIMIT and (auto or numerics == "int8"):
         quantize |= _trained(data)
-    pruned = _pruned(prune, force=force)
     steps: tuple[Step, ...] = (
         Step(stage="export"),
         Step(stage="simplify"),
@@ -83,13 +82,12 @@ def recipe_of(
     elif backend is not None and backend not in {*runs("onnx"), EVERY}:
         steps = _by_torch(backend, numerics)
     beside = _beside_onnx(numerics) if backend == EVERY and numerics in {None, "bf16"} else ()
-    before = (*pruned, *trained_steps(data, pruned=bool(pruned), distill=distill, student=student))
-    changed = tuple((*before, *each) for each in (steps, *beside))
-    if auto and before:
-        beside = (*beside, *changed)
-    else:
-        steps, *others = changed
-        beside = tuple(others)
+    pruned = pruned_steps(prune, force=force)
+    smaller = (*pruned, *trained_steps(data, distill=distill, student=student, changed=bool(pruned)))
+    if auto and smaller:
+        beside = (*beside, *((*smaller, *each) for each in (steps, *beside)))
+    elif smaller:
+        steps, beside = (*smaller, *steps), tuple((*smaller, *each) for each in beside)
     return Recipe(
         name=name,
         source=source,
@@ -115,29 +113,6 @@ def _trained(data: DataSpec) -> dict[str, Any]:
     if data.train is None:
         return {}
     return {"train": "needed", **({"training": {"output": data.output}} if data.output else {})}
-
-
-def _pruned(share: str | None, *, force: bool) -> tuple[Step, ...]:
-    """The step that takes this share of the module's FLOPs, or none.
-
-    Raises:
-        UsageError: it is no percentage between 0 and 100, or there is only the force of it.
-    """
-    if share is None:
-        if force:
-            raise UsageError("--force is for masks, and nothing is pruned", "--prune 50% --set prune.pattern=2:4")
-        return ()
-    number = share.removesuffix("%")
-    try:
-        amount = float(number) / 100 if share.endswith("%") else math.nan
-    except ValueError:
-        amount = math.nan
-    if not 0 < amount < 1:
-        raise UsageError(
-            f"--prune {share}: how much of its work is the model to lose? More than 0% and less than 100%",
-            "--prune 30%",
-        )
-    return (Step(stage="prune", options={"amount": round(amount, 6), **({"force": True} if force else {})}),)
 
 
 # The stages that make what torch itself runs, by the format of the file; the user's code is in none of them.

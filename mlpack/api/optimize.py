@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from mlpack.api.flags import AGREEMENT_LIMIT, DEFAULT_LIMIT, NO_LIMIT
+from mlpack.api.pruning import told_of_pruning
 from mlpack.api.wanted import recipe_for
 from mlpack.core.notebook import progress_in_notebooks
 from mlpack.core.reporter import Reporter, Silent
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 _SUFFIXES = {".pt", ".pth", ".pt2", ".onnx", ".safetensors", ".yaml", ".yml", ".py"}
 # Two launches tell a contender that takes less than this share of the other's time.
 _CLEARLY = 0.75
-_PRUNED = "it is pruned and was not trained afterwards: prune less, or let it learn again with --train FILE.npz"
 _SHORT = {"batches": (1,), "launches": 1, "seconds": 0.2, "components": False}
 
 
@@ -219,14 +219,6 @@ def _in_doubt(found: Found) -> bool:
     """Whether the screening left it open which of winner and parent is faster."""
     assert found.parent is not None
     return pace(found.winner) > _CLEARLY * pace(found.parent)
-
-
-def told_of_pruning(error: GateFailed, recipe: Recipe) -> GateFailed:
-    """The same error; where the model was pruned and nothing made it whole again, its hint says so first."""
-    stages = {step.stage for step in recipe.steps}
-    if "prune" not in stages or "distill" in stages:
-        return error
-    return GateFailed(error.message, f"{_PRUNED}. {error.hint}".strip())
 
 
 def _refuse_failed(found: Found, cache: Path, recipe: Recipe) -> None:

@@ -145,7 +145,7 @@ def as_run_today(model: Model, target: Target, cuda: str | None) -> Model:
 
 
 def _training_data(recipe: Recipe, raw: RawOptions | None, reporter: Reporter) -> RowDataset | None:
-    """What is trained on, where a step trains.
+    """What is trained on, where a step trains; or looks at it, where there is some.
 
     Raises:
         DataError: there is none, or nothing to judge the result by.
@@ -154,9 +154,9 @@ def _training_data(recipe: Recipe, raw: RawOptions | None, reporter: Reporter) -
     from mlpack.engine.validate import options_of
 
     steps = [options_of(step) for steps in (recipe.steps, *recipe.beside) for step in steps]
-    trains = next((stage.name for stage in steps if "train" in stage.reads()), None)
+    trains = next((stage.name for stage in steps if stage.trains()), None)
     path = recipe.data.train
-    if trains is None:
+    if trains is None and (path is None or not any("train" in stage.reads() for stage in steps)):
         return None
     if path is None or path.startswith("random:"):
         raise DataError(f"{trains} has nothing to learn from", "give training data: --train FILE.npz")

@@ -22,24 +22,24 @@ _SHARE_OF_LIMIT = 0.5
 _FROM_NOTHING = {"epochs": 60, "learning_rate": 1e-3}
 
 
-def trained_steps(data: DataSpec, *, pruned: bool, distill: bool, student: str | None) -> tuple[Step, ...]:
-    """What follows pruning, or comes in its place. What is pruned learns again wherever there are rows to learn from.
+def trained_steps(data: DataSpec, *, distill: bool, student: str | None, changed: bool) -> tuple[Step, ...]:
+    """What comes before the export where something is to be trained; what was `changed` is, where there is data for it.
 
     Raises:
-        UsageError: there is nothing that could learn, or two things to be made smaller.
+        UsageError: there is nothing that could learn.
     """
-    if pruned and student is not None:
-        raise UsageError(
-            "--student is a smaller module of its own, and --prune makes the original smaller", "give one of them"
-        )
-    if student is not None or (pruned and (distill or data.train is not None)):
-        return (recovery(data, student),)
-    if distill:
+    if student is not None and changed:
+        raise UsageError("--student is a smaller module by itself, and --prune makes one", "give one of them")
+    if changed:
+        return (recovery(data),) if distill or data.train is not None else ()
+    if not distill and student is None:
+        return ()
+    if student is None:
         raise UsageError(
             "--distill: the original has nothing to learn from its own answers",
-            "make it smaller first (--prune 30%), or name a module that learns them: --student file.py:function",
+            "make it smaller (--prune 30%), or name a smaller module that learns them: --student file.py:function",
         )
-    return ()
+    return (recovery(data, student),)
 
 
 def recovery(data: DataSpec, student: str | None = None) -> Step:
@@ -101,7 +101,7 @@ def _limited(step: Step, seconds: float) -> dict[str, Any]:
 
 
 def _trains(step: Step) -> bool:
-    """Whether it looks at training rows."""
+    """Whether it is for training, or may come to that."""
     from mlpack.engine.validate import options_of
 
-    return "train" in options_of(step).reads()
+    return options_of(step).trains()

@@ -23,11 +23,11 @@ class Wanted(TypedDict, total=False):
     """The keywords that `optimize` and `plan` share; each may be left out, or None.
 
     `data` is labelled data, `calibration` data to find ranges on (else a part of `data`), `train` data to train on, of
-    which no sample may be in `data`. `numerics` is a promise: without it the fastest model inside the limit is taken.
-    `prune` (`30%`) is the share of a torch module's FLOPs that is to go before it is exported, `force` makes masks that
-    the target gains nothing from; with `train` (or `distill`) what is left learns to answer as the original. `student`
-    (`file.py:function`) makes a smaller module that does. `max_drop` is `1%` (relative), `0.8pt` (absolute),
-    `10% errors` or `none`; labelled data implies 1%. `output` is what the metric reads. Texts need a `tokenizer`
+    which no sample may be in `data`. `prune` (`30%`) is the share of a torch module's FLOPs that is to go before it is
+    exported, `force` makes masks that the target gains nothing from. `distill` lets what is left learn to answer as the
+    original; `student` (`file.py:function`) makes a smaller module that does. `numerics` is a promise: without it the
+    fastest model inside the limit is taken. `max_drop` is `1%` (relative), `0.8pt` (absolute), `10% errors` or `none`;
+    labelled data implies 1%. `output` is what the metric reads. Texts need a `tokenizer`
     (a folder), images a `preprocess` (a preset, a file of options, or `file.py:function`); `columns` says what a
     table holds where (`text=review,label=stars`), `postprocess` (`file.py:function`) what answers become,
     `labels` the names of the classes in the order of their numbers (`no,yes`, or a file with one a line), `max_length`
@@ -75,6 +75,8 @@ class Wanted(TypedDict, total=False):
     settings: Sequence[str]
 
 
+# What stages do, which a recipe says itself.
+_OF_STEPS = ("numerics", "backend", "calibration_method", "ranges", "prune", "force", "distill", "student")
 _A_FUNCTION = "write it to a file and name it: file.py:function"
 _AS_FILES = {
     "data": "numpy.savez('data.npz', NAME_OF_INPUT=…, labels=…), then data='data.npz'",
@@ -126,10 +128,9 @@ def recipe_for(known: Settings, model: str | Path | None, wanted: Wanted) -> Rec
 
 
 def _over_file(known: Settings, file: str, wanted: Wanted) -> Recipe:
-    told = ("numerics", "prune", "force", "distill", "student", "backend", "calibration_method", "ranges")
-    if any(wanted.get(word) for word in told):
+    if any(wanted.get(word) for word in _OF_STEPS):
         raise UsageError(
-            "a recipe says what its stages do: flags for numerics, pruning, training, backend, calibration do not fit it",
+            "a recipe says what its stages do: numerics, backend, calibration, pruning and training are its own",
             "change the recipe, or set one option: --set quantize.numerics=int8",
         )
     source = ("factory", "inputs", "static_batch", "allow_pickle")

@@ -157,6 +157,10 @@ class Stage(Frozen):
         """Parts of the data that a run with these options looks at."""
         return ()
 
+    def trains(self) -> bool:
+        """Whether a run with these options, or of a milder form of them, learns from training rows."""
+        return False
+
     def imports(self, model: Model | None) -> tuple[str, ...]:
         """Modules that a run on this model will import, where that takes long: imported once for several runs."""
         del model

@@ -44,17 +44,32 @@ def own_answers(seed: int, classes: Sequence[bool]) -> Likelihood:
     return likelihood
 
 
+def given_labels(labels: torch.Tensor) -> Callable[[Sequence[torch.Tensor]], torch.Tensor]:
+    """That of the labels of these samples, whole numbers for classes or numbers, in the one output that they fit."""
+
+    def likelihood(outputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        if not labels.is_floating_point():
+            made = next(each for each in outputs if each.shape[:-1] == labels.shape)
+            return torch.log_softmax(made, -1).flatten(0, -2).gather(1, labels.reshape(-1, 1)).sum()
+        made = next(each for each in outputs if each.numel() == labels.numel())
+        return -(made.reshape(labels.shape) - labels).square().sum() / 2
+
+    return likelihood
+
+
 def fisher_scores(
     module: nn.Module,
     groups: Sequence[Group],
-    batches: Iterable[tuple[int, Callable[[nn.Module], Sequence[torch.Tensor]]]],
-    likelihood: Likelihood,
+    batches: Iterable[tuple[int, Callable[[nn.Module], Sequence[torch.Tensor]], Likelihood]],
 ) -> dict[Group, tuple[float, ...]]:
-    """The score of each unit of each group; a batch is its number of samples and what runs a module on them."""
+    """The score of each unit of each group.
+
+    A batch is its number of samples, what runs a module on them, and the likelihood of their answers.
+    """
     readers = {part.path for group in groups for part in group.parts if part.side == "in"}
     sums = {group: torch.zeros(group.units, dtype=torch.float64) for group in groups}
     samples = 0
-    for count, run in batches:
+    for count, run, likelihood in batches:
         slopes = _slopes(module, readers, count, run, likelihood)
         for group in groups:
             sums[group] += _by_unit(group, slopes, count).square().sum(0)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mlpack.core.installation import DISTRIBUTION
+from mlpack.core.loader import Loader
 from mlpack.core.stage import Outcome, Stage
-from mlpack.errors import MissingLibrary
+from mlpack.errors import MissingLibrary, ModelError
 from mlpack.stages.torch_imports import imports_of
 
 if TYPE_CHECKING:
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
 
 Kind = Literal["channels", "neurons", "heads"]
 _LACKING = ("pruning needs the library torch-pruning", f"pip install '{DISTRIBUTION}[prune]'")
+_MODULE = "hand in the module: file.py:function, a state dict with --factory, or a Hugging Face folder"
 # What masks leave no use for.
 _STRUCTURED_ONLY = ("layers", "scope", "kinds", "most", "multiple")
 _HALF = 0.5
+_SIXTIES = 2 * 60 + 4
 
 
 class Prune(Stage):
@@ -67,12 +70,18 @@ class Prune(Stage):
         default=None, ge=1, description="widths stay multiples of it, narrow ones of less; None: what the target likes"
     )
     exclude: tuple[str, ...] = Field(default=(), description="module paths to leave as they are, with all in them")
-    samples: int = Field(default=256, ge=1, description="calibration rows that decide what a unit is worth")
+    samples: int = Field(default=256, ge=1, description="rows that tell what a unit is worth")
     force: bool = Field(default=False, description="masks also for targets that are no faster with them")
 
+    @field_validator("pattern", mode="before")
+    @classmethod
+    def _unquoted(cls, value: Any) -> Any:
+        # YAML takes what nobody quotes for a number to the base of sixty.
+        return "2:4" if value == _SIXTIES else value
+
     def reads(self) -> tuple[Part, ...]:
-        """Rows that tell what a unit is worth."""
-        return ("calibration",)
+        """Rows that tell what a unit is worth: training rows where they have labels."""
+        return ("calibration", "train")
 
     def imports(self, model: Model | None) -> tuple[str, ...]:
         """Those of a torch model."""
@@ -111,6 +120,18 @@ class Prune(Stage):
         if self.pattern != "structured" or importlib.util.find_spec("torch_pruning"):
             return None
         return ": ".join(_LACKING)
+
+    def propose(self, model: Model, target: Target) -> tuple[Stage, ...]:
+        """This one.
+
+        Raises:
+            ModelError: the model has no module that could be pruned.
+        """
+        del target
+        fixed = Loader.read(model.path).unchangeable
+        if fixed is not None:
+            raise ModelError(f"prune: there is no module that could be smaller: {fixed}", _MODULE)
+        return (self,)
 
     def run(self, model: Model | None, job: Job) -> Outcome:
         """Prune, and keep the module with what was changed in it.

@@ -15,14 +15,16 @@ from mlpack.core.report import Report
 from mlpack.errors import StageFailed, UsageError
 from mlpack.pruning.choosing import Block, Estimate, blocks_of, enough, first, ordered
 from mlpack.pruning.depth import Taken, take_layers
-from mlpack.pruning.fisher import fisher_scores, own_answers
+from mlpack.pruning.fisher import fisher_scores, given_labels, own_answers
 from mlpack.pruning.flops import Work, work_of
 from mlpack.pruning.masks import mask, weighted
 from mlpack.stages import samples
 
 if TYPE_CHECKING:
+    from mlpack.core.dataset import Dataset
     from mlpack.core.model import Model
     from mlpack.core.stage import Job
+    from mlpack.pruning.fisher import Likelihood
     from mlpack.pruning.groups import Group, Left, Plan
     from mlpack.pruning.running import Call
     from mlpack.stages.prune import Prune
@@ -35,25 +37,38 @@ _NEAR = 0.005
 
 
 class Rows:
-    """Calibration rows that modules are run on; the fixed batch of a model that has one."""
+    """Rows that modules are run on; the fixed batch of a model that has one.
+
+    Training rows where they have labels, whose likelihood counts then; else calibration rows, for which the likelihood
+    of the model's own answers does.
+    """
 
     def __init__(self, model: Model, job: Job, count: int) -> None:
-        arrays, self.kind = samples.rows(model, job, "calibration", count)
+        train = job.dataset("train")
+        self._labels = _labels(train, count) if train is not None and train.labelled else None
+        arrays, self.kind = samples.rows(model, job, "calibration" if self._labels is None else "train", count)
         self._tensors = tuple(to_tensor(arrays[spec.name]) for spec in model.inputs)
         self._inputs, self._outputs = ([spec.name for spec in specs] for specs in (model.inputs, model.outputs))
         self.count = len(self._tensors[0])
         self._batch = _BATCH if model.dynamic_batch else self.count
         self._free = model.dynamic_batch
-        self.classes = _classes(model, job)
+        self._own = own_answers(job.seed, _classes(model, job))
 
     def first(self, count: int) -> Call:
         """Runs a module on so many rows, on all that there are where the batch is fixed."""
         return self._on(0, count if self._free else self.count)
 
-    def batches(self) -> Iterator[tuple[int, Call]]:
-        """All rows: how many there are in each batch, and what runs a module on it."""
+    @property
+    def by(self) -> str:
+        """Whose likelihood counts."""
+        return "the model's own answers" if self._labels is None else "labels"
+
+    def batches(self) -> Iterator[tuple[int, Call, Likelihood]]:
+        """All rows: how many there are in each batch, what runs a module on it, and the likelihood of its answers."""
         for start in range(0, self.count, self._batch):
-            yield min(self._batch, self.count - start), self._on(start, start + self._batch)
+            end = min(start + self._batch, self.count)
+            told = self._own if self._labels is None else given_labels(self._labels[start:end])
+            yield end - start, self._on(start, end), told
 
     def _on(self, start: int, end: int) -> Call:
         given = tuple(each[start:end] for each in self._tensors)
@@ -63,6 +78,13 @@ class Rows:
             return found
 
         return call
+
+
+def _labels(train: Dataset, count: int) -> torch.Tensor:
+    labels = next(iter(train.batches(count))).labels
+    assert labels is not None
+    found = to_tensor(labels)
+    return found.float() if found.is_floating_point() else found.long()
 
 
 def _classes(model: Model, job: Job) -> list[bool]:
@@ -119,7 +141,7 @@ def narrowed(module: nn.Module, model: Model, stage: Prune, job: Job) -> tuple[n
             "the narrowed module answers otherwise than the one whose units are zeros",
             "leave layers as they are: --set prune.exclude=[MODULE]",
         )
-    metrics = {**_totals(before, after), "multiple": multiple, "rows": rows.count, "rows_are": rows.kind}
+    metrics = {**_totals(before, after), "multiple": multiple, "rows": rows.count, "rows_are": rows.kind, "by": rows.by}
     tables = {
         "modules": _rows_of(module, made, plan, now, after),
         "layers_taken": [{"module": each.path, "moved": round(each.moved, 6)} for each in taken],
@@ -151,7 +173,7 @@ def _scores(
     if stage.criterion == "magnitude":
         return {group: group.magnitude for group in groups}
     job.say(f"weighing units on {rows.count} rows")
-    return fisher_scores(module, groups, rows.batches(), own_answers(job.seed, rows.classes))
+    return fisher_scores(module, groups, rows.batches())
 
 
 def _price(
@@ -242,7 +264,7 @@ def masked(module: nn.Module, model: Model, stage: Prune, job: Job) -> tuple[nn.
         scores = {path: weight.detach().abs() for path, weight in weights.items()}
     else:
         job.say(f"weighing weights on {rows.count} rows")
-        scores = _weight_scores(module, weights, rows, job.seed)
+        scores = _weight_scores(module, weights, rows)
     assert stage.pattern != "structured"
     found = mask(weights, scores, stage.pattern, stage.amount)
     zeros, total = sum(each.zeros for each in found), sum(each.weights for each in found)
@@ -255,20 +277,18 @@ def masked(module: nn.Module, model: Model, stage: Prune, job: Job) -> tuple[nn.
         "parameters_not_zero": before.all_parameters - zeros,
         "rows": rows.count,
         "rows_are": rows.kind,
+        "by": rows.by,
     }
     table = [{"module": each.path, "weights": each.weights, "zeros": each.zeros} for each in found]
     return module, Report(metrics=metrics, tables={"modules": table})
 
 
-def _weight_scores(
-    module: nn.Module, weights: Mapping[str, nn.Parameter], rows: Rows, seed: int
-) -> dict[str, torch.Tensor]:
+def _weight_scores(module: nn.Module, weights: Mapping[str, nn.Parameter], rows: Rows) -> dict[str, torch.Tensor]:
     """Squares of weights times their Fisher information, of a batch at a time."""
-    likelihood = own_answers(seed, rows.classes)
     for weight in weights.values():
         weight.requires_grad_(requires_grad=True)
     squares = {path: torch.zeros_like(weight) for path, weight in weights.items()}
-    for _, run in rows.batches():
+    for _, run, likelihood in rows.batches():
         with torch.enable_grad():
             torch.autograd.backward(likelihood(run(module)))
         for path, weight in weights.items():

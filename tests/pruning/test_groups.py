@@ -10,7 +10,7 @@ from nets import SHAPES, Encoder, Grouped, Joined, Mixed, make, running
 
 from mlpack.pruning.choosing import Estimate
 from mlpack.pruning.depth import take_layers
-from mlpack.pruning.fisher import fisher_scores, own_answers
+from mlpack.pruning.fisher import fisher_scores, given_labels, own_answers
 from mlpack.pruning.flops import work_of
 from mlpack.pruning.groups import find_groups, narrow_by
 from mlpack.pruning.running import answers, distance
@@ -96,8 +96,7 @@ def test_units_that_do_nothing_are_worth_nothing(kind):
                 if part.side == "in":
                     layer = net.get_submodule(part.path)
                     layer.weight[:, [channel % layer.weight.shape[1] for channel in part.channels[1]]] = 0
-    batches = [(8, running(kind, 8))]
-    scores = fisher_scores(net, groups, batches, own_answers(0, [True]))
+    scores = fisher_scores(net, groups, [(8, running(kind, 8), own_answers(0, [True]))])
     for group in groups:
         assert scores[group][1] == pytest.approx(0, abs=1e-12)
         assert max(scores[group]) > 1e-9
@@ -111,11 +110,22 @@ def test_scores_do_not_depend_on_how_rows_are_batched():
     def slope(outputs):
         return outputs[0].square().sum()
 
-    whole = fisher_scores(net, groups, [(6, lambda module: (module(rows),))], slope)
-    pairs = [(2, lambda module, at=at: (module(rows[at : at + 2]),)) for at in (0, 2, 4)]
-    apart = fisher_scores(net, groups, pairs, slope)
+    whole = fisher_scores(net, groups, [(6, lambda module: (module(rows),), slope)])
+    pairs = [(2, lambda module, at=at: (module(rows[at : at + 2]),), slope) for at in (0, 2, 4)]
+    apart = fisher_scores(net, groups, pairs)
     for group in groups:
         assert apart[group] == pytest.approx(whole[group], rel=1e-4)
+
+
+def test_labels_are_what_they_are_of():
+    made = torch.randn(5, 3, requires_grad=True)
+    classes = torch.tensor([0, 2, 1, 1, 0])
+    own = torch.log_softmax(made, -1)[range(5), classes].sum()
+    assert given_labels(classes)([torch.zeros(5), made]).item() == pytest.approx(own.item())
+    numbers = torch.randn(5)
+    assert given_labels(numbers)([made[:, :1]]).item() == pytest.approx(
+        -(made[:, 0] - numbers).square().sum().item() / 2
+    )
 
 
 def test_the_layer_that_does_nothing_goes_first():
