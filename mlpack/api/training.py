@@ -101,6 +101,7 @@ def _limited(step: Step, seconds: float) -> dict[str, Any]:
 
 
 def _trains(step: Step) -> bool:
+    """Whether it is for training, or may come to that."""
     from mlpack.engine.validate import options_of
 
     return options_of(step).trains()

@@ -158,7 +158,7 @@ class Stage(Frozen):
         return ()
 
     def trains(self) -> bool:
-        """Whether a run with these options learns from training rows, and cannot do without."""
+        """Whether a run with these options, or of a milder form of them, learns from training rows."""
         return False
 
     def imports(self, model: Model | None) -> tuple[str, ...]:

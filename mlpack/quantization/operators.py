@@ -14,10 +14,22 @@ import torch
 from onnx import TensorProto, numpy_helper
 from torch.nn import functional
 
-from mlpack.errors import StageFailed
+from mlpack.quantization.layer_operators import (
+    average_pool,
+    batch_norm,
+    conv,
+    conv_transpose,
+    gemm,
+    grown,
+    gru,
+    layer_norm,
+    lstm,
+    max_pool,
+    refused,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
     Told = Mapping[str, Any]
     Operator = Callable[..., Any]
@@ -27,17 +39,6 @@ _TYPES = {
     TensorProto.INT64: torch.int64, TensorProto.INT32: torch.int32, TensorProto.INT8: torch.int8,
     TensorProto.UINT8: torch.uint8, TensorProto.BOOL: torch.bool,
 }  # fmt: skip
-_CONVOLVE = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
-_TRANSPOSED = {1: functional.conv_transpose1d, 2: functional.conv_transpose2d, 3: functional.conv_transpose3d}
-_MAX_POOL = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}
-_MEAN_POOL = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}
-# Gates: ONNX has z, r, h and i, o, f, c; torch has r, z, n and i, f, g, o.
-_GRU_GATES, _LSTM_GATES = (1, 0, 2), (0, 2, 3, 1)
-
-
-def refused(what: str) -> StageFailed:
-    """The error of a graph that cannot be trained."""
-    return StageFailed(f"{what} cannot be trained through", "leave --train out: int8 is then made without training")
 
 
 def _plain(function: Operator) -> Operator:
@@ -160,144 +161,7 @@ def _padded(
     ends = _numbers(pads)
     along = range(x.ndim) if axes is None else [axis % x.ndim for axis in _numbers(axes)]
     of = dict(zip(along, zip(ends[: len(ends) // 2], ends[len(ends) // 2 :], strict=True), strict=True))
-    return _grown(x, [of.get(axis, (0, 0)) for axis in range(x.ndim)], 0.0 if value is None else value.item())
-
-
-def _grown(x: torch.Tensor, ends: Sequence[tuple[int, int]], value: float) -> torch.Tensor:
-    """More on both ends of the last dimensions."""
-    return functional.pad(x, [each for pair in reversed(ends) for each in pair], value=value)
-
-
-# --- layers ---
-
-
-def _windows(told: Told, x: torch.Tensor, fill: float) -> tuple[torch.Tensor, list[int]]:
-    """What a convolution or pool slides over, and the padding that torch is left to do."""
-    if told.get("auto_pad", b"NOTSET") not in {b"NOTSET", b"VALID"}:
-        raise refused(f"auto_pad {told['auto_pad'].decode()}")
-    count = x.ndim - 2
-    pads = list(told.get("pads", [0] * 2 * count))
-    before, after = pads[:count], pads[count:]
-    if before == after:
-        return x, before
-    return _grown(x, list(zip(before, after, strict=True)), fill), [0] * count
-
-
-def _conv(told: Told, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    x, padding = _windows(told, x, 0.0)
-    ones = [1] * (x.ndim - 2)
-    return _CONVOLVE[x.ndim - 2](
-        x, weight, bias, told.get("strides", ones), padding, told.get("dilations", ones), told.get("group", 1)
-    )
-
-
-def _conv_transpose(
-    told: Told, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
-) -> torch.Tensor:
-    count = x.ndim - 2
-    ones, pads = [1] * count, list(told.get("pads", [0] * 2 * count))
-    if pads[:count] != pads[count:] or "output_shape" in told or told.get("auto_pad", b"NOTSET") != b"NOTSET":
-        raise refused("ConvTranspose with uneven padding")
-    return _TRANSPOSED[count](
-        x, weight, bias, told.get("strides", ones), pads[:count], told.get("output_padding", [0] * count),
-        told.get("group", 1), told.get("dilations", ones),
-    )  # fmt: skip
-
-
-def _max_pool(told: Told, x: torch.Tensor) -> torch.Tensor:
-    x, padding = _windows(told, x, -math.inf)
-    ones = [1] * (x.ndim - 2)
-    return _MAX_POOL[x.ndim - 2](
-        x, told["kernel_shape"], told.get("strides", ones), padding, told.get("dilations", ones),
-        bool(told.get("ceil_mode", 0)),
-    )  # fmt: skip
-
-
-def _average_pool(told: Told, x: torch.Tensor) -> torch.Tensor:
-    counted = bool(told.get("count_include_pad", 0))
-    slid, padding = _windows(told, x, 0.0)
-    if (slid is not x and not counted) or set(told.get("dilations", [1])) != {1}:
-        raise refused("AveragePool with uneven padding or dilations")
-    return _MEAN_POOL[x.ndim - 2](
-        slid,
-        told["kernel_shape"],
-        told.get("strides", [1] * (x.ndim - 2)),
-        padding,
-        bool(told.get("ceil_mode", 0)),
-        counted,
-    )
-
-
-def _gemm(told: Told, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
-    a, b = a.T if told.get("transA") else a, b.T if told.get("transB") else b
-    product = told.get("alpha", 1.0) * (a @ b)
-    return product if c is None else product + told.get("beta", 1.0) * c
-
-
-def _layer_norm(told: Told, x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    return functional.layer_norm(x, x.shape[told.get("axis", -1) :], scale, bias, told.get("epsilon", 1e-5))
-
-
-def _batch_norm(told: Told, x: torch.Tensor, scale: Any, bias: Any, mean: Any, variance: Any) -> torch.Tensor:
-    if told.get("training_mode"):
-        raise refused("BatchNormalization in training mode")
-    return functional.batch_norm(x, mean, variance, scale, bias, eps=told.get("epsilon", 1e-5))
-
-
-def _recurrent(
-    told: Told,
-    weight: torch.Tensor,
-    again: torch.Tensor,
-    bias: torch.Tensor | None,
-    gates: Sequence[int],
-) -> tuple[list[torch.Tensor], bool, bool]:
-    """The weights as torch has them, whether there are biases, whether both directions are read."""
-    direction = told.get("direction", b"forward").decode()
-    if direction == "reverse" or told.get("layout") or {"activations", "clip"} & set(told):
-        raise refused("a recurrent layer read backwards only, or with other activations,")
-    parts = []
-    for at in range(weight.shape[0]):
-        biases = () if bias is None else bias[at].chunk(2)
-        for each in (weight[at], again[at], *biases):
-            pieces = each.chunk(len(gates))
-            parts.append(torch.cat([pieces[gate] for gate in gates]))
-    return parts, bias is not None, direction == "bidirectional"
-
-
-def _states(states: torch.Tensor, directions: int) -> torch.Tensor:
-    """[steps, batch, directions × size] as ONNX has it."""
-    return states.unflatten(2, (directions, -1)).transpose(1, 2)
-
-
-def _gru(
-    told: Told, x: torch.Tensor, weight: Any, again: Any, bias: Any = None, lengths: Any = None, first: Any = None
-) -> tuple[torch.Tensor, ...]:
-    if lengths is not None or not told.get("linear_before_reset"):
-        raise refused("a GRU with lengths, or that resets before it multiplies,")
-    parts, biased, both = _recurrent(told, weight, again, bias, _GRU_GATES)
-    hidden = x.new_zeros(len(weight), x.shape[1], told["hidden_size"]) if first is None else first
-    states, last = torch.gru(x, hidden, parts, biased, 1, 0.0, False, both, False)
-    return _states(states, len(weight)), last
-
-
-def _lstm(
-    told: Told,
-    x: torch.Tensor,
-    weight: Any,
-    again: Any,
-    bias: Any = None,
-    lengths: Any = None,
-    first: Any = None,
-    cell: Any = None,
-    peepholes: Any = None,
-) -> tuple[torch.Tensor, ...]:
-    if lengths is not None or peepholes is not None or told.get("input_forget"):
-        raise refused("an LSTM with lengths or peepholes")
-    parts, biased, both = _recurrent(told, weight, again, bias, _LSTM_GATES)
-    zeros = x.new_zeros(len(weight), x.shape[1], told["hidden_size"])
-    hidden = tuple(zeros if each is None else each for each in (first, cell))
-    states, last, memory = torch.lstm(x, hidden, parts, biased, 1, 0.0, False, both, False)
-    return _states(states, len(weight)), last, memory
+    return grown(x, [of.get(axis, (0, 0)) for axis in range(x.ndim)], 0.0 if value is None else value.item())
 
 
 def _constant(told: Told) -> torch.Tensor:
@@ -348,8 +212,8 @@ OPERATORS: dict[str, Operator] = {
     "Div": _divided, "Clip": _clipped, "Shape": _shape, "Reshape": _reshaped, "Flatten": _flattened,
     "Squeeze": _squeezed, "Unsqueeze": _unsqueezed, "Expand": _expanded, "Split": _split, "Slice": _sliced,
     "Gather": _gathered, "GatherElements": _gathered_elements, "GatherND": _gathered_nd, "Pad": _padded,
-    "Conv": _conv, "ConvTranspose": _conv_transpose, "MaxPool": _max_pool, "AveragePool": _average_pool,
-    "Gemm": _gemm, "LayerNormalization": _layer_norm, "BatchNormalization": _batch_norm, "GRU": _gru, "LSTM": _lstm,
+    "Conv": conv, "ConvTranspose": conv_transpose, "MaxPool": max_pool, "AveragePool": average_pool,
+    "Gemm": gemm, "LayerNormalization": layer_norm, "BatchNormalization": batch_norm, "GRU": gru, "LSTM": lstm,
     "Constant": _constant, "ConstantOfShape": _filled,
     "Cast": lambda told, x: x.to(_TYPES[told["to"]]),
     "Concat": lambda told, *parts: torch.cat(parts, told["axis"]),

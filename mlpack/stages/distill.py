@@ -84,6 +84,10 @@ class Distill(Training, Stage):
             options["student"] = {"reference": absolute(self.student), "sha256": code}
         return options
 
+    def trains(self) -> bool:
+        """That is all it does."""
+        return True
+
     def reads(self) -> tuple[Part, ...]:
         """Rows to learn from, which nothing is judged on."""
         return ("train",)

@@ -126,7 +126,11 @@ class Quantize(Stage):
 
     def reads(self) -> tuple[Part, ...]:
         """Calibration rows: to find ranges on, and to count the compute that changed; and what may be trained on."""
-        return ("calibration",) if self.train == "never" else ("calibration", "train")
+        return ("calibration", "train") if self.trains() else ("calibration",)
+
+    def trains(self) -> bool:
+        """Always, or where the limit is missed."""
+        return self.train != "never"
 
     def trains(self) -> bool:
         """Where it is asked to, or may come to it."""

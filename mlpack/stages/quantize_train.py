@@ -103,9 +103,8 @@ class _Lessons:
         self._module, self._teacher = module, teacher
         self.alpha = _alpha(told, first)
         outputs = _tensors(_answers(teacher, first.inputs))
-        self._labelled = (
-            labelled_output(outputs, first.labels, told.output) if self.alpha and first.labels is not None else None
-        )
+        labels = first.labels if self.alpha else None
+        self._labelled = None if labels is None else labelled_output(outputs, labels, told.output)
         self._floats = list(answers_of(outputs, "numbers")) if self.alpha < 1 else []
         self._last: dict[str, torch.Tensor] = {}
 

@@ -69,6 +69,7 @@ NEED_A_LIBRARY = {
     "mlpack.quantization.float8": "onnx",
     "mlpack.quantization.gptq": "onnx",
     "mlpack.quantization.layer_errors": "onnx",
+    "mlpack.quantization.layer_operators": "torch",
     "mlpack.quantization.operators": "torch",
     "mlpack.quantization.placement": "onnx",
     "mlpack.quantization.qdq_graph": "onnx",

@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from doors import A100, VNNI, answers, relative, rows_for
+from doors import A100, AVX2, VNNI, answers, relative, rows_for
 
 from mlpack.errors import DataError, StageFailed, UsageError
 from mlpack.stages.quantize import Quantize
@@ -11,6 +11,8 @@ from mlpack.stages.quantize_training import QuantizedTraining
 
 ROWS = 256
 SHORT = {"epochs": 4, "batch": 16, "learning_rate": 1e-3, "patience": 0}
+# Ranges found on rows that are so much larger than those to come leave these few of the 8 bits.
+TOO_LARGE = 20
 
 
 def stage(train="always", operators="all", training=None, **options):
@@ -21,33 +23,35 @@ def stage(train="always", operators="all", training=None, **options):
     )  # fmt: skip
 
 
-def job_of(bench, name, labels=None, target=VNNI, **told):
-    rows = rows_for(name, ROWS, seed=1)
+def job_of(bench, name, labels=None, target=VNNI, larger=1):
+    rows, calibration = rows_for(name, ROWS, seed=1), rows_for(name, 64)
+    if larger != 1:
+        calibration = {each: larger * array for each, array in calibration.items()}
     train = bench.data(**rows, **({} if labels is None else {"labels": labels}))
-    return bench.job(parts={"calibration": bench.data(**rows_for(name, 64)), "train": train}, target=target, **told)
+    return bench.job(parts={"calibration": bench.data(**calibration), "train": train}, target=target)
 
 
 @pytest.mark.parametrize(
     ("name", "operators", "target"),
-    [("conv_net", "all", VNNI), ("residual", "weighted", A100), ("transformer", "all", VNNI)],
+    [("conv_net", "all", VNNI), ("residual", "weighted", A100), ("mlp", "weighted", AVX2)],
     ids=lambda value: getattr(value, "name", value),
 )
 def test_it_answers_nearer_to_the_float_graph(bench, kept, name, operators, target):
     ready = kept.ready(name)
     plain, done = (
-        stage(train, operators, per_channel=False).run(ready, job_of(bench, name, target=target))
+        stage(train, operators).run(ready, job_of(bench, name, target=target, larger=TOO_LARGE))
         for train in ("never", "always")
     )
     told = done.report.metrics["training"]
     assert told["alpha"] == 0
-    assert told["sqnr_after"]["output"] > told["sqnr_before"]["output"] + 1
+    assert told["sqnr_before"].keys() == told["sqnr_after"].keys() == {"output"}
     assert told["difference"] < 0.02
     history = done.report.tables["history"]
     assert history[0]["step"] == 0
     assert min(row["held_out_loss"] for row in history) < history[0]["held_out_loss"]
     rows = rows_for(name, 64, seed=7)
     expected, was, now = (answers(model, rows)["output"] for model in (ready, plain.model, done.model))
-    assert relative(expected, now) < relative(expected, was)
+    assert relative(expected, now) < relative(expected, was) / 2
     for one, other in zip(
         *(onnx.load(model.entry_path).graph.node for model in (plain.model, done.model)), strict=True
     ):
