@@ -92,10 +92,6 @@ class Distill(Training, Stage):
         """Rows to learn from, which nothing is judged on."""
         return ("train",)
 
-    def trains(self) -> bool:
-        """It does nothing else."""
-        return True
-
     def imports(self, model: Model | None) -> tuple[str, ...]:
         """Those of a torch model."""
         return imports_of(model)

@@ -132,10 +132,6 @@ class Quantize(Stage):
         """Always, or where the limit is missed."""
         return self.train != "never"
 
-    def trains(self) -> bool:
-        """Where it is asked to, or may come to it."""
-        return self.train != "never"
-
     def imports(self, model: Model | None) -> tuple[str, ...]:
         """What trains."""
         del model
