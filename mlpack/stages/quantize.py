@@ -11,7 +11,7 @@ from mlpack.core.model import Model, Quantization
 from mlpack.core.report import Report
 from mlpack.core.stage import Outcome, Stage
 from mlpack.errors import StageFailed, UsageError
-from mlpack.stages.quantize_clashes import GPTQ_ONLY, INT8_ONLY, STATIC_ONLY, clash, lacking_on_cards
+from mlpack.stages.quantize_clashes import clash, lacking_on_cards
 from mlpack.stages.quantize_training import QuantizedTraining
 
 if TYPE_CHECKING:
@@ -26,16 +26,6 @@ Method = Literal["auto", "cast", "dynamic", "static", "rtn", "hqq", "gptq"]
 Operators = Literal["auto", "all", "weighted"]
 CalibrationMethod = Literal["minmax", "moving_average", "percentile", "entropy", "mse"]
 Train = Literal["never", "needed", "always"]
-
-# fp16 gains nothing on CPUs (measured), bf16 graphs for NVIDIA targets are not made yet.
-_GAINS = {"cpu": ("bf16", "int8"), "cuda": ("fp16", "int8")}
-_CASTS = ("fp16", "bf16")
-_RECURRENT = {"LSTM", "GRU", "RNN"}
-_CONVOLUTION = {"Conv", "ConvTranspose"}
-_PRODUCT = {"MatMul", "Gemm"}
-_CPU_BLOCK, _NVIDIA_BLOCK = 32, 128
-# Of rtn's grids hqq's are never worse, for a few seconds.
-_BEST_IN_BLOCKS: tuple[Method, ...] = ("hqq", "gptq")
 
 
 class Quantize(Stage):
@@ -157,58 +147,9 @@ class Quantize(Stage):
 
     def propose(self, model: Model, target: Target) -> tuple[Stage, ...]:
         """Every concrete flavour that can fit this graph and target; measuring decides among them."""
-        if self.numerics == "auto":
-            gains = [name for name in _GAINS[target.kind] if name in target.numerics]
-            if self.method == "cast":
-                gains = [name for name in gains if name in _CASTS]
-            each = [self.model_copy(update={"numerics": name}) for name in gains]
-            return tuple(proposed for stage in each for proposed in stage.propose(model, target))
-        if self.numerics in _CASTS:
-            return (self._without_static("cast"),)
-        if self.numerics == "int4":
-            # GPTQ runs the float graph, which nothing can where its weights stay on the disk.
-            best = [each for each in _BEST_IN_BLOCKS if each != "gptq" or not model.on_disk]
-            methods = best if self.method == "auto" else [self.method]
-            return tuple(self.model_copy(update={"method": method}).in_blocks(target) for method in methods)
-        from mlpack.quantization.coverage import operator_counts
+        from mlpack.stages.quantize_flavours import flavours
 
-        present = set(operator_counts(model.entry_path))
-        proposed: list[Quantize] = []
-        dynamic = self.method == "dynamic" or (self.method == "auto" and self.ranges is None)
-        if dynamic and self.numerics == "int8" and target.kind == "cpu" and present & (_PRODUCT | _RECURRENT):
-            proposed.append(self._without_static("dynamic"))
-        if self.method in {"auto", "static"}:
-            wanted: tuple[Operators, ...] = self._ranged() if self.operators == "auto" else (self.operators,)
-            proposed += [
-                self.model_copy(update={"method": "static", "operators": operators})
-                for operators in wanted
-                if present & (_PRODUCT | _CONVOLUTION)
-            ]
-        return tuple(proposed) or (self,)
-
-    def _without_static(self, method: Method) -> Quantize:
-        """By another method, which has nothing of what only static int8 has."""
-        plain = {name: type(self).model_fields[name].default for name in STATIC_ONLY}
-        operators: Operators = "weighted" if method == "dynamic" else self.operators
-        return self.model_copy(update={**plain, "method": method, "operators": operators})
-
-    def in_blocks(self, target: Target) -> Quantize:
-        """As weights in blocks are kept on this target, with nothing of what only other numerics or methods have."""
-        others = (*STATIC_ONLY, *INT8_ONLY, *(GPTQ_ONLY if self.method != "gptq" else ()))
-        told: dict[str, Any] = {name: type(self).model_fields[name].default for name in others}
-        if target.kind == "cuda":
-            told |= {"block": self.block or _NVIDIA_BLOCK, "symmetric": True, "activations": "float"}
-            return self.model_copy(update={**told, "embeddings": False})
-        activations = "int8" if self.activations == "auto" else self.activations
-        return self.model_copy(update={**told, "block": self.block or _CPU_BLOCK, "activations": activations})
-
-    def _ranged(self) -> tuple[Operators, ...]:
-        """The sets of operators that there can be ranges for; those of all serve those with weights too."""
-        from mlpack.quantization.range_table import read_ranges
-
-        if self.ranges is not None and read_ranges(Path(self.ranges)).operators == "weighted":
-            return ("weighted",)
-        return ("all", "weighted")
+        return flavours(self, model, target)
 
     def diagnosis(self) -> tuple[Stage, ...]:
         """What each layer costs in accuracy, and for int8 what it gains in time; int4 gains bytes."""

@@ -17,6 +17,7 @@ from mlpack.quantization.beside import array_of, is_beside
 from mlpack.stages.compile import Compile
 from mlpack.stages.export import Export
 from mlpack.stages.quantize import Quantize
+from mlpack.stages.quantize_flavours import in_blocks
 
 IDS = np.random.default_rng(0).integers(0, 512, (3, 9))
 ROWS = {"input_ids": IDS, "attention_mask": np.ones_like(IDS)}
@@ -185,7 +186,7 @@ def test_memory_is_that_of_the_largest_layers(tmp_path):
 
     def peaks(folder, label):
         model, found = None, {}
-        int4 = Quantize(numerics="int4", method="rtn").in_blocks(VNNI)
+        int4 = in_blocks(Quantize(numerics="int4", method="rtn"), VNNI)
         for stage in (Load.of(SourceSpec(model=str(folder), weights="disk")), Export(), int4):
             model, found[stage.name] = run(stage, model, f"{label}-{stage.name}")
         return found

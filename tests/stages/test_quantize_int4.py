@@ -17,6 +17,7 @@ from mlpack.stages.build_engine import BuildEngine
 from mlpack.stages.compile import Compile
 from mlpack.stages.measure_sensitivity import MeasureSensitivity
 from mlpack.stages.quantize import Quantize
+from mlpack.stages.quantize_flavours import in_blocks
 
 METHODS = ("rtn", "hqq", "gptq")
 
@@ -24,7 +25,7 @@ METHODS = ("rtn", "hqq", "gptq")
 def run(bench, model, rows=None, target=VNNI, **options):
     parts = {} if rows is None else {"calibration": bench.data(**rows)}
     told = {"numerics": "int4", "method": "hqq", **options}
-    stage = Quantize(**told).in_blocks(target)
+    stage = in_blocks(Quantize(**told), target)
     return stage.run(model, bench.job(parts=parts, target=target))
 
 
