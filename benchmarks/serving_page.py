@@ -49,10 +49,10 @@ def _ours(found: Result, table: Any) -> str:
     head = ["asked of the FastAPI package", "measured", "ratio", "asked", ""]
     return (
         f"{table(head, rows)}\n\nMedians of {len(full)} rounds, in turns; the session on one core, the server's event "
-        f"loop and the client on the other one. The bare loop's rows per second by batch size: {curve}; the package "
-        f"may form batches of {found['most_rows']}, the best of {carried} at {_CLIENTS} clients. There the session's core "
-        f"is busy {session:.0%} of the time; of the other one the event loop takes {loop:.0%} and the client "
-        f"{client:.0%}. The ideal queue draws from calls of changing batch sizes, as it asks for them."
+        f"loop and the client on the other one. The bare loop's rows per second by batch size: {curve}; the "
+        f"package may form batches of {found['most_rows']}, the best of {carried} at {_CLIENTS} clients. There the "
+        f"session's core is busy {session:.0%} of the time; of the other one the event loop takes {loop:.0%} and the "
+        f"client {client:.0%}. The ideal queue draws from calls of changing batch sizes, as it asks for them."
     )
 
 
