@@ -136,13 +136,11 @@ class Trial:
         alone = bare.rate(self.best(), self.seconds / 2)
         before = spent(pid)
         load = closed(port, asked, CLIENTS, self.seconds)
-        took = {name: seconds - before[name] for name, seconds in spent(pid).items()}
         assert load.good == load.requests, load.errors
-        whole = load.seconds + WARM_UP_S
         return {
             "bare": alone, "ours": load.throughput, "ratio": load.throughput / alone,
             "p50_ms": load.quantile("p50").ms, "p99_ms": load.quantile("p99").ms,
-            "busy": {name: seconds / whole for name, seconds in took.items()},
+            "busy": busy(pid, before, load),
         }  # fmt: skip
 
     def _beside_ideal(
@@ -167,12 +165,13 @@ class Trial:
         """What is answered, what is refused, and what memory does."""
         rate = OVERLOAD * peak
         times = poisson_times(rate, WARM_UP_S + self.seconds, 2000 + turn)
-        before = psutil.Process(pid).memory_info().rss
+        process = psutil.Process(pid)
+        held, before = process.memory_info().rss, spent(pid)
         load = opened(port, asked, times, rate, self.seconds, is_flood=True)
         return {
             "rate": rate, "sent": load.rate_sent, "goodput": load.throughput, "ratio": load.throughput / peak,
             "errors": load.errors, "unsent": load.unsent, "p99_ms": load.quantile("p99").ms,
-            "before_mb": before / 1e6, "after_mb": psutil.Process(pid).memory_info().rss / 1e6,
+            "before_mb": held / 1e6, "after_mb": process.memory_info().rss / 1e6, "busy": busy(pid, before, load),
         }  # fmt: skip
 
 
@@ -245,6 +244,12 @@ def spent(pid: int) -> dict[str, float]:
     by_thread = {each.id: each.user_time + each.system_time for each in psutil.Process(pid).threads()}
     loop = by_thread.pop(pid)
     return {"loop": loop, "session": sum(by_thread.values()), "client": time.process_time()}
+
+
+def busy(pid: int, before: dict[str, float], load: Load) -> dict[str, float]:
+    """The share of a core that each took during a load that has just ended."""
+    whole = load.seconds + WARM_UP_S
+    return {name: (seconds - before[name]) / whole for name, seconds in spent(pid).items()}
 
 
 def closed(port: int, asked: Sequence[bytes], clients: int, seconds: float) -> Load:

@@ -47,10 +47,7 @@ class _Waiting:
     rows: int
     arrived: float
     answer: asyncio.Future[Answered]
-
-    @property
-    def key(self) -> tuple[tuple[int, ...], ...]:
-        return tuple(array.shape[1:] for array in self.inputs.values())
+    key: tuple[tuple[int, ...], ...]
 
 
 class Batcher:
@@ -110,7 +107,8 @@ class Batcher:
         if self._draining:
             raise Draining
         self._check_room()
-        waiting = _Waiting(inputs, rows, time.monotonic(), asyncio.get_running_loop().create_future())
+        key = tuple(array.shape[1:] for array in inputs.values())
+        waiting = _Waiting(inputs, rows, time.monotonic(), asyncio.get_running_loop().create_future(), key)
         # Only the event loop puts in, and nothing else of it ran since the check: the bound holds exactly.
         with self._changed:
             self._queue.append(waiting)
