@@ -74,8 +74,9 @@ class OpenVino:
     formats: tuple[Format, ...] = ("onnx",)
 
     def refusal(self, model: Model, target: Target, options: BackendOptions) -> str | None:
-        """The CPU alone, Q/DQ only as it fuses it, and only precisions that the CPU reports."""
-        del model
+        """The CPU alone, Q/DQ only as it fuses it, only precisions that the CPU reports, and what it can hold."""
+        if model.on_disk:
+            return "its weights stay on the disk, and it holds all of them"
         if options.device != "cpu" or target.kind == "cuda":
             return "only its CPU plug-in is driven here"
         if options.graph_optimizations == "off":

@@ -40,6 +40,8 @@ class TorchCompile:
     def refusal(self, model: Model, target: Target, options: BackendOptions) -> str | None:
         """A device or a compiler that is not there, or a precision that the module cannot be put in."""
         del target
+        if model.on_disk:
+            return "its weights stay on the disk, and what is compiled would hold them"
         lacking = _lacking(options)
         return refusal_to_place(model, options) if lacking is None else lacking[0]
 

@@ -43,9 +43,11 @@ def export_on_disk(model: Model, out: Path, export: Callable[[torch.nn.Module], 
     flat = Flat(inner.eval(), [spec.name for spec in model.inputs], [spec.name for spec in model.outputs])
     flat.training = False
     graph = export(flat).model
-    large = {f"inner.{name}": stored for name, stored in names.items() if f"inner.{name}" in graph.graph.initializers}
+    large = {f"inner.{name}": stored for name, stored in names.items()}
     onnxscript.optimizer.optimize_ir(graph, should_fold=_apart_from(large))
     onnxscript.rewriter.onnx_fusions.fuse(graph)
+    # Some are read by nothing, or are one parameter under two names.
+    large = {name: stored for name, stored in large.items() if name in graph.graph.initializers}
     weights = Weights(folder)
     for file in sorted({weights.files[stored] for stored in large.values()}):
         link_or_copy(file, out / PLACE / file.name)

@@ -100,6 +100,8 @@ class Simplify(Stage):
     def _fused(self, model: Model, job: Job) -> Outcome:
         from mlpack.stages.simplify_fusions import SERVED_BY, write_fused
 
+        if model.on_disk:
+            raise StageFailed("what fuses attention would hold all weights, and these are too many for it", _WITHOUT)
         job.say("fusing attention")
         counts = write_fused(model, job.out)
         if not counts:

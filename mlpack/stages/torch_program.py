@@ -36,7 +36,13 @@ class Program:
 
         Raises:
             ModelError: the user's code raises.
+            StageFailed: the module's weights stay on the disk.
         """
+        if model.on_disk:
+            raise StageFailed(
+                "a file of torch's own holds all weights, and these are too many for the memory",
+                "--int4 with --backend onnxruntime takes one after the other",
+            )
         self.rows, self.rows_are = samples.rows(model, job, "calibration", ROWS)
         self._model, self._numerics = model, numerics
         flat = load_module(model)
