@@ -32,9 +32,7 @@ _CASTS = ("fp16", "bf16")
 _RECURRENT = {"LSTM", "GRU", "RNN"}
 _CONVOLUTION = {"Conv", "ConvTranspose"}
 _PRODUCT = {"MatMul", "Gemm"}
-_CPU_BLOCK, _NVIDIA_BLOCK = 32, 128
-# Of rtn's grids hqq's are never worse, for a few seconds.
-_BEST_IN_BLOCKS: tuple[Method, ...] = ("hqq", "gptq")
+_CPU_BLOCK, _WIDE_BLOCK = 32, 128
 
 
 class Quantize(Stage):
@@ -85,7 +83,7 @@ class Quantize(Stage):
         default=(), description="int8, int4: module paths or node names to leave in float, with all that lies in them"
     )
     block: Literal[16, 32, 64, 128] | None = Field(
-        default=None, description="int4: weights that share a scale; none: 32, for NVIDIA targets 128"
+        default=None, description="int4: weights that share a scale; none: 32, with method: auto 128 too, on NVIDIA 128"
     )
     symmetric: bool = Field(default=False, description="int4: no zero points; NVIDIA targets never have them")
     wide: tuple[str, ...] = Field(
@@ -149,8 +147,12 @@ class Quantize(Stage):
         if self.numerics in _CASTS:
             return (self._without_static("cast"),)
         if self.numerics == "int4":
-            methods = _BEST_IN_BLOCKS if self.method == "auto" else (self.method,)
-            return tuple(self.model_copy(update={"method": method}).in_blocks(target) for method in methods)
+            if self.method != "auto":
+                return (self.in_blocks(target),)
+            # GPTQ's blocks of 128 are nearer to the original than other methods' of 32 (decision 0040), and smaller.
+            blocks = (_CPU_BLOCK, _WIDE_BLOCK) if self.block is None and target.kind == "cpu" else (self.block,)
+            ways = (self.model_copy(update={"method": "gptq", "block": block}) for block in blocks)
+            return tuple(way.in_blocks(target) for way in ways)
         from mlpack.quantization.coverage import operator_counts
 
         present = set(operator_counts(model.entry_path))
@@ -178,7 +180,7 @@ class Quantize(Stage):
         others = (*STATIC_ONLY, *INT8_ONLY, *(GPTQ_ONLY if self.method != "gptq" else ()))
         told: dict[str, Any] = {name: type(self).model_fields[name].default for name in others}
         if target.kind == "cuda":
-            told |= {"block": self.block or _NVIDIA_BLOCK, "symmetric": True, "activations": "float"}
+            told |= {"block": self.block or _WIDE_BLOCK, "symmetric": True, "activations": "float"}
             return self.model_copy(update={**told, "embeddings": False})
         activations = "int8" if self.activations == "auto" else self.activations
         return self.model_copy(update={**told, "block": self.block or _CPU_BLOCK, "activations": activations})
