@@ -11,6 +11,8 @@ import numpy as np
 from int8_worker import Clock
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     Arrays = dict[str, np.ndarray]
 
 INT8_ACTIVATIONS = 4
@@ -54,6 +56,9 @@ class Reader:
     def __init__(self, job: dict[str, Any]) -> None:
         self._inputs = job["inputs"]
         self._left = sorted(Path(job["place"]).glob("calibration-*.npz"))
+
+    def __iter__(self) -> Iterator[Arrays]:
+        return iter(self.get_next, None)
 
     def get_next(self) -> Arrays | None:
         """The next batch."""
