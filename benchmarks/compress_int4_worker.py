@@ -51,19 +51,21 @@ def quantized(job: dict[str, Any], file: Path) -> dict[str, Any]:
 
 
 class Reader:
-    """Calibration rows as onnxruntime asks for them."""
+    """Calibration rows as onnxruntime asks for them; it copies its reader, so that this one holds no open iterator."""
 
     def __init__(self, job: dict[str, Any]) -> None:
-        self._batches = self._read(Path(job["place"]), job["inputs"])
+        self._inputs = job["inputs"]
+        self._left = sorted(Path(job["place"]).glob("calibration-*.npz"))
 
-    def _read(self, place: Path, inputs: list[str]) -> Iterator[Arrays]:
-        for path in sorted(place.glob("calibration-*.npz")):
-            with np.load(path) as file:
-                yield {name: file[name] for name in inputs}
+    def __iter__(self) -> Iterator[Arrays]:
+        return iter(self.get_next, None)
 
     def get_next(self) -> Arrays | None:
         """The next batch."""
-        return next(self._batches, None)
+        if not self._left:
+            return None
+        with np.load(self._left.pop(0)) as file:
+            return {name: file[name] for name in self._inputs}
 
 
 if __name__ == "__main__":

@@ -508,7 +508,7 @@ def compress_int4(content: Result) -> str:
     plain = {row["model"]: row for row in content["rows"] if not row["by"]}
     rows = []
     for row in content["rows"]:
-        where_ = [row["model"], row["by"], row["method"], row["block"] or ""]
+        where_ = [row["model"], row["by"], row["method"], str(row["block"] or "")]
         if row["error"]:
             rows.append([*where_, f"refused: {row['error'][:60]}", *[""] * 5])
             continue

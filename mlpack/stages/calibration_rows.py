@@ -27,9 +27,11 @@ class Rows:
     def __init__(self, model: Model, job: Job, options: Quantize) -> None:
         dataset = job.dataset("calibration")
         if dataset is None:
+            gptq = options.method == "gptq"
             raise UsageError(
-                f"{'gptq' if options.method == 'gptq' else 'static int8'} needs calibration data",
-                "give labelled data with --data FILE.npz, or try the mechanics with --calibration random:64",
+                f"{'gptq' if gptq else 'static int8'} needs calibration data",
+                "give labelled data with --data FILE.npz, or "
+                + ("method: hqq, which needs none" if gptq else "try the mechanics with --calibration random:64"),
             )
         self.samples = min(options.samples, len(dataset))
         self.fingerprint = dataset.fingerprint

@@ -82,7 +82,7 @@ class Quantize(Stage):
         default=(), description="int8, int4: module paths or node names to leave in float, with all that lies in them"
     )
     block: Literal[16, 32, 64, 128] | None = Field(
-        default=None, description="int4: weights that share a scale; none: 32, for NVIDIA targets 128"
+        default=None, description="int4: weights that share a scale; none: 32, with method: auto 128 too, on NVIDIA 128"
     )
     symmetric: bool = Field(default=False, description="int4: no zero points; NVIDIA targets never have them")
     wide: tuple[str, ...] = Field(

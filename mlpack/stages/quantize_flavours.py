@@ -18,9 +18,7 @@ _CASTS = ("fp16", "bf16")
 _RECURRENT = {"LSTM", "GRU", "RNN"}
 _CONVOLUTION = {"Conv", "ConvTranspose"}
 _PRODUCT = {"MatMul", "Gemm"}
-_CPU_BLOCK, _NVIDIA_BLOCK = 32, 128
-# Of rtn's grids hqq's are never worse, for a few seconds.
-_BEST_IN_BLOCKS: tuple[Method, ...] = ("hqq", "gptq")
+_CPU_BLOCK, _WIDE_BLOCK = 32, 128
 
 
 def flavours(stage: Quantize, model: Model, target: Target) -> tuple[Quantize, ...]:
@@ -34,11 +32,20 @@ def flavours(stage: Quantize, model: Model, target: Target) -> tuple[Quantize, .
     if stage.numerics in _CASTS:
         return (_without_static(stage, "cast"),)
     if stage.numerics == "int4":
-        # GPTQ runs the float graph, which nothing can where its weights stay on the disk.
-        best = [each for each in _BEST_IN_BLOCKS if each != "gptq" or not model.on_disk]
-        methods = best if stage.method == "auto" else [stage.method]
-        return tuple(in_blocks(stage.model_copy(update={"method": method}), target) for method in methods)
+        return tuple(in_blocks(each, target) for each in _rounded(stage, model, target))
     return _of_eight_bits(stage, model, target) or (stage,)
+
+
+def _rounded(stage: Quantize, model: Model, target: Target) -> tuple[Quantize, ...]:
+    """By the method that was asked for, or the best one, in blocks of that size, or of two sizes."""
+    if stage.method != "auto":
+        return (stage,)
+    if model.on_disk:
+        # GPTQ runs the float graph, which nothing can where its weights stay on the disk.
+        return (stage.model_copy(update={"method": "hqq"}),)
+    # GPTQ's blocks of 128 are nearer to the original than other methods' of 32 (decision 0040), and smaller.
+    blocks = (_CPU_BLOCK, _WIDE_BLOCK) if stage.block is None and target.kind == "cpu" else (stage.block,)
+    return tuple(stage.model_copy(update={"method": "gptq", "block": block}) for block in blocks)
 
 
 def in_blocks(stage: Quantize, target: Target) -> Quantize:
@@ -46,7 +53,7 @@ def in_blocks(stage: Quantize, target: Target) -> Quantize:
     others = (*STATIC_ONLY, *INT8_ONLY, *(GPTQ_ONLY if stage.method != "gptq" else ()))
     told: dict[str, Any] = {name: type(stage).model_fields[name].default for name in others}
     if target.kind == "cuda":
-        told |= {"block": stage.block or _NVIDIA_BLOCK, "symmetric": True, "activations": "float"}
+        told |= {"block": stage.block or _WIDE_BLOCK, "symmetric": True, "activations": "float"}
         return stage.model_copy(update={**told, "embeddings": False})
     activations = "int8" if stage.activations == "auto" else stage.activations
     return stage.model_copy(update={**told, "block": stage.block or _CPU_BLOCK, "activations": activations})

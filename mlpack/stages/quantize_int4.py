@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _BITS = {4: "int4", 8: "int8"}
 _HAS_FLOAT_ACTIVATIONS = "onnxruntime"
+_TABLE_BLOCKS = (128, 64, 32, 16)
 
 
 def weight_only(model: Model, job: Job, options: Quantize) -> list[dict[str, Any]]:
@@ -140,13 +142,21 @@ class _Work:
     def keep(self, weight: Weight, hessian: np.ndarray | None) -> dict[str, Any]:
         """Put a weight in blocks; what its row says then."""
         bits = 8 if weight.node.name in self._wide else 4
-        form = self._forms[bits]
+        form = self._form_of(weight, bits)
         packed = None if self.graph.known(weight, form) else self._packed(weight, form, hessian)
         if self._explicit:
             new = self.graph.dequantize(weight, form, packed)
         else:
             new = self.graph.keep(weight, form, packed, int8_activations=self._options.activations == "int8")
         return {"numerics": _BITS[bits], "bytes": new}
+
+    def _form_of(self, weight: Weight, bits: int) -> Form:
+        """A table's as OpenVINO looks them up: blocks that divide its rows, and zero points that fill whole bytes."""
+        form, width = self._forms[bits], self.graph.shape(weight)[0]
+        if not weight.looked_up:
+            return form
+        block = next((size for size in _TABLE_BLOCKS if size <= form.block and width % size == 0), form.block)
+        return replace(form, block=block, symmetric=form.symmetric or -(-width // block) % 2 == 1)
 
     def _packed(self, weight: Weight, form: Form, hessian: np.ndarray | None) -> Packed:
         options, matrix = self._options, self.graph.matrix(weight)

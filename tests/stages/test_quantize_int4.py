@@ -279,6 +279,29 @@ def test_the_kernels_activations_are_written_into_the_graph(bench, block, activa
     assert relative(answers(model, rows)["y"], answers(done.model, rows)["y"]) < 0.2
 
 
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("block", [16, 32, 128])
+@pytest.mark.parametrize(("size", "wide"), [(64, "one"), (100, "looking"), (130, "two")])
+def test_both_runtimes_read_the_blocks_alike(bench, size, wide, block, symmetric):
+    """What OpenVINO makes of zero points in halves of bytes, of a last block that is not full, and of a table."""
+    nodes = [
+        helper.make_node("Gather", ["table", "tokens"], ["x"], name="looking"),
+        helper.make_node("MatMul", ["x", "w"], ["h"], name="one"),
+        helper.make_node("MatMul", ["h", "v"], ["y"], name="two"),
+    ]
+    weights = {"table": random(50, 48), "w": random(48, size, seed=1), "v": random(size, 8, seed=2)}
+    inputs = {"tokens": (TensorProto.INT64, ["batch", 3])}
+    before = written(bench.job().out, nodes, weights, inputs, {"y": ["batch", 3, 8]})
+    done = run(bench, before, block=block, symmetric=symmetric, wide=(wide,)).model
+    assert done.only is None
+    rows = {"tokens": np.random.default_rng(3).integers(0, 50, (9, 3))}
+    one, two = (answers(done, rows, backend)["y"] for backend in ("onnxruntime", "openvino"))
+    assert relative(one, two) < 0.03
+    assert relative(answers(before, rows)["y"], two) < 0.25
+    floats = run(bench, before, block=block, symmetric=symmetric, activations="float").model
+    assert floats.only == "onnxruntime", "OpenVINO makes int8 of what it multiplies blocks with"
+
+
 def test_graphs_for_nvidia_targets_have_int4_weights_behind_dequantize_linear(bench, kept):
     before, rows = kept.ready("transformer"), rows_for("transformer", 32)
     done = run(bench, before, rows, target=A100, method="gptq", block=32)
@@ -351,7 +374,11 @@ def test_explain_looks_at_the_same_layers(bench, kept):
 def test_what_is_tried_depends_on_the_method_that_is_asked_for(kept):
     model = kept.ready("mlp")
     proposed = Quantize(numerics="int4", damping=0.1).propose(model, VNNI)
-    assert [(each.method, each.damping) for each in proposed] == [("hqq", 0.01), ("gptq", 0.1)]
+    assert [(each.method, each.block, each.damping) for each in proposed] == [("gptq", 32, 0.1), ("gptq", 128, 0.1)]
+    (one,) = Quantize(numerics="int4", method="hqq").propose(model, VNNI)
+    assert (one.block, one.activations, one.symmetric) == (32, "int8", False)
+    (card,) = Quantize(numerics="int4").propose(model, A100)
+    assert (card.method, card.block) == ("gptq", 128)
     (only,) = Quantize(numerics="int4", method="gptq", block=64).propose(model, AVX2)
     assert (only.method, only.block) == ("gptq", 64)
     assert "int4" not in {each.numerics for each in Quantize(numerics="auto").propose(model, VNNI)}
