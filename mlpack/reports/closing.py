@@ -10,6 +10,7 @@ from mlpack.core.summary import Commands, Facts, Grid
 from mlpack.core.wording import count, size, times
 from mlpack.reports.predicted import predicted_lines
 from mlpack.reports.pruned import pruned_line, pruned_of
+from mlpack.reports.trained import trained_line, trained_of
 from mlpack.reports.tried import tried
 
 if TYPE_CHECKING:
@@ -39,8 +40,12 @@ def closing(stored: Stored) -> Iterator[Part]:
     this = stored.artifact
     yield f"{this.name}@{this.version}   {_VERDICTS[this.accuracy.verdict]}"
     yield ""
-    pruned = pruned_of(stored.path)
-    yield Facts((*_facts(this), *((("pruned", [pruned_line(pruned)]),) if pruned else ())))
+    pruned, trained = pruned_of(stored.path), trained_of(stored.path)
+    changed = [
+        *([("pruned", [pruned_line(pruned)])] if pruned else []),
+        *([("trained", [trained_line(trained)])] if trained else []),
+    ]
+    yield Facts((*_facts(this), *changed))
     if this.components:
         rows = [(each.name, f"{each.p50:.3f}", f"{each.share:.1%}") for each in this.components]
         yield ""

@@ -53,6 +53,7 @@ def render(artifact: Artifact, timings: Mapping[str, np.ndarray], reports: Mappi
             predicted=[] if artifact.prediction is None else list(predicted_lines(artifact.prediction)),
             sensitivity=layers(artifact, reports),
             pruned=reports.get("prune"),
+            trained=reports.get("distill"),
             quantize=reports.get("quantize", {}).get("tables", {}),
             recipe=_yaml(artifact.recipe),
             figures=figures,

@@ -119,12 +119,25 @@ def test_a_smaller_module_is_trained_proven_and_published(cli, student):
     assert again.document["unchanged"]
 
 
+RECIPE = f"""
+source: {{model: "{TINY}/model.py:model"}}
+data: {{evaluation: "{TINY}/eval.npz", train: "{TINY}/train.npz"}}
+name: tiny
+limit: none
+threads: 1
+steps:
+- distill: {{student: "small.py:Small", epochs: 100, patience: 0, checkpoint_s: 0.2}}
+- export
+- compile: {{backend: onnxruntime}}
+latency: {{profile_latency: {{launches: 1, seconds: 0.05, batches: [1], components: false}}}}
+"""
+
+
 @pytest.mark.slow
 def test_kill_9_while_it_trains_gives_the_same_model(place, student):
-    """Killed with its children at a checkpoint, it goes on from there and ends as an uninterrupted run."""
-    command = [sys.executable, "-c", "from mlpack.cli.app import main; main()", *MODEL, *TRAIN, "--student", student]
-    steps = ("distill.epochs=400", "distill.patience=0", "distill.checkpoint_s=0")
-    command += [*SHORT, *(word for step in steps for word in ("--set", step)), "--max-drop", "50%", "--json"]
+    """Killed with its children after a checkpoint, it goes on from there and ends as an uninterrupted run."""
+    (place / "recipe.yaml").write_text(RECIPE)
+    command = [sys.executable, "-c", "from mlpack.cli.app import main; main()", "optimize", "recipe.yaml", "--json"]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MLPACK_")}
 
     def start(cache):
@@ -138,14 +151,13 @@ def test_kill_9_while_it_trains_gives_the_same_model(place, student):
     while killed.poll() is None and not list((place / "one" / "unfinished").glob("*/training.pt")):
         time.sleep(0.01)
     assert killed.poll() is None, killed.communicate()
-    time.sleep(0.3)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
     left = list((place / "one" / "unfinished").glob("*/training.pt"))
     digests = []
     for cache in ("one", "two"):
-        out, err = (ended := start(cache)).communicate(timeout=600)
-        assert ended.returncode in {0, 6}, err
+        out, err = (ended := start(cache)).communicate()
+        assert ended.returncode == 0, err
         digests.append(json.loads(out)["model"]["digest"])
         assert not list((place / cache / "unfinished").glob("*")), "what is finished needs no checkpoint"
     assert left, "the kill came after the training"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mlpack.reports.page.wording import duration, number, share
 from mlpack.reports.pruned import pruned_line
+from mlpack.reports.trained import trained_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -73,6 +74,11 @@ def on_sensitivity(layers: Sequence[Layer]) -> str:
 def on_pruning(metrics: Mapping[str, Any]) -> str:
     """How much of the original's work is gone, or how much of its weights are zeros."""
     return pruned_line(metrics)
+
+
+def on_training(metrics: Mapping[str, Any]) -> str:
+    """How right it became on rows that it was not trained on."""
+    return trained_line(metrics)
 
 
 def on_lineage(lineage: Sequence[LineageRecord]) -> str:
