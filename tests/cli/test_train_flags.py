@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -117,48 +112,3 @@ def test_a_smaller_module_is_trained_proven_and_published(cli, student):
     assert len(report["tables"]["history"]) > 2
     again = cli(*words)
     assert again.document["unchanged"]
-
-
-RECIPE = f"""
-source: {{model: "{TINY}/model.py:model"}}
-data: {{evaluation: "{TINY}/eval.npz", train: "{TINY}/train.npz"}}
-name: tiny
-limit: none
-threads: 1
-steps:
-- distill: {{student: "small.py:Small", epochs: 100, patience: 0, checkpoint_s: 0.2}}
-- export
-- compile: {{backend: onnxruntime}}
-latency: {{profile_latency: {{launches: 1, seconds: 0.05, batches: [1], components: false}}}}
-"""
-
-
-@pytest.mark.slow
-def test_kill_9_while_it_trains_gives_the_same_model(place, student):
-    """Killed with its children after a checkpoint, it goes on from there and ends as an uninterrupted run."""
-    (place / "recipe.yaml").write_text(RECIPE)
-    command = [sys.executable, "-c", "from mlpack.cli.app import main; main()", "optimize", "recipe.yaml", "--json"]
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLPACK_")}
-
-    def start(cache):
-        environment = {**kept, "MLPACK_CACHE": str(place / cache), "XDG_CACHE_HOME": str(place / "user")}
-        return subprocess.Popen(
-            [*command, "--store", str(place / f"store-{cache}")], cwd=place, env=environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
-
-    killed = start("one")
-    while killed.poll() is None and not list((place / "one" / "unfinished").glob("*/training.pt")):
-        time.sleep(0.01)
-    assert killed.poll() is None, killed.communicate()
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.communicate()
-    left = list((place / "one" / "unfinished").glob("*/training.pt"))
-    digests = []
-    for cache in ("one", "two"):
-        out, err = (ended := start(cache)).communicate()
-        assert ended.returncode == 0, err
-        digests.append(json.loads(out)["model"]["digest"])
-        assert not list((place / cache / "unfinished").glob("*")), "what is finished needs no checkpoint"
-    assert left, "the kill came after the training"
-    assert digests[0] == digests[1]
