@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import onnx
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mlpack.quantization.shown import Arrays
     from mlpack.stages.quantize import Quantize
     from mlpack.stages.quantize_training import QuantizedTraining
+    from mlpack.training.loop import History
 
 _INLINE_BYTES = 1_500_000_000
 # Two ways to sum differ in the last bits; where a value lies halfway between two integers, that is a whole step, and
@@ -82,8 +83,9 @@ def train_quantized(model: Model, job: Job, options: Quantize) -> Report:
     return Report(
         metrics={
             "training": {
-                **{name: value for name, value in asdict(history).items() if name != "rows"},
+                **_told(history),
                 "alpha": lessons.alpha,
+                "right_is": lessons.right_is,
                 "sqnr_before": before.sqnr,
                 "sqnr_after": after.sqnr,
                 "difference": max(before.difference, after.difference),
@@ -91,6 +93,21 @@ def train_quantized(model: Model, job: Job, options: Quantize) -> Report:
         },
         tables={"history": history.rows},
     )
+
+
+def _told(history: History) -> dict[str, Any]:
+    """As every training tells it."""
+    first, best = history.rows[0], next(row for row in history.rows if row["step"] == history.best_step)
+    return {
+        "stopped": history.stopped,
+        "steps": history.steps,
+        "best_step": history.best_step,
+        "seconds": history.seconds,
+        "rows": history.learnt,
+        "rows_held_out": history.held_out,
+        "held_out_loss": [first["held_out_loss"], best["held_out_loss"]],
+        "held_out_right": [first["held_out_right"], best["held_out_right"]],
+    }
 
 
 class _Lessons:
@@ -108,6 +125,11 @@ class _Lessons:
         self._floats = list(answers_of(outputs, "numbers")) if self.alpha < 1 else []
         self._last: dict[str, torch.Tensor] = {}
 
+    @property
+    def right_is(self) -> Literal["labels"] | None:
+        """What a right answer agrees with; None where there are no classes to be right about."""
+        return "labels" if self._labelled is not None and self._labelled[1] != "numbers" else None
+
     def loss(self, batch: Batch) -> torch.Tensor:
         """The mean over the batch."""
         outputs = self._module(_tensors(batch.inputs))
@@ -124,7 +146,7 @@ class _Lessons:
 
     def right(self, batch: Batch) -> float | None:
         """The share of the last batch whose class is the label's; None where there are no classes."""
-        if self._labelled is None or self._labelled[1] == "numbers":
+        if self._labelled is None or self.right_is is None:
             return None
         said = self._last[self._labelled[0]].argmax(-1).reshape(-1)
         return float((said == torch.as_tensor(batch.labels).reshape(-1)).float().mean())
