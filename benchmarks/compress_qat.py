@@ -94,7 +94,7 @@ class Bench:
             "before": {backend: self._accuracy(served["never", backend]) for backend in BACKENDS},
             "after": {backend: self._accuracy(served["always", backend]) for backend in BACKENDS},
             "sqnr_db": [next(iter(told[name].values()), None) for name in ("sqnr_before", "sqnr_after")],
-            "training": {name: told[name] for name in ("learnt", "steps", "seconds", "stopped", "alpha", "difference")},
+            "training": {name: told[name] for name in ("rows", "steps", "seconds", "stopped", "alpha", "difference")},
             "seconds": [round(done.seconds, 1) for done in made.values()],
             "peak_mb": [round(done.peak_rss_bytes / 1e6) for done in made.values()],
             "share": made["always"].model.numerics_share,

@@ -11,6 +11,7 @@ that one learning rate fits all steps).
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ _PAIR = {"QuantizeLinear", "DequantizeLinear"}
 _STEP, _ZERO = 1, 2
 _BIASED_AT = 2
 _ALIKE = 1e-3
+_LEAST = 1e-9
 # Steps are learnt a hundred times as fast as weights: Jain et al. take 1e-2, and a range may be off by half of itself.
 _PACE = 100.0
 # The largest float32 below 2^31: biases are int32.
@@ -76,14 +78,29 @@ class Trainable(torch.nn.Module):  # type: ignore[misc] # torch is opaque to myp
         """Node by node; what no node reads any more is given back."""
         values = {**self._constants(), **inputs}
         for node in self._nodes:
-            made = node.operator(node.told, *(values[name] if name else None for name in node.reads))
-            made = made if isinstance(made, tuple) else (made,)
-            if len(made) < len(node.makes):
-                raise refused(f"{node.kind} with {len(node.makes)} outputs")
-            values.update(zip(node.makes, made, strict=False))
+            values.update(zip(node.makes, node.run(values), strict=False))
             for name in node.last_reads:
                 del values[name]
         return {name: values[name] for name in self._outputs}
+
+    def tensors(self) -> list[str]:
+        """All that its nodes make."""
+        return [name for node in self._nodes for name in node.makes if name]
+
+    def farthest(self, seen: Mapping[str, np.ndarray]) -> tuple[float, str]:
+        """Every node alone, given what another runtime computed before it: by how much the worst one differs.
+
+        Relative L2, and the node's operator. `seen` has the graph's inputs and all `tensors` of a run. The graph as a
+        whole tells less: where a last bit decides how a value is rounded, all that follows is rounded otherwise.
+        """
+        worst = (0.0, "")
+        with torch.no_grad():
+            values = {**self._constants(), **{name: torch.tensor(array) for name, array in seen.items()}}
+            for node in self._nodes:
+                for name, made in zip(node.makes, node.run(values), strict=False):
+                    if name:
+                        worst = max(worst, (_distance(made, values[name]), node.kind))
+        return worst
 
     def written(self) -> onnx.ModelProto:
         """The graph with what was learnt."""
@@ -120,6 +137,14 @@ class _Node:
     reads: tuple[str, ...]
     makes: tuple[str, ...]
     last_reads: tuple[str, ...]
+
+    def run(self, values: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Its outputs."""
+        made = self.operator(self.told, *(values[name] if name else None for name in self.reads))
+        made = made if isinstance(made, tuple) else (made,)
+        if len(made) < len(self.makes):
+            raise refused(f"{self.kind} with {len(self.makes)} outputs")
+        return made
 
 
 @dataclass(frozen=True)
@@ -171,6 +196,16 @@ class _Rounded(torch.autograd.Function):  # type: ignore[misc] # torch is opaque
         inside = of_result * ((steps >= low - zero) & (steps <= high - zero)) / step
         of_step = _summed(-inside * steps, step) if ctx.needs_input_grad[1] else None
         return inside, of_step, None, None, None
+
+
+def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Relative L2; infinite where shapes differ."""
+    if one.shape != other.shape:
+        return math.inf
+    first, second = one.to(torch.float64), other.to(torch.float64)
+    same = (first == second) | (first.isnan() & second.isnan())
+    apart = torch.where(same, 0.0, first - second).norm()
+    return float(apart / second.norm().clamp_min(_LEAST)) if apart else 0.0
 
 
 def _summed(gradient: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from mlpack.core.summary import Commands, Facts, Grid
 from mlpack.core.wording import count, size, times
 from mlpack.reports.predicted import predicted_lines
 from mlpack.reports.pruned import pruned_line, pruned_of
-from mlpack.reports.trained import trained_line, trained_of
+from mlpack.reports.trained import int8_trained_of, trained_line, trained_of
 from mlpack.reports.tried import tried
 
 if TYPE_CHECKING:
@@ -41,9 +41,11 @@ def closing(stored: Stored) -> Iterator[Part]:
     yield f"{this.name}@{this.version}   {_VERDICTS[this.accuracy.verdict]}"
     yield ""
     pruned, trained = pruned_of(stored.path), trained_of(stored.path)
+    int8 = int8_trained_of(stored.path)
     changed = [
         *([("pruned", [pruned_line(pruned)])] if pruned else []),
         *([("trained", [trained_line(trained)])] if trained else []),
+        *([("int8 trained", [trained_line(int8)])] if int8 else []),
     ]
     yield Facts((*_facts(this), *changed))
     if this.components:

@@ -29,6 +29,17 @@ def trained_line(metrics: Mapping[str, Any]) -> str:
 
 def trained_of(artifact: Path) -> dict[str, Any] | None:
     """The metrics of an artifact's training; None where nothing was trained."""
-    file = artifact / "reports" / "distill.json"
+    return _metrics(artifact, "distill")
+
+
+def int8_trained_of(artifact: Path) -> dict[str, Any] | None:
+    """Those of the training of its int8 graph; None where that was not trained."""
+    found = _metrics(artifact, "quantize") or {}
+    training: dict[str, Any] | None = found.get("training")
+    return training
+
+
+def _metrics(artifact: Path, stage: str) -> dict[str, Any] | None:
+    file = artifact / "reports" / f"{stage}.json"
     metrics: dict[str, Any] | None = json.loads(file.read_text(encoding="utf-8"))["metrics"] if file.is_file() else None
     return metrics

@@ -1,6 +1,8 @@
 """What training did is told in one line: answers where they can be right, else the loss."""
 
-from mlpack.reports.trained import trained_line, trained_of
+import json
+
+from mlpack.reports.trained import int8_trained_of, trained_line, trained_of
 
 METRICS = {
     "stopped": "all epochs", "steps": 1200, "best_step": 1100, "seconds": 61.4, "rows": 5400, "rows_held_out": 600,
@@ -22,3 +24,13 @@ def test_numbers_are_told_by_their_loss():
 
 def test_an_artifact_that_was_not_trained_has_none(tmp_path):
     assert trained_of(tmp_path) is None
+
+
+def test_a_trained_int8_graph_is_told_by_its_own_report(tmp_path):
+    (tmp_path / "reports").mkdir()
+    file = tmp_path / "reports" / "quantize.json"
+    file.write_text(json.dumps({"metrics": {"share": 1.0, "training": METRICS}}))
+    assert int8_trained_of(tmp_path) == METRICS
+    assert trained_of(tmp_path) is None
+    file.write_text(json.dumps({"metrics": {"share": 1.0}}))
+    assert int8_trained_of(tmp_path) is None
