@@ -155,7 +155,7 @@ def _training_data(recipe: Recipe, raw: RawOptions | None, reporter: Reporter) -
     from mlpack.training.options import Training
 
     steps = [options_of(step) for steps in (recipe.steps, *recipe.beside) for step in steps]
-    trains = next((stage.name for stage in steps if isinstance(stage, Training)), None)
+    trains = next((stage.name for stage in steps if issubclass(type(stage), Training)), None)
     path = recipe.data.train
     if trains is None and (path is None or not any("train" in stage.reads() for stage in steps)):
         return None

@@ -74,7 +74,7 @@ class RunJob:
         return {label: Model.model_validate(model) for label, model in self.spec.rivals.items()}
 
     def dataset(self, part: Part) -> Dataset | None:
-        if self.spec.data is None:
+        if self.spec.data is None or (part == "train" and self.spec.data.train_path is None):
             return None
         known = self.baseline or self.model
         return open_part(self.spec.data, part, known.inputs if known else None)

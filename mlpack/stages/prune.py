@@ -23,7 +23,7 @@ Kind = Literal["channels", "neurons", "heads"]
 _LACKING = ("pruning needs the library torch-pruning", f"pip install '{DISTRIBUTION}[prune]'")
 _MODULE = "hand in the module: file.py:function, a state dict with --factory, or a Hugging Face folder"
 # What masks leave no use for.
-_STRUCTURED_ONLY = ("layers", "scope", "kinds", "most", "multiple")
+_STRUCTURED_ONLY = ("layers", "scope", "kinds", "most", "multiple", "norms")
 _HALF = 0.5
 _SIXTIES = 2 * 60 + 4
 
@@ -68,6 +68,10 @@ class Prune(Stage):
     most: float = Field(default=0.8, gt=0, lt=1, description="largest share of one group of layers that may go")
     multiple: int | None = Field(
         default=None, ge=1, description="widths stay multiples of it, narrow ones of less; None: what the target likes"
+    )
+    norms: Literal["measured", "kept"] = Field(
+        default="measured",
+        description="statistics of batch norms: anew on the rows, if they are real, or as before",
     )
     exclude: tuple[str, ...] = Field(default=(), description="module paths to leave as they are, with all in them")
     samples: int = Field(default=256, ge=1, description="rows that tell what a unit is worth")

@@ -34,6 +34,7 @@ _FEW = 4
 _SOME = 32
 # So near to what was asked for is there.
 _NEAR = 0.005
+_BATCH_NORM = nn.modules.batchnorm._BatchNorm  # noqa: SLF001 - the one class that torch has for all of them
 
 
 class Rows:
@@ -141,7 +142,15 @@ def narrowed(module: nn.Module, model: Model, stage: Prune, job: Job) -> tuple[n
             "the narrowed module answers otherwise than the one whose units are zeros",
             "leave layers as they are: --set prune.exclude=[MODULE]",
         )
-    metrics = {**_totals(before, after), "multiple": multiple, "rows": rows.count, "rows_are": rows.kind, "by": rows.by}
+    renewed = _measure_norms(made, rows) if stage.norms == "measured" and rows.kind == "real" else 0
+    metrics = {
+        **_totals(before, after),
+        "multiple": multiple,
+        "norms_measured": renewed,
+        "rows": rows.count,
+        "rows_are": rows.kind,
+        "by": rows.by,
+    }
     tables = {
         "modules": _rows_of(module, made, plan, now, after),
         "layers_taken": [{"module": each.path, "moved": round(each.moved, 6)} for each in taken],
@@ -195,6 +204,26 @@ def _price(
         return lambda block: block.score / saved[block.group, block.share]
     whole = estimate.flops({})
     return lambda block: block.score / max(whole - estimate.flops({block.group: block.units}), 1.0)
+
+
+def _measure_norms(module: nn.Module, rows: Rows) -> int:
+    """Give batch norms the statistics of what is left, in place: how many. Channels that are gone had a mean."""
+    norms = [each for each in module.modules() if isinstance(each, _BATCH_NORM) and each.track_running_stats]
+    momentum = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        # The mean over all batches.
+        norm.momentum = None
+        norm.train()
+    with torch.no_grad():
+        for count, run, _ in rows.batches() if norms else ():
+            # A single row has no variance.
+            if count > 1:
+                run(module)
+    for norm, before in zip(norms, momentum, strict=True):
+        norm.momentum = before
+        norm.eval()
+    return len(norms)
 
 
 def _cannot(stage: Prune, gone: float, left: Sequence[Left]) -> StageFailed:

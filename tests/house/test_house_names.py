@@ -35,6 +35,7 @@ ALLOWED = {
     ("mlpack/core/recipe.py", "factory"): "a key of a recipe's source",
     ("mlpack/core/settings.py", "factory"): "a key of mlpack.toml",
     ("mlpack/core/installation.py", "torch"): "the distribution whose CUDA build doctor asks about",
+    ("mlpack/core/weights.py", "torch"): "the library whose tensors they are",
     ("mlpack/core/model.py", "torch"): "a format of model files",
     ("mlpack/core/model.py", "openvino"): "a format of model files",
     ("mlpack/core/model.py", "aotinductor"): "a format of model files",

@@ -215,3 +215,22 @@ def test_the_target_says_which_multiple_it_likes(bench):
     done = Prune(amount=0.3).run(model, bench.job(target=AVX2))
     assert inner(done.model).first.out_features % 8 == 0
     assert np.isfinite(answers(done.model, rows_for("mlp", 2), "torch")["output"]).all()
+
+
+def test_batch_norms_are_measured_again_on_real_rows(bench):
+    model = bench.factory("conv_net")
+    image = rows_for("conv_net", 64)["image"]
+    parts = {"calibration": bench.data(image=image)}
+    stages = {
+        norms: Prune(amount=0.4, multiple=2, norms=norms).run(model, bench.job(parts=parts))
+        for norms in ("measured", "kept")
+    }
+    assert stages["measured"].report.metrics["norms_measured"] == 2
+    made, kept = inner(stages["measured"].model), inner(stages["kept"].model)
+    with torch.no_grad():
+        before_norm = made.stem.conv(torch.from_numpy(image))
+    assert torch.allclose(made.stem.norm.running_mean, before_norm.mean((0, 2, 3)), atol=1e-5)
+    assert not torch.allclose(made.body.norm.running_mean, kept.body.norm.running_mean)
+    assert torch.equal(made.body.conv.weight, kept.body.conv.weight)
+    # Of noise nothing is learnt.
+    assert Prune(amount=0.4, multiple=2).run(model, bench.job()).report.metrics["norms_measured"] == 0
