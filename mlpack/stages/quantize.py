@@ -149,9 +149,10 @@ class Quantize(Stage):
         if self.numerics in _CASTS:
             return (self._without_static("cast"),)
         if self.numerics == "int4":
-            # GPTQ runs the float graph, which nothing can where its weights stay on the disk.
-            best = [each for each in _BEST_IN_BLOCKS if each != "gptq" or not model.on_disk]
-            methods = best if self.method == "auto" else [self.method]
+            methods = (self.method,)
+            if self.method == "auto":
+                # GPTQ runs the float graph, which nothing holds where its weights stay on the disk.
+                methods = tuple(each for each in _BEST_IN_BLOCKS if each != "gptq" or not model.on_disk)
             return tuple(self.model_copy(update={"method": method}).in_blocks(target) for method in methods)
         from mlpack.quantization.coverage import operator_counts
 
