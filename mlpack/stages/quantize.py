@@ -149,7 +149,7 @@ class Quantize(Stage):
         if self.numerics in _CASTS:
             return (self._without_static("cast"),)
         if self.numerics == "int4":
-            methods = (self.method,)
+            methods: tuple[Method, ...] = (self.method,)
             if self.method == "auto":
                 # GPTQ runs the float graph, which nothing holds where its weights stay on the disk.
                 methods = tuple(each for each in _BEST_IN_BLOCKS if each != "gptq" or not model.on_disk)
