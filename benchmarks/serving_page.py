@@ -93,16 +93,8 @@ def _triton(found: Result, table: Any) -> str:
             f"{ours['queue_ms']:.2f} and {perf['queue_ms']:.2f} ms",
             f"{ours['compute_ms']:.2f} and {perf['compute_ms']:.2f} ms",
         ])  # fmt: skip
-    head = [
-        "each request",
-        "clients",
-        "rows per second: `bench --server` and perf_analyzer",
-        "",
-        "P50",
-        "",
-        "Triton's queue",
-        "compute",
-    ]
+    head = ["each request", "clients", "rows per second: ours and perf_analyzer's", "", "P50", "", "Triton's queue",
+            "its compute"]  # fmt: skip
     note = f" {'; '.join(found['notes'])}." if found["notes"] else ""
     return (
         f"{table(head, rows)}\n\nAt most {max(apart):.1%} apart (asked: within {_ASKED_APART:.0%}). Triton's queue and "

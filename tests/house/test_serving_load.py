@@ -89,3 +89,28 @@ def test_a_server_that_did_not_start_stands_in_the_table_with_its_reason():
     text = tables.serving_load({"model": "m", "runs_as": "int8", "peers": peers})
     assert "| ours<br>a | 100/s | 3.0 ms | – | 3.0 ms | – | 0 |" in text
     assert "| theirs<br>b | did not start: no / such program | – | – | – | – | – |" in text
+
+
+def test_what_was_asked_is_met_or_missed_by_the_medians():
+    busy = {"loop": 0.3, "session": 0.98, "client": 0.05}
+    ours = {
+        "curve": {"1": 500.0, "16": 960.0}, "carried": {"8": 850.0, "16": 900.0}, "most_rows": 16,
+        "throughput": [{"ours": 900.0, "bare": 960.0, "ratio": ratio, "busy": busy} for ratio in (0.8, 0.94, 0.95)],
+        "busy": [{"rate": 630.0, "p99_ms": 40.0, "ideal_p99_ms": 20.0, "ratio": 2.0}],
+        "overload": [{"rate": 2700.0, "goodput": 880.0, "ratio": 0.98, "errors": {"HTTP 429": 1800}, "unsent": 0,
+                      "before_mb": 270.0, "after_mb": 271.0}],
+    }  # fmt: skip
+    lines = tables.serving_load({"model": "m", "runs_as": "int8", "ours": ours}).splitlines()
+    assert "| 900/s of 960/s | 94.0% | at least 90% | met |" in lines[4]
+    assert "| 40.0 ms of 20.0 ms | 2.00 × | at most 1.3 × | **missed** |" in lines[5]
+    assert "| 880/s; the rest: 1,800 × HTTP 429 | 98.0% | at least 90% | met |" in lines[6]
+    assert "| 270 → 271 MB | +1.0 MB | flat |" in lines[7]
+
+
+def test_perf_analyzer_and_ours_are_compared_by_the_medians():
+    pair = {"ours": {"throughput": 95.0, "p50_ms": 10.5, "queue_ms": 1.0, "compute_ms": 8.0},
+            "perf": {"throughput": 100.0, "p50_ms": 10.0, "queue_ms": 1.1, "compute_ms": 8.1}}  # fmt: skip
+    triton = {"rows": [{"protocol": "http", "batch": 8, "clients": 4, "pairs": [pair]}], "notes": []}
+    text = tables.serving_load({"model": "m", "runs_as": "int8", "triton": triton})
+    assert "| http, 8 rows | 4 | 95/s and 100/s | -5.0% | 10.50 and 10.00 ms | +5.0% | 1.00 and 1.10 ms |" in text
+    assert "At most 5.0% apart" in text
