@@ -24,6 +24,7 @@ from onnx import helper, numpy_helper
 from mlpack.quantization.layer_operators import refused
 from mlpack.quantization.operators import OPERATORS
 from mlpack.quantization.qdq_graph import QdqGraph
+from mlpack.quantization.straight_through import ENDS, Rounded, along, dequantized, quantized
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -43,10 +44,6 @@ _ALIKE = 1e-3
 _LEAST = 1e-9
 # Steps are learnt a hundred times as fast as weights: Jain et al. take 1e-2, and a range may be off by half of itself.
 _PACE = 100.0
-# The largest float32 below 2^31: biases are int32.
-_ENDS = {
-    torch.int8: (-128.0, 127.0), torch.uint8: (0.0, 255.0), torch.int32: (-2147483648.0, 2147483520.0),
-}  # fmt: skip
 
 
 class Trainable(torch.nn.Module):  # type: ignore[misc] # torch is opaque to mypy here
@@ -164,38 +161,15 @@ class _Learnt:
         """What it is in the graph."""
         if not self.step:
             return values[self.constant].clone()
-        return _dequantized({"axis": self.axis}, values[self.constant], values[self.step], values.get(self.zero))
+        return dequantized({"axis": self.axis}, values[self.constant], values[self.step], values.get(self.zero))
 
     def now(self, parameter: torch.Tensor, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """What the graph's constant becomes."""
         if not self.step:
             return parameter
-        step, zero = _along(self.axis, parameter, values[self.step], values.get(self.zero))
-        rounded: torch.Tensor = _Rounded.apply(parameter, step, zero, *self.ends)
+        step, zero = along(self.axis, parameter, values[self.step], values.get(self.zero))
+        rounded: torch.Tensor = Rounded.apply(parameter, step, zero, *self.ends)
         return rounded
-
-
-class _Rounded(torch.autograd.Function):  # type: ignore[misc] # torch is opaque to mypy here
-    """x / step rounded to a whole number within the ends. Gradients pass as if it were not rounded."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: torch.Tensor, step: torch.Tensor, zero: torch.Tensor, low: float, high: float
-    ) -> torch.Tensor:
-        """Halves go to the even number, as in ONNX."""
-        ctx.save_for_backward(x, step, zero)
-        ctx.ends = low, high
-        return torch.round(x / step).add_(zero).clamp_(low, high)
-
-    @staticmethod
-    def backward(ctx: Any, of_result: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Beyond the ends nothing passes. With what DequantizeLinear adds, that of the step is LSQ's equation 3."""
-        x, step, zero = ctx.saved_tensors
-        low, high = ctx.ends
-        steps = x / step
-        inside = of_result * ((steps >= low - zero) & (steps <= high - zero)) / step
-        of_step = _summed(-inside * steps, step) if ctx.needs_input_grad[1] else None
-        return inside, of_step, None, None, None
 
 
 def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
@@ -208,38 +182,7 @@ def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
     return float(apart / second.norm().clamp_min(_LEAST)) if apart else 0.0
 
 
-def _summed(gradient: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Over all that one step is for."""
-    return gradient.sum_to_size(like.shape)
-
-
-def _quantized(
-    told: Mapping[str, Any], x: torch.Tensor, step: torch.Tensor, zero: torch.Tensor | None = None
-) -> torch.Tensor:
-    ends = _ENDS[torch.uint8 if zero is None else zero.dtype]
-    rounded: torch.Tensor = _Rounded.apply(x, *_along(told.get("axis", 1), x, step, zero), *ends)
-    return rounded
-
-
-def _dequantized(
-    told: Mapping[str, Any], x: torch.Tensor, step: torch.Tensor, zero: torch.Tensor | None = None
-) -> torch.Tensor:
-    step, zero = _along(told.get("axis", 1), x, step, zero)
-    return (x.to(torch.float32) - zero) * step
-
-
-def _along(
-    axis: int, x: torch.Tensor, step: torch.Tensor, zero: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Step and zero point as they meet the values, both in float: one for all, or one for each along the axis."""
-    zero = torch.zeros_like(step) if zero is None else zero.to(torch.float32)
-    if step.ndim == 0 or step.numel() == 1:
-        return step.reshape(()), zero.reshape(())
-    shape = [-1 if at == axis % x.ndim else 1 for at in range(x.ndim)]
-    return step.reshape(shape), zero.reshape(shape)
-
-
-_QDQ: dict[str, Operator] = {"QuantizeLinear": _quantized, "DequantizeLinear": _dequantized}
+_QDQ: dict[str, Operator] = {"QuantizeLinear": quantized, "DequantizeLinear": dequantized}
 
 
 def _nodes(proto: onnx.ModelProto) -> Iterator[_Node]:
@@ -299,7 +242,7 @@ def _of_integers(node: onnx.NodeProto, values: Mapping[str, torch.Tensor]) -> _L
     """What this DequantizeLinear reads. Symmetric weights keep to the integers that they have: 7 bits stay 7 bits."""
     integers = values[node.input[0]]
     zero = node.input[_ZERO] if len(node.input) > _ZERO else ""
-    ends = _ENDS[integers.dtype]
+    ends = ENDS[integers.dtype]
     if integers.dtype == torch.int8 and (not zero or not values[zero].any()):
         most = float(integers.to(torch.float32).abs().max())
         ends = (-most, most)

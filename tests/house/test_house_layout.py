@@ -78,6 +78,7 @@ NEED_A_LIBRARY = {
     "mlpack.quantization.sensitivity": "onnx",
     "mlpack.quantization.shown": "onnx",
     "mlpack.quantization.smooth": "onnx",
+    "mlpack.quantization.straight_through": "torch",
     "mlpack.quantization.stream": "onnx",
     "mlpack.quantization.switched": "onnx",
     "mlpack.quantization.trainable": "onnx",
