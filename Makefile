@@ -7,7 +7,7 @@ DEMO := .demo
 # What fails is shown when it fails; a test that hangs ends after a quarter of an hour.
 PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --instafail --timeout 900
 
-.PHONY: serving help venv demo test test-fast lint benchmarks benchmark-int8 benchmark-backends benchmark-serving gpu-wheels gpu clean
+.PHONY: serving help venv demo test test-fast lint benchmarks benchmark-int8 benchmark-backends benchmark-serving benchmark-compress gpu-wheels gpu clean
 
 help:
 	@echo "make demo        optimize a real sentence classifier to int8 and show what came of it"
@@ -17,6 +17,7 @@ help:
 	@echo "make benchmark-int8  int8 beside that of others, on every sample model"
 	@echo "make serving     every package on its real server, and the README's table of it"
 	@echo "make benchmark-serving  our server under load, beside a bare loop, an ideal queue and other servers"
+	@echo "make benchmark-compress  pruned, trained, in four bits: what each costs and gains, beside others"
 	@echo "make benchmark-backends  what is chosen beside every backend by hand"
 	@echo "make gpu         all that needs an NVIDIA card, in pieces of nine minutes; needs no network"
 	@echo "make gpu-wheels  collects, with a network, the wheels that make gpu needs without one"
@@ -68,6 +69,12 @@ PEERS ?= .serving/peers
 benchmark-serving: venv
 	-$(BIN)/python benchmarks/serving_load_peers.py $(PEERS)
 	$(BIN)/python benchmarks/serving_load.py --peers $(PEERS) $(LOAD)
+
+benchmark-compress: venv
+	$(BIN)/python benchmarks/compress_prune.py
+	$(BIN)/python benchmarks/compress_int4.py
+	$(BIN)/python benchmarks/compress_qat.py
+	$(BIN)/python benchmarks/compress_large.py
 
 benchmarks: venv
 	$(BIN)/python benchmarks/startup.py
