@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from mlpack.core.wording import count
 from mlpack.engine.run import run
-from mlpack.engine.validate import check_takes, options_of, stage_of
+from mlpack.engine.validate import changes_original, check_takes, options_of, stage_of
 from mlpack.engine.workers import Place, Task, work_off
 from mlpack.errors import MissingLibrary, MlpackError, StageFailed, UsageError
+from mlpack.stages import STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -41,7 +42,7 @@ class Candidate:
 
     @property
     def label(self) -> str:
-        """Numerics, how they were made, and the backend: what tables call it."""
+        """What was done before the export, numerics, how they were made, the backend: what tables call it."""
         made = self.model.quantization
         how = ""
         if made is not None and made.method not in {"cast", ""}:
@@ -49,7 +50,9 @@ class Candidate:
         options = self.model.backend_options
         by = f" by {options.provider.name}" if options.provider else ""
         fewer = f" · {count(options.most_threads, 'thread')}" if options.most_threads else ""
-        return f"{self.model.numerics}{how} · {self.model.backend or '–'}{by}{fewer}"
+        changed = " + ".join(done.stage for done in self.steps if changes_original(STAGES[done.stage]))
+        before = f"{changed} · " if changed else ""
+        return f"{before}{self.model.numerics}{how} · {self.model.backend or '–'}{by}{fewer}"
 
     def out(self, why: str) -> Candidate:
         """This candidate, lost for this reason."""

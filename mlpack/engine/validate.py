@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
@@ -71,15 +72,22 @@ def check(recipe: Recipe, target: Target) -> list[Stage]:
             some would be ignored.
         UnsupportedNumerics: the target lacks what a step asks for.
     """
-    stages, *_ = [_chained(steps) for steps in (recipe.steps, *recipe.beside)]
-    for stage in (*stages, options_of(recipe.accuracy), options_of(recipe.latency)):
+    stages, *others = [_chained(steps) for steps in (recipe.steps, *recipe.beside)]
+    measuring = [options_of(recipe.accuracy), options_of(recipe.latency)]
+    for stage in (*stages, *measuring, *chain.from_iterable(others)):
         clash = stage.clash()
         if clash:
             raise RecipeError(f"{stage.name}: {clash}", "leave one of them out")
+    for stage in (*stages, *measuring, *filter(changes_original, chain.from_iterable(others))):
         reason = stage.refusal(target)
         if reason:
             raise UnsupportedNumerics(f"{stage.name}: {reason}", f"mlpack targets {target.name}")
     return stages
+
+
+def changes_original(stage: Stage | type[Stage]) -> bool:
+    """Whether it makes another module of the original, before any export: somebody asked for that."""
+    return stage.gives == "torch"
 
 
 def _chained(steps: tuple[Step, ...]) -> list[Stage]:
@@ -97,12 +105,18 @@ def _chained(steps: tuple[Step, ...]) -> list[Stage]:
 
 
 def lists_for(recipe: Recipe, target: Target, baseline: Model) -> list[tuple[Step, ...]]:
-    """The recipe's steps, and of the lists beside them those that this target and this model are for."""
+    """The recipe's steps, and of the lists beside them those that this target and this model are for.
+
+    Raises:
+        RecipeError: the original is no module that could be changed, and a step is to change it.
+    """
     return [recipe.steps, *(steps for steps in recipe.beside if _fits(steps, target, baseline))]
 
 
 def _fits(steps: tuple[Step, ...], target: Target, baseline: Model) -> bool:
     stages = [options_of(step) for step in steps]
+    if changes_original(stages[0]):
+        check_takes(stages[0], baseline.format)
     return baseline.format in stages[0].accepts and not any(stage.refusal(target) for stage in stages)
 
 

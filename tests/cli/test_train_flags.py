@@ -112,3 +112,16 @@ def test_a_smaller_module_is_trained_proven_and_published(cli, student):
     assert len(report["tables"]["history"]) > 2
     again = cli(*words)
     assert again.document["unchanged"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (("--prune", "50%", "--set", "prune.pattern=unstructured"), ("skips zeros", "--force")),
+        (("--prune", "50%", "--set", "prune.layers=1", "--force"), ("force is for masks",)),
+        (("--student", "small.py:Small", *TRAIN, "--set", "distill.alpha=1", "--set", "distill.temperature=3"),
+         ("temperature",)),
+    ],
+)  # fmt: skip
+def test_what_competes_is_held_to_the_same_rules(cli, student, given, words):
+    refused(cli(*MODEL, *given, "--auto", "--dry-run"), *words)
