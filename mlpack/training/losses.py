@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -12,8 +13,6 @@ from mlpack.errors import DataError, ModelError, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    import numpy as np
 
 Answers = Literal["logits", "probabilities", "numbers"]
 """What an output holds: scores of classes, their probabilities, or numbers that mean themselves."""
@@ -60,6 +59,22 @@ def labelled_output(outputs: Mapping[str, Tensor], labels: np.ndarray, named: st
     return name, "probabilities" if _are_probabilities(outputs[name]) else "logits"
 
 
+def check_classes(labels: np.ndarray, columns: int, rows: np.ndarray) -> None:
+    """Whether each label is the number of a column, or the one that is not scored; `rows` are their positions.
+
+    Raises:
+        DataError: one is neither.
+    """
+    numbers = labels.astype(np.int64)
+    wrong = np.argwhere((numbers != IGNORED_LABEL) & ((numbers < 0) | (numbers >= columns)))
+    if len(wrong):
+        first = tuple(wrong[0])
+        raise DataError(
+            f"training row {rows[first[0]]} has the label {labels[first]}, and the output {columns} columns for classes",
+            f"number classes from 0 to {columns - 1}; {IGNORED_LABEL} is not scored",
+        )
+
+
 def answers_of(outputs: Mapping[str, Tensor], wanted: Answers | Literal["auto"]) -> dict[str, Answers]:
     """What each float output holds. `auto`: a table of several columns are scores of classes, as for agreement."""
     found: dict[str, Answers] = {}
@@ -82,9 +97,12 @@ def to_labels(output: Tensor, labels: Tensor, answers: Answers) -> Tensor:
     if answers == "numbers":
         return _distance(output, labels.to(output.dtype).reshape(output.shape))
     scores = _logits(output, answers)
-    return functional.cross_entropy(
-        scores.reshape(-1, scores.shape[-1]), labels.reshape(-1).long(), ignore_index=IGNORED_LABEL
+    numbers = labels.reshape(-1).long()
+    total = functional.cross_entropy(
+        scores.reshape(-1, scores.shape[-1]), numbers, ignore_index=IGNORED_LABEL, reduction="sum"
     )
+    # Of a batch in which nothing is scored the mean would be no number.
+    return total / (numbers != IGNORED_LABEL).sum().clamp_min(1)
 
 
 def to_teacher(output: Tensor, wanted: Tensor, answers: Answers, temperature: float) -> Tensor:

@@ -84,6 +84,48 @@ def test_labels_and_teacher_together(bench, kept):
         assert best > first
 
 
+def test_a_label_of_no_class_is_told_with_its_row(bench, kept):
+    original = kept.factory("mlp")
+    labels = np.arange(300) % 3
+    labels[17] = 3
+    model, data = damaged(original, bench.job()), training_rows(bench, "mlp", labels=lambda _: labels)
+    with pytest.raises(DataError, match="training row 17 has the label 3, and the output 3 columns"):
+        learnt(bench, model, original, data)
+
+
+def test_classes_are_learnt_from_labels_beside_numbers_of_the_teacher(bench, kept):
+    original = kept.factory("mlp")
+    model = damaged(original, bench.job(), noise=1.0)
+    data = training_rows(bench, "mlp", labels=lambda arrays: answers(original, arrays, "torch")["output"].argmax(1))
+    metrics = learnt(bench, model, original, data, outputs="numbers", epochs=4).report.metrics
+    assert metrics["right_is"] == "labels"
+    assert metrics["held_out_right"][1] > metrics["held_out_right"][0]
+
+
+TWO_ANSWERS = """
+import torch
+from torch import nn
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.value, self.kind = nn.Linear(8, 1), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return {"value": self.value(x), "kind": self.kind(x)}
+"""
+
+
+@pytest.mark.parametrize(("alpha", "right_is"), [(1, None), (0.5, "teacher")])
+def test_labels_that_are_numbers_beside_an_output_of_classes(bench, tmp_path, alpha, right_is):
+    (tmp_path / "two.py").write_text(TWO_ANSWERS)
+    original = bench.load(f"{tmp_path}/two.py:Two", inputs=(INPUTS["mlp"],))
+    data = training_rows(bench, "mlp", labels=lambda arrays: arrays["x"][:, :1])
+    metrics = learnt(bench, original, original, data, alpha=alpha, epochs=1).report.metrics
+    assert metrics["right_is"] == right_is
+
+
 def test_the_same_seed_gives_the_same_files(bench, kept):
     original = kept.factory("mlp")
     model = damaged(original, bench.job())
