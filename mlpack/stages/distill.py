@@ -49,6 +49,7 @@ class Distill(Training, Stage):
         "mlpack.stages.distill_student", "mlpack.backends.torch_changed", "mlpack.backends.torch_loader",
         "mlpack.backends.torch_modes", "mlpack.datasets.spool",
     )  # fmt: skip
+    set_by: ClassVar[str] = "distill"
     keyed_by_target: ClassVar[bool] = False
     keyed_by_baseline: ClassVar[bool] = True
     keyed_by_threads: ClassVar[bool] = True
@@ -194,6 +195,7 @@ def _report(history: History, objective: Objective, alpha: float) -> Report:
         "seconds": history.seconds,
         "rows": history.learnt,
         "rows_held_out": history.held_out,
+        "batch_norm": history.batch_norm,
         "alpha": alpha,
         "right_is": objective.right_is,
         "held_out_loss": [first["held_out_loss"], best["held_out_loss"]],

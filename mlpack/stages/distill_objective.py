@@ -72,7 +72,7 @@ class Objective:
         if alpha > 0:
             if example.labels is None:
                 raise DataError("the training data has labels in some batches only", "give every batch its labels")
-            self._labelled, kind = labelled_output(wanted, example.labels, options.output)
+            self._labelled, kind = labelled_output(wanted, example.labels, options.output, options.set_by)
             if options.outputs == "auto":
                 self._answers[self._labelled] = kind
             # Labels say themselves whether they are classes: a teacher's scores can be matched as numbers beside them.

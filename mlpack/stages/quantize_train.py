@@ -121,7 +121,7 @@ class _Lessons:
         self.alpha = _alpha(told, first)
         outputs = _tensors(_answers(teacher, first.inputs))
         labels = first.labels if self.alpha else None
-        self._labelled = None if labels is None else labelled_output(outputs, labels, told.output)
+        self._labelled = None if labels is None else labelled_output(outputs, labels, told.output, told.set_by)
         self._floats = list(answers_of(outputs, "numbers")) if self.alpha < 1 else []
         self._last: dict[str, torch.Tensor] = {}
 

@@ -26,11 +26,14 @@ _CLASSES = 2
 _TABLE = 2
 
 
-def labelled_output(outputs: Mapping[str, Tensor], labels: np.ndarray, named: str | None) -> tuple[str, Answers]:
+def labelled_output(
+    outputs: Mapping[str, Tensor], labels: np.ndarray, named: str | None, set_by: str = "distill"
+) -> tuple[str, Answers]:
     """The output that the labels belong to, and whether it holds classes or numbers.
 
     Whole numbers beside an output with a column for each class are class numbers, of a sample or of each of its
-    places; labels of an output's own shape are what it should be. So they are read as the metrics read them.
+    places; labels of an output's own shape are what it should be. So they are read as the metrics read them. `set_by`
+    is what comes before the names of options in --set.
 
     Raises:
         UsageError: there is no output of this name.
@@ -44,14 +47,12 @@ def labelled_output(outputs: Mapping[str, Tensor], labels: np.ndarray, named: st
     numbers = [name for name, each in looked_at.items() if each.is_floating_point() and _plain(each.shape) == shape]
     fitting = classes or numbers
     if len(fitting) > 1:
-        raise DataError(
-            f"the labels fit several outputs: {', '.join(fitting)}", f"--set STAGE.output={fitting[0]}, or --output"
-        )
+        raise DataError(f"the labels fit several outputs: {', '.join(fitting)}", f"--set {set_by}.output={fitting[0]}")
     if not fitting:
         have = ", ".join(f"{name} {list(each.shape)}" for name, each in looked_at.items())
         raise DataError(
             f"the training labels {labels.dtype} {list(labels.shape)} fit no output of the model: {have}",
-            "learn from the teacher alone: --set distill.alpha=0",
+            f"learn from the teacher alone: --set {set_by}.alpha=0",
         )
     (name,) = fitting
     if not classes:
@@ -70,7 +71,7 @@ def check_classes(labels: np.ndarray, columns: int, rows: np.ndarray) -> None:
     if len(wrong):
         first = tuple(wrong[0])
         raise DataError(
-            f"training row {rows[first[0]]} has the label {labels[first]}, and the output {columns} columns for classes",
+            f"training row {rows[first[0]]} has the label {labels[first]}, and the output has {columns} columns",
             f"number classes from 0 to {columns - 1}; {IGNORED_LABEL} is not scored",
         )
 

@@ -89,7 +89,7 @@ def test_a_label_of_no_class_is_told_with_its_row(bench, kept):
     labels = np.arange(300) % 3
     labels[17] = 3
     model, data = damaged(original, bench.job()), training_rows(bench, "mlp", labels=lambda _: labels)
-    with pytest.raises(DataError, match="training row 17 has the label 3, and the output 3 columns"):
+    with pytest.raises(DataError, match="training row 17 has the label 3, and the output has 3 columns"):
         learnt(bench, model, original, data)
 
 
