@@ -196,9 +196,11 @@ def test_what_cannot_be_trained_is_refused_before_anything_runs(options, reason)
     assert reason in Quantize(**options).clash()
 
 
-def test_only_what_may_be_trained_reads_training_rows_and_only_what_is_waits_for_torch():
-    assert "train" not in stage("never").reads()
-    assert stage("needed").reads() == stage("always").reads() == ("calibration", "train")
+def test_only_what_is_trained_reads_training_rows_and_waits_for_torch():
+    assert stage("needed").reads() == stage("never").reads() == ("calibration",)
+    assert stage("always").reads() == ("calibration", "train")
+    assert "torch" in stage("always").needs()
+    assert "torch" not in {*stage("needed").needs(), *stage("never").needs()}
     assert stage("always").imports(None) == ("torch",)
     assert stage("needed").imports(None) == stage("never").imports(None) == ()
 
