@@ -80,7 +80,7 @@ def recipe_of(
         *(_beside_onnx(numerics) if backend == EVERY and numerics in {None, "bf16"} else ()),
         *((_in_four_bits(steps, blind=blind),) if smallest and numerics is None and backend in _RUN_GRAPHS else ()),
     )
-    pruned = pruned_steps(prune, force=force)
+    pruned = pruned_steps(prune, data, force=force)
     smaller = (*pruned, *trained_steps(data, distill=distill, student=student, changed=bool(pruned)))
     if auto and smaller:
         beside = (*beside, *((*smaller, *each) for each in (steps, *beside)))
