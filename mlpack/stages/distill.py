@@ -62,7 +62,8 @@ class Distill(Training, Stage):
     )
     temperature: float = Field(default=2.0, gt=0, description="by which scores of classes are divided")
     outputs: Literal["auto", "logits", "probabilities", "numbers"] = Field(
-        default="auto", description="what outputs hold; auto: a table of several columns are scores of classes"
+        default="auto",
+        description="what the teacher's outputs are compared as; auto: tables of several columns as scores of classes",
     )
     output: str | None = Field(default=None, description="the output that the labels belong to")
     hidden: Literal["none", "auto"] | tuple[str, ...] = Field(
