@@ -80,6 +80,8 @@ def _run(
 ) -> Done:
     folder = context.cache / "stages" / key[:2] / key
     unfinished = context.cache / UNFINISHED / key
+    if context.fresh:
+        remove(unfinished)
     sweep(folder.parent)
     room = _ROOM_BYTES + _ROOM_FOR_COPIES * (model.size_bytes if model else 0)
     check_room(folder.parent, room)

@@ -41,9 +41,9 @@ class Prune(Stage):
     gives: ClassVar[Format | None] = "torch"
     libraries: ClassVar[tuple[str, ...]] = ("torch", "torch_pruning")
     code: ClassVar[tuple[str, ...]] = (
-        "mlpack.pruning", "mlpack.stages.prune_module", "mlpack.stages.prune_latency", "mlpack.stages.samples",
-        "mlpack.backends.torch_changed", "mlpack.backends.torch_loader", "mlpack.backends.torch_modes",
-        "mlpack.backends.torch_surgery",
+        "mlpack.pruning", "mlpack.stages.prune_module", "mlpack.stages.prune_latency", "mlpack.stages.prune_rows",
+        "mlpack.stages.samples", "mlpack.training.losses", "mlpack.backends.torch_changed",
+        "mlpack.backends.torch_loader", "mlpack.backends.torch_modes", "mlpack.backends.torch_surgery",
     )  # fmt: skip
 
     amount: float = Field(
@@ -75,6 +75,9 @@ class Prune(Stage):
     )
     exclude: tuple[str, ...] = Field(default=(), description="module paths to leave as they are, with all in them")
     samples: int = Field(default=256, ge=1, description="rows that tell what a unit is worth")
+    output: str | None = Field(
+        default=None, description="the output that the labels of training rows belong to; None: the one that they fit"
+    )
     force: bool = Field(default=False, description="masks also for targets that are no faster with them")
 
     @field_validator("pattern", mode="before")
@@ -84,7 +87,7 @@ class Prune(Stage):
         return "2:4" if value == _SIXTIES else value
 
     def reads(self) -> tuple[Part, ...]:
-        """Rows that tell what a unit is worth: training rows where they have labels."""
+        """Rows that tell what a unit is worth: training rows where they have labels that fit."""
         return ("calibration", "train")
 
     def imports(self, model: Model | None) -> tuple[str, ...]:

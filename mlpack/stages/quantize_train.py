@@ -19,7 +19,14 @@ from mlpack.quantization.trainable import Trainable
 from mlpack.stages.calibration_rows import Rows
 from mlpack.stages.samples import static_batch
 from mlpack.training.loop import train
-from mlpack.training.losses import IGNORED_LABEL, answers_of, labelled_output, to_labels, to_teacher
+from mlpack.training.losses import (
+    IGNORED_LABEL,
+    answers_of,
+    check_classes,
+    labelled_output,
+    to_labels,
+    to_teacher,
+)
 from mlpack.training.sampling import Sampler
 
 if TYPE_CHECKING:
@@ -127,7 +134,7 @@ class _Lessons:
         self.alpha = _alpha(told, first)
         outputs = _tensors(_answers(teacher, first.inputs))
         labels = first.labels if self.alpha else None
-        self._labelled = None if labels is None else labelled_output(outputs, labels, told.output)
+        self._labelled = None if labels is None else labelled_output(outputs, labels, told.output, told.set_by)
         self._floats = list(answers_of(outputs, "numbers")) if self.alpha < 1 else []
         self._last: dict[str, torch.Tensor] = {}
 
@@ -143,6 +150,9 @@ class _Lessons:
         parts = []
         if self._labelled is not None:
             name, holds = self._labelled
+            if holds != "numbers":
+                assert batch.labels is not None
+                check_classes(batch.labels, outputs[name].shape[-1], batch.rows)
             parts.append(self.alpha * to_labels(outputs[name], torch.as_tensor(batch.labels), holds))
         if self._floats:
             wanted = _tensors(_answers(self._teacher, batch.inputs))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from mlpack.training.options import Training
@@ -9,6 +11,8 @@ from mlpack.training.options import Training
 
 class QuantizedTraining(Training):
     """Fewer epochs in smaller steps than a training has elsewhere: the weights are near where they have to be."""
+
+    set_by: ClassVar[str] = "quantize.training"
 
     epochs: int = Field(default=3, ge=1, description="passes over the training rows at the most")
     learning_rate: float = Field(default=1e-4, gt=0, description="at its highest: after the warm-up")

@@ -19,6 +19,7 @@ from mlpack.core.dataset import DataRef
 from mlpack.core.model import Model, TensorSpec
 from mlpack.core.report import Report
 from mlpack.core.reporter import Silent
+from mlpack.core.settings import UNFINISHED
 from mlpack.core.stage import Stage
 from mlpack.core.targets import load_target
 from mlpack.engine import process
@@ -244,3 +245,15 @@ def test_a_stage_that_fails_leaves_nothing_in_the_cache(model, context, tmp_path
         run(STAGES["compile"](backend="onnxruntime"), model, fresh)
     assert [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
     assert [path for path in tmp_path.rglob("*") if ".tmp-" in path.name] == []
+
+
+def test_fresh_begins_anew_also_what_was_left_unfinished(model, context, tmp_path):
+    """The stage is refused, which leaves what is unfinished as the run found it."""
+    stage, context = STAGES["compile"](backend="onnxruntime"), replace(context, cache=tmp_path, data=None, parts={})
+    left = tmp_path / UNFINISHED / key(stage, model, context) / "training.pt"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"steps")
+    for fresh in (False, True):
+        with pytest.raises((MlpackError, process.ChildBug)):
+            run(stage, model, replace(context, fresh=fresh))
+        assert left.exists() is not fresh
