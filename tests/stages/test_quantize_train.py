@@ -190,6 +190,8 @@ def test_an_operator_that_cannot_be_trained_through_is_named(bench, kept):
         ({"numerics": "int8", "method": "dynamic", "train": "needed"}, "train is for static int8 alone"),
         ({"numerics": "fp8", "method": "static", "train": "always"}, "train is not for fp8"),
         ({"numerics": "int8", "training": {"epochs": 1}}, "training says how, and train: never"),
+        ({"numerics": "int8", "train": "needed", "training": {"batch_norm": "frozen"}}, "training.batch_norm is for"),
+        ({"numerics": "int8", "train": "always", "training": {"alpha": 0, "output": "y"}}, "training.output says"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_runs(options, reason):
