@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _FEW = 4
 _SOME = 32
+# A whole percent is the least that can be asked for.
+_LEAST = 0.01
+_MOST = 0.95
 # So near to what was asked for is there.
 _NEAR = 0.005
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm  # noqa: SLF001 - the one class that torch has for all of them
@@ -71,7 +74,7 @@ def narrowed(module: nn.Module, model: Model, stage: Prune, job: Job) -> tuple[n
             "the narrowed module answers otherwise than the one whose units are zeros",
             "leave layers as they are: --set prune.exclude=[MODULE]",
         )
-    renewed = _measure_norms(made, rows) if stage.norms == "measured" and rows.kind == "real" else 0
+    renewed = _measure_norms(made, rows) if stage.norms == "measured" and rows.describe else 0
     metrics = {
         **_totals(before, after),
         "multiple": multiple,
@@ -146,7 +149,7 @@ def _measure_norms(module: nn.Module, rows: Rows) -> int:
         norm.train()
     with torch.no_grad():
         for count, run, _ in rows.batches() if norms else ():
-            # A single row has no variance.
+            # What is left of the last batch may be a single row, which has no variance.
             if count > 1:
                 run(module)
     for norm, before in zip(norms, momentum, strict=True):
@@ -157,10 +160,16 @@ def _measure_norms(module: nn.Module, rows: Rows) -> int:
 
 def _cannot(stage: Prune, gone: float, left: Sequence[Left]) -> StageFailed:
     reasons = "; ".join(f"{each.name}: {each.why}" for each in left[:_FEW])
+    if gone < _LEAST:
+        return StageFailed(
+            f"nothing of this module can go with these options{f' ({reasons})' if reasons else ''}",
+            "prune.exclude, prune.kinds and prune.most say what may go; else leave the step prune out",
+        )
+    more = f", or more of each layer: --set prune.most={_MOST}" if stage.most < _MOST else ""
     return StageFailed(
         f"{stage.amount:.0%} of the FLOPs cannot go: {gone:.1%} is the most that can, with {stage.most:.0%} of a layer "
         f"at most{f' ({reasons})' if reasons else ''}",
-        f"--prune {max(int(100 * gone), 1)}%, or more of each layer: --set prune.most=0.95",
+        f"--prune {int(100 * gone)}%{more}",
     )
 
 
@@ -209,9 +218,10 @@ def masked(module: nn.Module, model: Model, stage: Prune, job: Job) -> tuple[nn.
     Raises:
         UsageError: nothing is left to put zeros into.
     """
+    assert stage.pattern != "structured"
     weights = {
         path: weight
-        for path, weight in weighted(module).items()
+        for path, weight in weighted(module, stage.pattern).items()
         if not any(path == each or path.startswith(f"{each}.") for each in stage.exclude)
     }
     if not weights:
@@ -223,7 +233,6 @@ def masked(module: nn.Module, model: Model, stage: Prune, job: Job) -> tuple[nn.
     else:
         job.say(f"weighing weights on {rows.count} rows")
         scores = _weight_scores(module, weights, rows)
-    assert stage.pattern != "structured"
     found = mask(weights, scores, stage.pattern, stage.amount)
     zeros, total = sum(each.zeros for each in found), sum(each.weights for each in found)
     if not zeros:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from mlpack.stages.prune import Prune
 
 _BATCH = 16
+# Of fewer rows a mean says less than the one that the module was trained with.
+_FEWEST_DESCRIBING = 32
 _OWN = "the model's own answers"
 
 
@@ -63,6 +65,11 @@ class Rows:
     def first(self, count: int) -> Call:
         """Runs a module on so many rows, on a batch of them where it is fixed."""
         return self._on(0, count if self._free else self._batch)
+
+    @property
+    def describe(self) -> bool:
+        """Whether they tell the mean and variance of what flows through a module: real rows, some of them at a time."""
+        return self.kind == "real" and self._batch > 1 and self.count >= _FEWEST_DESCRIBING
 
     def batches(self) -> Iterator[tuple[int, Call, Likelihood]]:
         """All rows: how many there are in each batch, what runs a module on it, and the likelihood of its answers."""

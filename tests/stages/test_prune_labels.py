@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from doors import rows_for
+from doors import of_batch, rows_for
 
 from mlpack.errors import StageFailed, UsageError
 from mlpack.stages.prune import Prune
@@ -42,15 +42,6 @@ def pruned(bench, model, labels, name="mlp", count=40, **options):
     rows = rows_for(name, count)
     parts = {"train": bench.data(**rows, labels=labels[:count]), "calibration": bench.data(**rows)}
     return Prune(**{"amount": 0.3, "multiple": 1, **options}).run(model, bench.job(parts=parts)).report.metrics
-
-
-def of_batch(model, size):
-    """The same model as one that takes this batch alone."""
-    fixed = {
-        name: tuple(spec.model_copy(update={"dims": (size, *spec.dims[1:])}) for spec in getattr(model, name))
-        for name in ("inputs", "outputs")
-    }
-    return model.model_copy(update=fixed)
 
 
 @pytest.fixture
