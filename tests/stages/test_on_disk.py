@@ -13,8 +13,8 @@ from tiny_llama import llama, save
 
 import mlpack.stages.export_on_disk as on_disk
 from mlpack.backends.torch_loader import load_module
+from mlpack.core.external_data import array_of, is_beside
 from mlpack.errors import StageFailed
-from mlpack.quantization.beside import array_of, is_beside
 from mlpack.stages.compile import Compile
 from mlpack.stages.export import Export
 from mlpack.stages.quantize import Quantize
