@@ -6,18 +6,21 @@ What is in memory at once is the largest module's weights, in float32, and what 
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mlpack.backends.torch_hf import architecture, reading_folder, refuse_missing, with_plain_attention, without_cache
 from mlpack.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 # What is smaller is read for good: scales, biases, and what an exporter folds.
@@ -62,6 +65,7 @@ def load_on_disk(folder: Path) -> torch.nn.Module:
         mine = {own: kept[parameter] for own, parameter in owner._parameters.items() if parameter in kept}  # noqa: SLF001 - the parameters of this module alone, tied ones under each of their names
         if mine:
             _read_while_called(owner, mine, weights)
+    module.forward = _refusing(module.forward)
     return module
 
 
@@ -99,22 +103,33 @@ def _without_weights(folder: Path) -> tuple[torch.nn.Module, dict[torch.nn.Param
     names: dict[torch.nn.Parameter, list[str]] = defaultdict(list)
     for name, parameter in module.named_parameters(remove_duplicate=False):
         names[parameter].append(name)
-    found = {each: _stored(called, weights, f"{module.base_model_prefix}.") for each, called in names.items()}
-    refuse_missing([names[each][0] for each, name in found.items() if name is None], known.__name__)
+    prefix = f"{module.base_model_prefix}."
+    found = {each: _stored(called, weights, prefix) for each, called in names.items()}
+    buffers = {name: _stored([name], weights, prefix) for name, _ in module.named_buffers()}
+    lacking = [names[each][0] for each, name in found.items() if name is None]
+    refuse_missing([*lacking, *_not_saved(module, buffers)], known.__name__)
     kept = {each: name for each, name in found.items() if name is not None}
     with torch.no_grad():
         for owner in module.modules():
             for own, parameter in list(owner._parameters.items()):  # noqa: SLF001
                 if parameter is not None and parameter.numel() <= _SMALL:
                     owner._parameters[own] = _checked(parameter, weights.read(kept[parameter]), kept[parameter])  # noqa: SLF001
-        for name, buffer in module.named_buffers():
-            if name in weights.files:
-                buffer.copy_(weights.read(name))
+        for own, buffer in module.named_buffers():
+            if (name := buffers[own]) is not None:
+                buffer.copy_(_of_shape(buffer, weights.read(name), name))
     return module, {each: name for each, name in kept.items() if each.numel() > _SMALL}
 
 
+def _not_saved(module: Any, buffers: dict[str, str | None]) -> list[str]:
+    """The buffers that belong to the module's weights and are not in the folder, but those that it does without."""
+    spared = [re.compile(each) for each in module._keys_to_ignore_on_load_missing or ()]  # noqa: SLF001 - as from_pretrained does
+    kept = module.state_dict().keys()
+    lacking = [name for name, stored in buffers.items() if stored is None and name in kept]
+    return [name for name in lacking if not any(each.search(name) for each in spared)]
+
+
 def _stored(names: list[str], weights: Weights, prefix: str) -> str | None:
-    """A parameter's name in the folder, None where it has none; names of a model and of its body differ by a prefix."""
+    """The name in the folder of what has these in the module, if any; a model and its body differ by a prefix."""
     either = (form for name in names for form in (name, name.removeprefix(prefix), prefix + name))
     return next((form for form in either if form in weights.files), None)
 
@@ -154,10 +169,35 @@ def _read_while_called(owner: torch.nn.Module, mine: dict[str, str], weights: We
     owner.register_forward_hook(leaving, always_call=True)
 
 
+class _Refusing(TorchDispatchMode):  # type: ignore[misc] # torch is opaque to mypy here
+    """Within it no operator reads a tensor without content: torch would answer with whatever lies in the memory."""
+
+    def __torch_dispatch__(self, operator: Any, _: Any, given: Any = (), named: Any = None) -> Any:
+        if any(isinstance(each, torch.Tensor) and each.is_meta for each in pytree.tree_leaves((given, named))):
+            raise ModelError(
+                "this model reads weights of a layer without calling it: they cannot stay on the disk",
+                "give --weights memory",
+            )
+        return operator(*given, **(named or {}))
+
+
+def _refusing(forward: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(forward)
+    def refusing(*given: Any, **named: Any) -> Any:
+        with _Refusing():
+            return forward(*given, **named)
+
+    return refusing
+
+
 def _checked(wanted: torch.nn.Parameter, found: torch.Tensor, name: str) -> torch.nn.Parameter:
+    return torch.nn.Parameter(_of_shape(wanted, found, name), requires_grad=False)
+
+
+def _of_shape(wanted: torch.Tensor, found: torch.Tensor, name: str) -> torch.Tensor:
     if found.shape != wanted.shape:
         raise ModelError(
             f"{name} is {list(found.shape)} in the folder, and {list(wanted.shape)} by its config.json",
             "save both again: model.save_pretrained(FOLDER)",
         )
-    return torch.nn.Parameter(found, requires_grad=False)
+    return found

@@ -35,12 +35,20 @@ def milder_forms(
     """Each milder form of the last stage that knows some, judged; all later stages are as they were.
 
     What the stage has to know is measured first, on this machine: each form carries it as the fact `diagnosis`.
-    `excess` is a judged candidate's drop over the allowed one.
+    `excess` is a judged candidate's drop over the allowed one. Where the stage was given weights that stay on the disk
+    there is none: all layers would have to run in float, over and over.
     """
     place = _place(candidate)
     assert place is not None
     stage = stage_of(candidate.steps[place])
-    reports = _diagnosed(stage, candidate.model, _before(candidate, place, context), context)
+    before = _before(candidate, place, context)
+    if before.on_disk:
+        context.reporter.warn(
+            f"no milder form of {candidate.label} is looked for: that would run the float weights, which stay on the "
+            f"disk; layers of your own choice are milder by --set {stage.name}.wide=[NODE]"
+        )
+        return
+    reports = _diagnosed(stage, candidate.model, before, context)
     proposals = stage.milder(reports, excess(candidate))
     proposed = next(proposals, None)
     while proposed is not None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import onnx
-from onnx.external_data_helper import load_external_data_for_tensor
 
+from mlpack.core.external_data import read_in
 from mlpack.measure.graph_shapes import SHAPE_ELEMENTS, Shape, shapes_of
 from mlpack.measure.graph_work import work_of
 
@@ -68,8 +68,8 @@ def graph_cost(path: Path, sizes: Mapping[str, int], otherwise: int = 1) -> Grap
     proto = onnx.load(path, load_external_data=False)
     graph = proto.graph
     for tensor in graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL and math.prod(tensor.dims) <= SHAPE_ELEMENTS:
-            load_external_data_for_tensor(tensor, str(path.parent))
+        if math.prod(tensor.dims) <= SHAPE_ELEMENTS:
+            read_in(tensor, path.parent)
     constants = {tensor.name for tensor in graph.initializer}
     given = [value for value in graph.input if value.name not in constants]
     for value in given:

@@ -1,13 +1,13 @@
-"""Constants of a graph in a file beside it: read one at a time, and written one after the other."""
+"""Constants of a graph in a file beside it, written one after the other."""
 
 from __future__ import annotations
 
-import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import numpy as np
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
+
+from mlpack.core.external_data import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,29 +17,6 @@ if TYPE_CHECKING:
 # Kernels read words of this size at once; a map of the file begins at any page.
 _ALIGNED = 64
 _AT_ONCE = 64 << 20
-
-
-def is_beside(tensor: TensorProto) -> bool:
-    """Whether its content lies in a file."""
-    return bool(tensor.data_location == TensorProto.EXTERNAL)
-
-
-def array_of(tensor: TensorProto, folder: Path) -> np.ndarray:
-    """What a constant holds. Of a file these bytes alone are read, and nothing of them stays in the tensor."""
-    if not is_beside(tensor):
-        return np.asarray(numpy_helper.to_array(tensor))
-    location, offset, _ = _place(tensor)
-    dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    size = math.prod(tensor.dims) * dtype.itemsize
-    content = np.fromfile(folder / location, np.uint8, size, offset=offset)
-    return np.asarray(content.view(dtype).reshape(tuple(tensor.dims)))
-
-
-def _place(tensor: TensorProto) -> tuple[str, int, int]:
-    """File, first byte, number of bytes."""
-    told = {each.key: each.value for each in tensor.external_data}
-    size = math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    return told["location"], int(told.get("offset", 0)), int(told.get("length", size))
 
 
 @contextmanager
@@ -66,7 +43,7 @@ class DataFile:
 
     def take(self, tensor: TensorProto, folder: Path) -> TensorProto:
         """Copy the content of a constant that lies in another file."""
-        location, offset, size = _place(tensor)
+        location, offset, size = place_of(tensor)
         start = self._start()
         with (folder / location).open("rb") as source:
             source.seek(offset)

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from mlpack.core.external_data import load_whole
 from mlpack.quantization.qdq_graph import BEFORE_OUTPUT, PRODUCTS, QdqGraph, quantized_products
 from mlpack.quantization.shown import showing, tensors_of
 from mlpack.quantization.stream import stream
@@ -61,7 +62,7 @@ def correct_biases(
         threads: of ONNX Runtime.
         cut: whether batches may be run in parts.
     """
-    graph = QdqGraph(onnx.load(quantized))
+    graph = QdqGraph(load_whole(quantized))
     layers = list(_layers(reference, graph))
     if not layers:
         return []

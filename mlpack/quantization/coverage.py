@@ -13,6 +13,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from mlpack.core.external_data import load_whole
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -161,7 +163,7 @@ def _graphs(graph: onnx.GraphProto) -> Iterable[onnx.GraphProto]:
 
 def weight_range(path: Path) -> float:
     """The largest absolute float weight: fp16 ends at 65,504. What stands for infinity, as masks do, does not count."""
-    proto = onnx.load(path)
+    proto = load_whole(path)
     floats = (
         numpy_helper.to_array(weight) for weight in proto.graph.initializer if weight.data_type == TensorProto.FLOAT
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
+from mlpack.core.external_data import load_whole
 from mlpack.quantization.shown import Arrays, showing, tensors_of
 from mlpack.quantization.switched import settled
 
@@ -39,7 +40,7 @@ def layer_errors(say: Say, reference: str, quantized: str, inputs: str, step: in
     Waveforms, 1984).
     """
     rows = dict(np.load(inputs))
-    before, after = onnx.load(reference), onnx.load(quantized)
+    before, after = load_whole(Path(reference)), load_whole(Path(quantized))
     makers = {tensor: node for node in before.graph.node for tensor in node.output if tensor}
     remade = {tensor for node in after.graph.node for tensor in node.output}
     shared = [tensor for tensor in makers if tensor in remade]

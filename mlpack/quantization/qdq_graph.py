@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+
+from mlpack.core.external_data import array_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 # What onnxruntime's quantizer adds to the name of a result that becomes an output of the graph, and of a weight.
 BEFORE_OUTPUT = "_QuantizeLinear_Input"
@@ -35,7 +36,7 @@ class QdqGraph:
 
     def __init__(self, proto: onnx.ModelProto, folder: Path | None = None) -> None:
         self.proto = proto
-        self.folder = "" if folder is None else str(folder)
+        self.folder = folder or Path()
         self.constants = {each.name: each for each in proto.graph.initializer}
         self.makers = {tensor: node for node in proto.graph.node for tensor in node.output}
         self.readers: dict[str, list[onnx.NodeProto]] = {each.name: [] for each in proto.graph.output}
@@ -81,7 +82,7 @@ class QdqGraph:
 
     def array(self, constant: str) -> np.ndarray:
         """What a constant holds."""
-        return np.asarray(numpy_helper.to_array(self.constants[constant], self.folder))
+        return array_of(self.constants[constant], self.folder)
 
     def made_by(self, tensor: str, kind: str) -> bool:
         """Whether a node of this type gives the tensor."""

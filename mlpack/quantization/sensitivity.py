@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 
+from mlpack.core.external_data import load_whole
 from mlpack.quantization.shown import Arrays, showing
 from mlpack.quantization.switched import Layer, switched
 
@@ -44,7 +44,7 @@ def sensitivity(
     `named` says which layer some nodes of the float graph, which are quantized together, belong to. Noise is averaged
     over the float outputs, each relative to its own power (SQNR: Jayant, Noll: Digital Coding of Waveforms, 1984).
     """
-    graph, parts = switched(onnx.load(before), onnx.load(after))
+    graph, parts = switched(load_whole(before), load_whole(after))
     layers: dict[str, list[Layer]] = {}
     for part in parts:
         layers.setdefault(named(part.nodes), []).append(part)

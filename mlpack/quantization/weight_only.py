@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from mlpack.quantization.beside import array_of, is_beside
+from mlpack.core.external_data import array_of, is_beside
 from mlpack.quantization.blocks import whole_numbers
 
 if TYPE_CHECKING:

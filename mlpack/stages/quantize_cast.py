@@ -27,9 +27,9 @@ def to_fp16(model: Model, job: Job) -> None:
         StageFailed: a weight is beyond fp16's range.
     """
     import onnx
-    from onnx.external_data_helper import load_external_data_for_model
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
+    from mlpack.core.external_data import fill_in
     from mlpack.quantization.coverage import weight_range
 
     largest = weight_range(model.entry_path)
@@ -40,7 +40,7 @@ def to_fp16(model: Model, job: Job) -> None:
         inferred = Path(folder) / "inferred.onnx"
         onnx.shape_inference.infer_shapes_path(model.entry_path, inferred)
         shaped = onnx.load(inferred, load_external_data=False)
-    load_external_data_for_model(shaped, str(model.path))
+    fill_in(shaped, model.path)
     _bound_masks(shaped.graph)
     proto = convert_float_to_float16(shaped, keep_io_types=True, disable_shape_infer=True, max_finite_val=_FP16_MAX)
     _write(proto, model, job)
@@ -71,10 +71,11 @@ def to_bf16(model: Model, job: Job) -> None:
     """
     import ml_dtypes
     import numpy as np
-    import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    proto = onnx.load(model.entry_path)
+    from mlpack.core.external_data import load_whole
+
+    proto = load_whole(model.entry_path)
     casts: dict[str, onnx.NodeProto] = {}
     for weight in list(proto.graph.initializer):
         if weight.data_type != TensorProto.FLOAT or np.prod(weight.dims) < _SMALL_WEIGHT:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
+from mlpack.core.external_data import load_whole
 from mlpack.errors import StageFailed
 from mlpack.quantization.beside import data_file
 from mlpack.quantization.blocks import Form, extremes, magnitudes, quantize_blocks
@@ -132,7 +133,7 @@ class _Work:
         widths = {weight.node.input[0]: self.graph.shape(weight)[0] for weight in multiplied}
         batches = partial(rows.batches, "gathering Hessians")
         # With all its constants, since it is run.
-        whole = onnx.load(self._model.entry_path)
+        whole = load_whole(self._model.entry_path)
         for found in hessians(whole, widths, batches, threads=self._job.threads, cut=self._model.dynamic_batch):
             for weight in multiplied:
                 hessian = found.get(weight.node.input[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -254,10 +255,13 @@ def _infinite(prepared: Path, table: RangeTable) -> list[str]:
 
 def _prepared(model: Model, folder: Path) -> Path:
     """Shapes inferred and constants folded: what the quantizers need to see every weight and range."""
-    prepared = folder / "prepared.onnx"
+    prepared, place = folder / "prepared.onnx", model.path
+    if any(file.stat().st_nlink > 1 for file in model.files() if file != model.entry_path):
+        # The library loads it by onnx.load, which refuses data that have a second name, as those in the store do.
+        place = shutil.copytree(model.path, folder / "own")
     _guarded(
         quant_pre_process,
-        model.entry_path,
+        place / model.entry,
         prepared,
         # It would import torch, for six seconds, and finds no shape that the quantizers miss.
         skip_symbolic_shape=True,

@@ -71,12 +71,13 @@ class Simplify(Stage):
         import onnx
         import onnxsim
 
+        from mlpack.core.external_data import load_whole
         from mlpack.stages.module_names import keep_module_names
 
         if len(list(model.files())) > 1:
             return Outcome(model=model, report=Report(metrics={"kept": "original", "why": "it has external data"}))
         job.say("simplifying the graph")
-        before = onnx.load(model.entry_path)
+        before = load_whole(model.entry_path)
         try:
             after, _ = onnxsim.simplify(before)
         except (RuntimeError, ValueError) as error:

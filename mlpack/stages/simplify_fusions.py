@@ -9,6 +9,7 @@ from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
 from onnxscript import ir
 from onnxscript.rewriter.ort_fusions import optimize_for_ort
 
+from mlpack.core.external_data import load_whole
 from mlpack.stages.module_names import keep_module_names
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def write_fused(model: Model, out: Path) -> dict[str, int]:
     They are counted in the graph: the library counts the rules that fired, of which several make one operator. Where
     no attention was fused nothing is written, and nothing counted: the rest onnxruntime fuses itself.
     """
-    before = onnx.load(model.entry_path)
+    before = load_whole(model.entry_path)
     fused, _ = optimize_for_ort(ir.from_proto(_Shapes().of(before)))
     after = ir.to_proto(fused)
     counts: dict[str, int] = {}

@@ -52,6 +52,7 @@ NEED_A_LIBRARY = {
     "mlpack.backends.torch_runner": "torch",
     "mlpack.backends.torch_surgery": "torch",
     "mlpack.backends.torchscript": "torch",
+    "mlpack.core.external_data": "onnx",
     "mlpack.measure.graph_cost": "onnx",
     "mlpack.measure.graph_shapes": "onnx",
     "mlpack.pruning.choosing": "torch",

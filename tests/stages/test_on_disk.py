@@ -12,9 +12,11 @@ from doors import VNNI, answers, relative
 from tiny_llama import llama, save
 
 import mlpack.stages.export_on_disk as on_disk
+from mlpack.backends.torch_hf import load_hf
+from mlpack.backends.torch_hf_on_disk import load_on_disk
 from mlpack.backends.torch_loader import load_module
-from mlpack.errors import StageFailed
-from mlpack.quantization.beside import array_of, is_beside
+from mlpack.core.external_data import array_of, is_beside
+from mlpack.errors import ModelError, StageFailed
 from mlpack.stages.compile import Compile
 from mlpack.stages.export import Export
 from mlpack.stages.quantize import Quantize
@@ -156,6 +158,57 @@ def packed(model):
         if "Bits" in node.op_type or "Quantized" in node.op_type
     ]
     return sorted(array_of(constants[name], model.path).tobytes() for name in inputs)
+
+
+@pytest.fixture
+def normalized(tmp_path):
+    """A folder of a classifier whose batch norms have statistics, which is read as its body alone."""
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.ResNetConfig(
+        num_channels=3, embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=4, layer_type="basic"
+    )
+    model = transformers.ResNetForImageClassification(config).eval()
+    for name, buffer in model.named_buffers():
+        if "running" in name:
+            buffer.copy_(torch.rand_like(buffer) + 0.5)
+    model.save_pretrained(tmp_path / "folder")
+    told = json.loads((tmp_path / "folder" / "config.json").read_text())
+    (tmp_path / "folder" / "config.json").write_text(json.dumps({**told, "architectures": ["ResNetModel"]}))
+    return tmp_path / "folder"
+
+
+def test_statistics_are_found_under_the_other_prefix_too(normalized):
+    ours, theirs = dict(load_on_disk(normalized).named_buffers()), dict(load_hf(normalized).named_buffers())
+    assert ours.keys() == theirs.keys()
+    assert any("running_var" in name for name in ours)
+    for name, buffer in theirs.items():
+        torch.testing.assert_close(ours[name], buffer, rtol=0, atol=0)
+
+
+def test_a_folder_without_its_statistics_is_refused(normalized):
+    from safetensors.torch import load_file, save_file
+
+    file = normalized / "model.safetensors"
+    tensors = {name: tensor for name, tensor in load_file(file).items() if not name.endswith("running_var")}
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks weights.*running_var"):
+        load_on_disk(normalized)
+
+
+def test_weights_that_are_read_without_their_layer_are_refused(tmp_path):
+    """torch's multi-head attention multiplies with the weights of its output layer, which it does not call."""
+    import transformers
+
+    config = transformers.SiglipVisionConfig(
+        hidden_size=264, intermediate_size=264, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4
+    )
+    transformers.SiglipVisionModel(config).save_pretrained(tmp_path / "folder")
+    module = load_on_disk(tmp_path / "folder").eval()
+    with pytest.raises(ModelError, match="without calling it") as refused:
+        module(torch.zeros(1, 3, 8, 8))
+    assert "--weights memory" in refused.value.hint
 
 
 def test_gptq_is_refused_because_it_runs_the_float_graph(steps, bench):
