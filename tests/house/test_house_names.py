@@ -42,6 +42,7 @@ ALLOWED = {
     ("mlpack/core/model.py", "torchscript"): "a format of model files",
     ("mlpack/core/model.py", "litert"): "a format of model files",
     ("mlpack/core/model.py", "tensorrt"): "a format of model files",
+    ("mlpack/engine/validate.py", "torch"): "a format of model files",
     ("mlpack/core/provider.py", "tensorrt"): "what ONNX Runtime computes with on a card",
     **{
         ("mlpack/core/loader.py", kind): "loader.json's own record of what a file was recognised as"
