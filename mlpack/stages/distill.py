@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mlpack.core.target import Target
     from mlpack.datasets.rows import RowDataset
     from mlpack.stages.distill_objective import Objective
-    from mlpack.training.loop import History
+    from mlpack.training.history import History
 
 ALPHA = 0.5
 """Share of the labels where the training rows have some and nobody says otherwise."""

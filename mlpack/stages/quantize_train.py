@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from mlpack.quantization.shown import Arrays
     from mlpack.stages.quantize import Quantize
     from mlpack.stages.quantize_training import QuantizedTraining
-    from mlpack.training.loop import History
+    from mlpack.training.history import History
 
 _INLINE_BYTES = 1_500_000_000
 # Kernels that sum in another order agree to a millionth or better.

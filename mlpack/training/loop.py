@@ -6,7 +6,6 @@ import math
 import random
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 
 from mlpack.errors import ModelError, StageFailed
 from mlpack.training.checkpoint import Checkpoint
+from mlpack.training.history import History
 from mlpack.training.sampling import Sampler
 
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from mlpack.core.dataset import Batch
     from mlpack.core.stage import Say
+    from mlpack.training.history import Stopped
     from mlpack.training.options import Training
     from mlpack.training.sampling import Rows
 
-Stopped = Literal["all epochs", "no better for long", "seconds"]
 FILE = "training.pt"
 # A pass over more rows than this many steps take is evaluated on the way.
 _MOST_STEPS_APART = 200
@@ -34,20 +34,6 @@ _TRIAL_STEPS = 20
 # The rest is for a machine that slows down.
 _SHARE_PLANNED = 0.95
 _TOLD_S = 0.5
-
-
-@dataclass
-class History:
-    """What training did: a row for each evaluation, the first before any step."""
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    stopped: Stopped = "all epochs"
-    batch_norm: Literal["train", "frozen"] = "train"
-    steps: int = 0
-    best_step: int = 0
-    seconds: float = 0.0
-    learnt: int = 0
-    held_out: int = 0
 
 
 def train(
