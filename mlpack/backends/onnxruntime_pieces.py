@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 from onnx import helper
+
+from mlpack.core.external_data import array_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,6 +61,9 @@ class PiecesRunner:
             made = [name for node in nodes for name in node.output if name in still_read]
             values |= zip(made, self._run(nodes, values, made), strict=True)
             values = {name: array for name, array in values.items() if name in still_read}
+        # A constant may be an output as it is.
+        constants = (each for each in self._proto.graph.initializer if each.name in wanted)
+        values |= {each.name: array_of(each, Path(self._place)) for each in constants}
         self._made = {name: values[name] for name in wanted}
 
     def copy_out(self) -> dict[str, np.ndarray]:
@@ -128,7 +134,7 @@ def reads(nodes: Sequence[onnx.NodeProto]) -> set[str]:
     for node in nodes:
         for attribute in node.attribute:
             for inside in (attribute.g, *attribute.graphs):
-                found |= reads(inside.node)
+                found |= reads(inside.node) | {each.name for each in inside.output}
     return found
 
 

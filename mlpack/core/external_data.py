@@ -43,7 +43,7 @@ def array_of(tensor: TensorProto, folder: Path) -> np.ndarray:
 
 def load_whole(path: Path) -> onnx.ModelProto:
     """The graph of a file with all its constants in memory, whatever names the files beside it have."""
-    proto = onnx.load(path, load_external_data=False)
+    proto = onnx.load_model(path, load_external_data=False)
     fill_in(proto, path.parent)
     return proto
 

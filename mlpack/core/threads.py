@@ -25,17 +25,17 @@ def cgroup_quota(membership: Path = Path("/proc/self/cgroup"), mount: Path = Pat
     for line in membership.read_text(encoding="utf-8").splitlines():
         _, controllers, group = line.split(":", 2)
         if not controllers:
-            for folder in _upwards(mount, group):
+            for folder in upwards(mount, group):
                 quotas += _quota_of(_words(folder / "cpu.max"))
         elif "cpu" in controllers.split(","):
             for root in (mount / "cpu", mount / controllers):
-                for folder in _upwards(root, group):
+                for folder in upwards(root, group):
                     period = _words(folder / "cpu.cfs_period_us")
                     quotas += _quota_of(_words(folder / "cpu.cfs_quota_us") + period)
     return min(quotas, default=None)
 
 
-def _upwards(root: Path, group: str) -> Iterator[Path]:
+def upwards(root: Path, group: str) -> Iterator[Path]:
     """The group's folder and those around it, up to the mount; containers may see only the last ones."""
     folder = root / group.lstrip("/")
     yield folder

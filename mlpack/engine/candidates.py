@@ -11,6 +11,7 @@ from mlpack.engine.run import run
 from mlpack.engine.validate import changes_original, check_takes, options_of, stage_of
 from mlpack.engine.workers import Place, Task, work_off
 from mlpack.errors import MissingLibrary, MlpackError, StageFailed, UsageError
+from mlpack.quantization.rules import rules_for
 from mlpack.stages import STAGES
 
 if TYPE_CHECKING:
@@ -70,7 +71,9 @@ def _told(made: Quantization) -> list[str]:
     if details.get("block"):
         told.append(f"blocks of {details['block']}")
     if details.get("wide"):
-        told.append(f"{count(len(details['wide']), 'node')} in int8")
+        # Targets whose weights stand in blocks behind a DequantizeLinear have none of eight bits.
+        wide = "float" if rules_for(made.rules).explicit_weights else "int8"
+        told.append(f"{count(len(details['wide']), 'node')} in {wide}")
     if details.get("train") == "always":
         told.append("trained")
     if details.get("exclude"):

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from mlpack.quantization.newer_opset import newer
 from mlpack.quantization.qdq_graph import QdqGraph
 
 if TYPE_CHECKING:
@@ -30,8 +31,11 @@ def to_e4m3(path: Path) -> None:
 
     A step of int8 is `largest / 127`; a scale of E4M3 is `largest / 448` (Micikevicius et al., FP8 Formats for Deep
     Learning, arXiv 2209.05433). Values beyond saturate in both.
+
+    Raises:
+        StageFailed: the graph's opset is too old for such pairs, and it does not convert.
     """
-    proto = onnx.load(path, load_external_data=False)
+    proto = newer(onnx.load(path, load_external_data=False), OPSET)
     graph = QdqGraph(proto, path.parent)
     nodes = [node for node in proto.graph.node if node.op_type in {"QuantizeLinear", "DequantizeLinear"}]
     scales = {node.input[1] for node in nodes}
@@ -48,7 +52,4 @@ def to_e4m3(path: Path) -> None:
     for value in proto.graph.value_info:
         if value.name in quantized:
             value.type.tensor_type.elem_type = TensorProto.FLOAT8E4M3FN
-    for each in proto.opset_import:
-        if each.domain in {"", "ai.onnx"}:
-            each.version = max(each.version, OPSET)
     onnx.save(proto, path)

@@ -30,7 +30,7 @@ _INT8_ACTIVATIONS = 4
 # Beyond so many bits there is none: the weight is made float anew in each call, 15 times the time (1.31, AVX512-VNNI).
 _HAS_FLOAT_KERNEL = 4
 # From here on DequantizeLinear takes blocks, and files hold int4.
-_BLOCKS_OPSET = 21
+BLOCKS_OPSET = 21
 _INT4_IR = 10
 
 
@@ -116,6 +116,11 @@ class WeightGraph:
     def size_bytes(self, weight: Weight) -> int:
         """Of the constant as it is."""
         return _size(self._constants[weight.name])
+
+    def scale_bytes(self, weight: Weight) -> int:
+        """Of one scale, which is of the type that is computed in."""
+        kept = TensorProto.FLOAT if weight.widened else self._constants[weight.name].data_type
+        return int(helper.tensor_dtype_to_np_dtype(kept).itemsize)
 
     def matrix(self, weight: Weight) -> np.ndarray:
         """The weight as [K, N]; what a Gemm multiplies it by is in it."""
@@ -251,9 +256,6 @@ class WeightGraph:
         if any(node.domain == _DOMAIN for node in nodes) and _DOMAIN not in versions:
             self.proto.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
         if any(node.op_type == "DequantizeLinear" for node in nodes):
-            main = versions.get("", versions.get("ai.onnx"))
-            assert main is not None, "the graph has operators of ONNX's own"
-            main.version = max(main.version, _BLOCKS_OPSET)
             self.proto.ir_version = max(self.proto.ir_version, _INT4_IR)
 
 

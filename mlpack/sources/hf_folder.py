@@ -13,6 +13,7 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from mlpack.core.loader import Loader
+from mlpack.core.memory import usable_memory_bytes
 from mlpack.core.model import sha256_of
 from mlpack.errors import MissingLibrary, ModelError
 from mlpack.sources.hf_images import PROCESSOR, processed_size
@@ -181,14 +182,12 @@ def check_whole(files: list[Path], given: str) -> None:
 
 
 def _stays_on_disk(files: list[Path], wanted: Weights) -> bool:
-    """Whether the weights are read as they are needed: asked for, or too many for this machine's memory in float32."""
+    """Whether the weights are read as they are needed: asked for, or too many for the memory in float32."""
     if wanted != "auto":
         return wanted == "disk"
-    import psutil
-
     headers = [read_safetensors_header(file) for file in files if file.suffix == ".safetensors"]
     count = sum(math.prod(tensor["shape"]) for header in headers for tensor in header.values())
-    return bool(count * _FLOAT32_BYTES * _TIMES_HELD > psutil.virtual_memory().total)
+    return bool(count * _FLOAT32_BYTES * _TIMES_HELD > usable_memory_bytes())
 
 
 class _HfFolder:

@@ -51,7 +51,8 @@ class Export(Stage):
         "mlpack.stages.samples", "mlpack.stages.same_answers", "mlpack.stages.export_recurrent",
         "mlpack.stages.export_on_disk", "mlpack.backends.torch_hf", "mlpack.backends.torch_hf_on_disk",
         "mlpack.backends.torch", "mlpack.backends.torch_loader", "mlpack.backends.torch_modes",
-        "mlpack.backends.torch_surgery",
+        "mlpack.backends.torch_surgery", "mlpack.backends.torch_changed", "mlpack.backends.onnxruntime_pieces",
+        "mlpack.sources.safetensors_header", "mlpack.core.external_data",
     )  # fmt: skip
     keyed_by_target: ClassVar[bool] = False
 
@@ -75,7 +76,8 @@ class Export(Stage):
         """
         assert model is not None
         if model.format == "onnx":
-            return Outcome(model=model, report=Report(metrics={"exported": "already ONNX"}))
+            named = _named(model, job.out)
+            return Outcome(model=named, report=Report(metrics={"exported": "already ONNX"}))
         if model.numerics == "bf16":
             raise ModelError(
                 "the model computes in bfloat16, which runtimes do not take as it is",
@@ -222,6 +224,29 @@ def _name_nodes_by_module(proto: onnx.ModelProto) -> None:
         del node.metadata_props[:]
     # Stale shapes of initializers make ONNX Runtime's quantizer fail ("inferred and existing shape differ").
     del proto.graph.value_info[:]
+
+
+def _named(model: Model, out: Path) -> Model:
+    """An ONNX file whose nodes all have names, by which later steps know them: its own, or a copy beside its data."""
+    import onnx
+
+    from mlpack.core.filesystem import link_or_copy
+
+    proto = onnx.load(model.entry_path, load_external_data=False)
+    names = {node.name for node in proto.graph.node}
+    if "" not in names:
+        return model
+    for at, node in enumerate(proto.graph.node):
+        if not node.name:
+            node.name = f"{node.op_type}_{at}"
+            while node.name in names:
+                node.name += "_"
+            names.add(node.name)
+    onnx.save(proto, out / model.entry)
+    for file in model.files():
+        if file != model.entry_path:
+            link_or_copy(file, out / file.relative_to(model.path))
+    return model.model_copy(update={"path": out})
 
 
 def _module_path(node: onnx.NodeProto) -> tuple[str, str]:

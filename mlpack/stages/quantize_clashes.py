@@ -17,6 +17,8 @@ _INTEGERS_ONLY = ("rounding", "bias_correction", "train", "training")
 BLOCK_METHODS = ("rtn", "hqq", "gptq")
 GPTQ_ONLY = ("damping", "act_order")
 _CASTS = ("fp16", "bf16")
+# The other methods of int4 look at weights alone.
+OF_ROWS = ("samples", "batch")
 _BLOCKS_ONLY = ("block", "symmetric", "wide", "activations", "embeddings", "least_share", *GPTQ_ONLY)
 INT8_ONLY = ("operators", "per_channel")
 
@@ -47,7 +49,7 @@ def _of_int4(stage: Quantize) -> str | None:
     for name in set_apart(stage, INT8_ONLY):
         return f"{name} is for int8, and this is int4"
     if stage.method not in {"auto", "gptq"}:
-        for name in set_apart(stage, GPTQ_ONLY):
+        for name in set_apart(stage, (*GPTQ_ONLY, *OF_ROWS)):
             return f"{name} is for method: gptq, and this is {stage.method}"
     return None
 
@@ -58,6 +60,8 @@ def _of_others(stage: Quantize) -> str | None:
         return f"method: {stage.method} is for int4, and this is {stage.numerics}"
     for name in set_apart(stage, _BLOCKS_ONLY):
         return f"{name} is for int4 alone, and this is {stage.numerics}"
+    if stage.exclude and stage.numerics in {"fp16", "bf16"}:
+        return f"exclude is for numbers of eight bits and four, and this is {stage.numerics}"
     static = set_apart(stage, STATIC_ONLY)
     other = stage.method if stage.method in {"dynamic", "cast"} else stage.numerics
     integers = [name for name in static if name in _INTEGERS_ONLY]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlpack.stages.quantize_clashes import GPTQ_ONLY, INT8_ONLY, STATIC_ONLY
+from mlpack.stages.quantize_clashes import GPTQ_ONLY, INT8_ONLY, OF_ROWS, STATIC_ONLY
 
 if TYPE_CHECKING:
     from mlpack.core.model import Model
@@ -50,7 +50,7 @@ def _rounded(stage: Quantize, model: Model, target: Target) -> tuple[Quantize, .
 
 def in_blocks(stage: Quantize, target: Target) -> Quantize:
     """As weights in blocks are kept on this target, with nothing of what only other numerics or methods have."""
-    others = (*STATIC_ONLY, *INT8_ONLY, *(GPTQ_ONLY if stage.method != "gptq" else ()))
+    others = (*STATIC_ONLY, *INT8_ONLY, *((*GPTQ_ONLY, *OF_ROWS) if stage.method != "gptq" else ()))
     told: dict[str, Any] = {name: type(stage).model_fields[name].default for name in others}
     if target.kind == "cuda":
         told |= {"block": stage.block or _WIDE_BLOCK, "symmetric": True, "activations": "float"}

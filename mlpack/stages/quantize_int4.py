@@ -10,13 +10,14 @@ import numpy as np
 import onnx
 
 from mlpack.core.external_data import load_whole
-from mlpack.errors import StageFailed
+from mlpack.errors import StageFailed, UsageError
 from mlpack.quantization.beside import data_file
 from mlpack.quantization.blocks import Form, extremes, magnitudes, quantize_blocks
 from mlpack.quantization.gptq import hessians, quantize_by_answers
 from mlpack.quantization.half_quadratic import half_quadratic
+from mlpack.quantization.newer_opset import newer
 from mlpack.quantization.rules import rules_for
-from mlpack.quantization.weight_only import WeightGraph
+from mlpack.quantization.weight_only import BLOCKS_OPSET, WeightGraph
 from mlpack.stages.calibration_rows import Rows
 from mlpack.stages.module_names import nodes_within
 
@@ -40,7 +41,8 @@ def weight_only(model: Model, job: Job, options: Quantize) -> list[dict[str, Any
     Where constants lie beside the graph one of them at a time is in memory, before and after.
 
     Raises:
-        UsageError: there are no calibration rows for GPTQ, or nothing of the graph lies in what is excluded.
+        UsageError: there are no calibration rows for GPTQ, nothing of the graph lies in what is excluded, or no weight
+            in what is to be wide.
         StageFailed: no matrix of this graph can be kept so, or GPTQ would run what is too large for the memory.
     """
     if model.on_disk and options.method == "gptq":
@@ -48,6 +50,8 @@ def weight_only(model: Model, job: Job, options: Quantize) -> list[dict[str, Any
             "gptq runs the float graph, whose weights stay on the disk", "rtn and hqq look at weights alone"
         )
     proto = onnx.load(model.entry_path, load_external_data=False)
+    if rules_for(job.target.rules).explicit_weights:
+        proto = newer(proto, BLOCKS_OPSET)
     beside = len(list(model.files())) > 1
     with data_file(job.out / f"{model.entry}.data", wanted=beside) as data:
         rows = _in_blocks(WeightGraph(proto, model.path, data), model, job, options)
@@ -73,9 +77,19 @@ def _in_blocks(graph: WeightGraph, model: Model, job: Job, options: Quantize) ->
 
 
 def served_by(model: Model, job: Job, options: Quantize) -> str | None:
-    """The one backend that computes as the options say, None: any. OpenVINO multiplies blocks with int8."""
-    floats = options.activations == "float" and not rules_for(job.target.rules).explicit_weights
-    return _HAS_FLOAT_ACTIVATIONS if floats else model.only
+    """The one backend that computes as the options say, None: any. OpenVINO multiplies blocks with int8.
+
+    Raises:
+        StageFailed: an earlier step made a graph for another one.
+    """
+    if options.activations != "float" or rules_for(job.target.rules).explicit_weights:
+        return model.only
+    if model.only not in {None, _HAS_FLOAT_ACTIVATIONS}:
+        raise StageFailed(
+            f"only {model.only} runs this graph, and only {_HAS_FLOAT_ACTIVATIONS} multiplies blocks with floats",
+            "leave quantize.activations out",
+        )
+    return _HAS_FLOAT_ACTIVATIONS
 
 
 class _Work:
@@ -90,6 +104,11 @@ class _Work:
         self.weights = list(graph.weights())
         self._excluded = set(nodes_within(graph.proto, options.exclude, "exclude"))
         self._wide = set(nodes_within(graph.proto, options.wide, "wide"))
+        if options.wide and not self._wide & {weight.node.name for weight in self.weights}:
+            raise UsageError(
+                f"quantize.wide: no weight that goes into blocks lies in {', '.join(options.wide)}",
+                "name the product or the look-up that reads the weight, or its module",
+            )
         self._least = options.least_share * graph.float_bytes
 
     def left(self, weight: Weight) -> dict[str, Any]:
@@ -118,9 +137,18 @@ class _Work:
             f"its {size} inputs are not whole blocks of {block}": self._explicit and size % block,
             "its rows are not whole bytes": table and size % 2,
             f"less than {self._options.least_share:.2%} of the weights": size_bytes < self._least and not asked,
+            "blocks would take as many bytes": name not in self._wide and self._bytes(weight) >= size_bytes,
         }
         found = next((reason for reason, holds in reasons.items() if holds), "")
         return found or ("" if np.isfinite(self.graph.matrix(weight)).all() else "it has values that are no numbers")
+
+    def _bytes(self, weight: Weight) -> int:
+        """What a weight takes in blocks of four bits."""
+        form, (size, count) = self._form_of(weight, 4), self.graph.shape(weight)
+        blocks = -(-size // form.block)
+        whole = size if self._explicit or weight.looked_up else blocks * form.block
+        points = 0 if form.symmetric else -(-blocks // 2)
+        return count * (-(-whole // 2) + blocks * self.graph.scale_bytes(weight) + points)
 
     def with_hessians(self, chosen: list[Weight]) -> Iterator[tuple[Weight, np.ndarray | None]]:
         """The weights, those that GPTQ rounds with the Hessian of their inputs."""

@@ -72,6 +72,7 @@ NEED_A_LIBRARY = {
     "mlpack.quantization.layer_errors": "onnx",
     "mlpack.quantization.layer_operators": "torch",
     "mlpack.quantization.operators": "torch",
+    "mlpack.quantization.newer_opset": "onnx",
     "mlpack.quantization.placement": "onnx",
     "mlpack.quantization.qdq_graph": "onnx",
     "mlpack.quantization.ranges": "onnx",
