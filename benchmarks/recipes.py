@@ -18,9 +18,10 @@ FOLDER = record.ROOT / "recipes"
 def main() -> int:
     names = sorted(path.stem for path in FOLDER.glob("*.yaml"))
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipes", nargs="+", default=names, choices=names)
+    parser.add_argument("--recipes", nargs="+", default=names, choices=names, help="others keep their rows")
     parser.add_argument("--quick", action="store_true", help="short timing runs: is the script itself all right?")
     given = parser.parse_args()
+    kept = {run["recipe"]: run for run in (record.read("recipes") or {"runs": []})["runs"]}
     runs = []
     for name in given.recipes:
         print(name, flush=True)
@@ -32,7 +33,8 @@ def main() -> int:
             ended = record.mlpack_json([*words, *(record.QUICK if given.quick else ())], place / "cache")
         gate = {"limit": written.get("limit"), "promise": written.get("promise")}
         runs.append({"recipe": name, "target": written.get("target", "cpu"), **gate, **speed.outcome(ended)})
-        record.write("recipes", {"quick": given.quick, "runs": runs})
+        kept[name] = runs[-1]
+        record.write("recipes", {"quick": given.quick, "runs": [kept[each] for each in names if each in kept]})
         tables.render_all()
     print(tables.recipes(record.read("recipes")))
     return 0 if all(run["exit_code"] in speed.RESULTS for run in runs) else 1

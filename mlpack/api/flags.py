@@ -81,7 +81,7 @@ def recipe_of(
         *(_beside_onnx(numerics) if backend == EVERY and numerics in {None, "bf16"} else ()),
         *((_in_four_bits(steps, blind=blind),) if smallest and numerics is None and backend in _RUN_GRAPHS else ()),
     )
-    pruned = pruned_steps(prune, force=force)
+    pruned = pruned_steps(prune, data, force=force)
     smaller = (*pruned, *trained_steps(data, distill=distill, student=student, changed=bool(pruned)))
     if auto and smaller:
         beside = (*beside, *((*smaller, *each) for each in (steps, *beside)))
@@ -287,9 +287,11 @@ def read_recipe(path: Path, flags: Mapping[str, Any], usual: Mapping[str, Any]) 
         ("evaluation", "calibration", "train", "metric", "tokenizer", "preprocess", "postprocess"),
     )
     try:
-        return Recipe.model_validate(filled)
+        recipe = Recipe.model_validate(filled)
     except ValidationError as error:
         raise explained(error, str(path), Recipe) from error
+    beside = tuple(_steps_beside(steps, path) for steps in recipe.beside)
+    return recipe.model_copy(update={"steps": _steps_beside(recipe.steps, path), "beside": beside})
 
 
 def _over(below: dict[str, Any], layer: Mapping[Any, Any]) -> dict[str, Any]:
@@ -301,6 +303,10 @@ def _over(below: dict[str, Any], layer: Mapping[Any, Any]) -> dict[str, Any]:
         elif value is not None and value != 0:
             merged[key] = value
     return merged
+
+
+def _steps_beside(steps: Sequence[Step], recipe: Path) -> tuple[Step, ...]:
+    return tuple(step.model_copy(update={"options": _beside(step.options, recipe, ("student",))}) for step in steps)
 
 
 def _beside(table: Any, recipe: Path, keys: tuple[str, ...]) -> Any:

@@ -212,7 +212,7 @@ def _lacks(stages: list[Stage], context: Context, disk: int | None, memory: int 
     found = []
     wanted: dict[str, list[str]] = {}
     for stage in stages:
-        for library in stage.libraries:
+        for library in stage.needs():
             wanted.setdefault(library, []).append(stage.name)
     for library, names in wanted.items():
         if importlib.util.find_spec(library) is None:

@@ -158,6 +158,11 @@ def _training_data(recipe: Recipe, raw: RawOptions | None, reporter: Reporter) -
     path = recipe.data.train
     if trains is None and (path is None or not any("train" in stage.reads() for stage in steps)):
         return None
+    if trains is None and path is not None and path.startswith("random:"):
+        raise DataError(
+            f"train: {path}: random rows have no labels that could tell what the model needs",
+            "leave train out, or give training data: --train FILE.npz",
+        )
     if path is None or path.startswith("random:"):
         raise DataError(f"{trains} has nothing to learn from", "give training data: --train FILE.npz")
     if recipe.data.evaluation is None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlpack.core.recipe import Step
 from mlpack.errors import GateFailed, UsageError
 
 if TYPE_CHECKING:
-    from mlpack.core.recipe import Recipe
+    from mlpack.core.recipe import DataSpec, Recipe
 
 _PRUNE = "prune"
 _UNTRAINED = "it was pruned and not trained afterwards, which --distill does (on --train DATA, which is not in --data)"
 _TRAINED = "it was pruned: prune less, or train longer"
 
 
-def pruned_steps(share: str | None, *, force: bool) -> tuple[Step, ...]:
+def pruned_steps(share: str | None, data: DataSpec, *, force: bool) -> tuple[Step, ...]:
     """The step that takes this share of the module's FLOPs, or none.
 
     Raises:
@@ -35,7 +35,11 @@ def pruned_steps(share: str | None, *, force: bool) -> tuple[Step, ...]:
             f"--prune {share}: how much of its work is the model to lose? More than 0% and less than 100%",
             "--prune 30%",
         )
-    return (Step(stage=_PRUNE, options={"amount": round(amount, 6), **({"force": True} if force else {})}),)
+    options: dict[str, Any] = {"amount": round(amount, 6), **({"force": True} if force else {})}
+    if data.train is not None and data.output is not None:
+        # Labels of training rows tell what a unit is worth.
+        options["output"] = data.output
+    return (Step(stage=_PRUNE, options=options),)
 
 
 def told_of_pruning(error: GateFailed, recipe: Recipe) -> GateFailed:

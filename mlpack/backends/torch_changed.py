@@ -64,11 +64,16 @@ def save_changed(model: Model, module: torch.nn.Module, out: Path) -> Model:
     written = bare.model_copy(update={"changed": Changed(weights=WEIGHTS, shared=shared, surgery=surgery)})
     written.write(out)
     made = model.model_copy(update={"path": out})
-    _check_same(made, module, load_inner(out, written))
+    check_same(made, module, load_inner(out, written))
     return made
 
 
-def _check_same(model: Model, module: torch.nn.Module, again: torch.nn.Module) -> None:
+def check_same(model: Model, module: torch.nn.Module, again: torch.nn.Module) -> None:
+    """Hold the module that was written as `model` to what is made of it `again`.
+
+    Raises:
+        StageFailed: it answers differently.
+    """
     inputs, outputs = ([spec.name for spec in specs] for specs in (model.inputs, model.outputs))
     given = [_drawn(spec, model.largest) for spec in model.inputs]
     with torch.no_grad():
@@ -76,9 +81,9 @@ def _check_same(model: Model, module: torch.nn.Module, again: torch.nn.Module) -
     for name, here, there in zip(outputs, one, other, strict=True):
         if here.shape != there.shape or not torch.allclose(here, there, **_CLOSE, equal_nan=True):
             raise StageFailed(
-                f"the changed module answers differently in output {name!r} once it is written and loaded again",
-                "it keeps something in plain Python that follows from its sizes: keep that in numbers or tensors of "
-                "the module",
+                f"the module answers differently in output {name!r} once it is written and loaded again",
+                "it keeps in plain Python what follows from its sizes or is drawn: keep that in numbers, parameters "
+                "or buffers of the module",
             )
 
 

@@ -45,7 +45,7 @@ def _compare(one: nn.Module, other: nn.Module, before: str, after: str, found: _
     if isinstance(other, nn.Identity) and not isinstance(one, nn.Identity):
         found.skipped.append(after)
         return
-    if type(one) is not type(other):
+    if _kind(one) != _kind(other):
         raise _unkept(after, f"was a {type(one).__name__} and is a {type(other).__name__}")
     had, has = _numbers(one), _numbers(other)
     # What is set in one alone was computed on the way; whether that matters, the answers show.
@@ -80,8 +80,13 @@ def _left(mine: Sequence[nn.Module], theirs: Sequence[nn.Module], path: str) -> 
     return places
 
 
-def _built(module: nn.Module) -> list[tuple[str, type]]:
-    return [(path, type(each)) for path, each in module.named_modules(remove_duplicate=False)]
+def _kind(module: nn.Module) -> tuple[str, str]:
+    """Its class by name: a function that makes modules may define their classes anew each time."""
+    return type(module).__module__, type(module).__qualname__
+
+
+def _built(module: nn.Module) -> list[tuple[str, tuple[str, str]]]:
+    return [(path, _kind(each)) for path, each in module.named_modules(remove_duplicate=False)]
 
 
 def _numbers(module: nn.Module) -> dict[str, Any]:

@@ -20,6 +20,7 @@ _FIXED: dict[Kind, str] = {
     "torchscript": "a TorchScript archive has its code compiled into it",
     "onnx_file": "an ONNX file is a graph without the module that it was made from",
 }
+_ON_DISK = "its weights stay on the disk, where none is changed (--weights memory takes them from there)"
 
 
 class Surgery(Frozen):
@@ -77,7 +78,7 @@ class Loader(Frozen):
     @property
     def unchangeable(self) -> str | None:
         """Why there is no module to change, or None."""
-        return _FIXED.get(self.kind)
+        return _ON_DISK if self.on_disk else _FIXED.get(self.kind)
 
     @property
     def code(self) -> Reference:

@@ -148,6 +148,14 @@ class Stage(Frozen):
         """The options as the cache key has them: two ways to write one thing are one."""
         return self.model_dump(mode="json")
 
+    def counts_threads(self) -> bool:
+        """Whether a run with these options may end otherwise on another number of threads."""
+        return self.keyed_by_threads
+
+    def needs(self) -> tuple[str, ...]:
+        """The libraries that the result of a run with these options depends on."""
+        return self.libraries
+
     def served_by(self, report: Report) -> bool:
         """Whether what an earlier run with the same key reported is enough: one may have been asked for less."""
         del report

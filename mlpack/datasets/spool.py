@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from mlpack.datasets.rows import RowDataset
 
 _BATCH = 256
+# What a rename onto a folder that is not empty says.
+_THERE = {errno.ENOTEMPTY, errno.EEXIST}
 
 
 def spooled(fingerprint: str, opened: Callable[[], RowDataset]) -> RowDataset:
@@ -31,11 +34,19 @@ def spooled(fingerprint: str, opened: Callable[[], RowDataset]) -> RowDataset:
         try:
             with refused_by_machine(place):
                 _write(dataset, work)
-                if not place.is_dir():
-                    work.rename(place)
+                _put(work, place)
         finally:
             remove(work)
     return open_npy_folder(place, fingerprint)
+
+
+def _put(work: Path, place: Path) -> None:
+    """The finished folder in its place, unless another process was quicker: it wrote the same."""
+    try:
+        work.rename(place)
+    except OSError as error:
+        if error.errno not in _THERE:
+            raise
 
 
 def _write(dataset: RowDataset, folder: Path) -> None:

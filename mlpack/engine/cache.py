@@ -52,10 +52,10 @@ def ingredients(
         "data": {part: context.part_fingerprint(part) for part in stage.reads()},
         "baseline": context.baseline.fingerprint() if stage.keyed_by_baseline and context.baseline else None,
         "target": context.target.model_dump(mode="json") if stage.keyed_by_target else None,
-        "threads": context.threads if stage.keyed_by_threads else None,
+        "threads": context.threads if stage.counts_threads() else None,
         "seed": context.seed,
         "rivals": {label: rival.fingerprint() for label, rival in rivals.items()},
-        "libraries": {library: _version(library) for library in stage.libraries},
+        "libraries": {library: _version(library) for library in stage.needs()},
     }
 
 

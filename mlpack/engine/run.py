@@ -60,6 +60,9 @@ def run(
         kept = None if stage.timing or context.fresh else find(folder)
         if kept is not None and not stage.served_by(kept.report):
             kept = None
+        if kept is not None:
+            # What has no say in the key has one in what follows: how a milder form is trained.
+            kept = kept.model_copy(update={"options": stage.model_dump(mode="json")})
         done = kept or _run(name, stage, model, context, rivals or {}, content, key)
     spent = "kept from an earlier run" if done.reused else f"{done.seconds:.1f} s"
     context.reporter.stage_done(f"  {label or name}: {spent}")
@@ -77,6 +80,8 @@ def _run(
 ) -> Done:
     folder = context.cache / "stages" / key[:2] / key
     unfinished = context.cache / UNFINISHED / key
+    if context.fresh:
+        remove(unfinished)
     sweep(folder.parent)
     room = _ROOM_BYTES + _ROOM_FOR_COPIES * (model.size_bytes if model else 0)
     check_room(folder.parent, room)

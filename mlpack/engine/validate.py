@@ -129,7 +129,7 @@ def check_takes(stage: Stage, given: Format) -> None:
     if stage.accepts and given not in stage.accepts:
         wanted = stage.accepts[0]
         # No step makes the code that a file was once exported from.
-        makes = any(STAGES[name].gives == wanted not in STAGES[name].accepts for name in STAGES.names())
+        makes = any(STAGES[name].gives == wanted and not changes_original(STAGES[name]) for name in STAGES.names())
         raise RecipeError(
             f"step {stage.name!r} takes {' or '.join(stage.accepts)} and would be given {given}",
             f"put a step that gives {wanted} before it" if makes else f"hand the model in as {wanted} has it",

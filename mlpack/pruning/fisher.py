@@ -1,4 +1,4 @@
-"""What each unit is worth without labels: how much the likelihood of the model's own answers depends on it.
+"""What each unit is worth: how much the likelihood of the model's own answers, or of labels, depends on it.
 
 A unit is gated where it is read. The mean square of the gate's gradient over samples, with answers drawn from the model
 itself, is the diagonal of its Fisher information: half of it is the loss, to second order, of closing the gate.
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
+from torch.nn import functional
 
+from mlpack.errors import StageFailed
 from mlpack.pruning.running import layer_by_layer
 
 if TYPE_CHECKING:
@@ -20,41 +22,65 @@ if TYPE_CHECKING:
 
 Likelihood = Callable[[Sequence[torch.Tensor]], torch.Tensor]
 """The log-likelihood of answers, summed over samples."""
+Answers = Literal["logits", "probabilities", "numbers"]
+"""What an output holds: scores of classes, their probabilities, or numbers that mean themselves."""
+
+_LEAST = 1e-8
 
 
-def own_answers(seed: int, classes: Sequence[bool]) -> Likelihood:
-    """Of answers drawn from the outputs: a class where `classes` says so, else a normal with the output's spread."""
+def own_answers(seed: int, kinds: Sequence[Answers]) -> Likelihood:
+    """Of answers drawn from the outputs, each of its kind: a class, or a normal with the output's spread."""
     generator = torch.Generator().manual_seed(seed)
 
     def likelihood(outputs: Sequence[torch.Tensor]) -> torch.Tensor:
         parts = []
-        for made, chosen in zip(outputs, classes, strict=True):
+        for made, kind in zip(outputs, kinds, strict=True):
             if not made.requires_grad:
                 continue
-            if chosen:
-                chances = torch.softmax(made.detach(), -1).flatten(0, -2)
-                drawn = torch.multinomial(chances, 1, generator=generator)
-                parts.append(torch.log_softmax(made, -1).flatten(0, -2).gather(1, drawn).sum())
+            if kind != "numbers":
+                chances = _log_chances(made, kind)
+                drawn = torch.multinomial(chances.detach().exp(), 1, generator=generator)
+                parts.append(chances.gather(1, drawn).sum())
             else:
                 spread = made.detach().std().clamp_min(torch.finfo(made.dtype).tiny)
                 noise = torch.randn(made.shape, generator=generator, dtype=made.dtype)
                 parts.append((made * noise / spread).sum())
+        if not parts:
+            raise _no_gradient()
         return torch.stack(parts).sum()
 
     return likelihood
 
 
-def given_labels(labels: torch.Tensor) -> Callable[[Sequence[torch.Tensor]], torch.Tensor]:
-    """That of the labels of these samples, whole numbers for classes or numbers, in the one output that they fit."""
+def given_labels(labels: torch.Tensor, at: int, kind: Answers) -> Likelihood:
+    """Of the labels of these samples in the output at this place, which is of this kind.
+
+    A class of -100 is not scored, as in torch's cross entropy; its sum leaves a batch of nothing else at zero.
+    """
 
     def likelihood(outputs: Sequence[torch.Tensor]) -> torch.Tensor:
-        if not labels.is_floating_point():
-            made = next(each for each in outputs if each.shape[:-1] == labels.shape)
-            return torch.log_softmax(made, -1).flatten(0, -2).gather(1, labels.reshape(-1, 1)).sum()
-        made = next(each for each in outputs if each.numel() == labels.numel())
-        return -(made.reshape(labels.shape) - labels).square().sum() / 2
+        made = outputs[at]
+        if not made.requires_grad:
+            raise _no_gradient()
+        if kind == "numbers":
+            return -(made - labels.to(made.dtype).reshape(made.shape)).square().sum() / 2
+        return -functional.nll_loss(_log_chances(made, kind), labels.reshape(-1).long(), reduction="sum")
 
     return likelihood
+
+
+def _no_gradient() -> StageFailed:
+    return StageFailed(
+        "no output of this module has a gradient (they are whole numbers, or requires_grad is off): what a unit is "
+        "worth cannot be told from them",
+        "let it give scores, too; a mask can go by the weights alone: --set prune.criterion=magnitude",
+    )
+
+
+def _log_chances(made: torch.Tensor, kind: Answers) -> torch.Tensor:
+    """[places, classes]: the logarithm of each class's probability."""
+    found = made.clamp_min(_LEAST).log() if kind == "probabilities" else torch.log_softmax(made, -1)
+    return found.flatten(0, -2)
 
 
 def fisher_scores(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -44,7 +47,7 @@ def work_of(module: nn.Module, call: Call) -> Work:
         hooks.append(each.register_forward_pre_hook(counter.entering(path)))
         hooks.append(each.register_forward_hook(counter.leaving))
     try:
-        with torch.no_grad(), layer_by_layer(), counter:
+        with torch.no_grad(), _in_products(), counter:
             call(module)
     finally:
         for hook in hooks:
@@ -56,6 +59,23 @@ def work_of(module: nn.Module, call: Call) -> Work:
         seen |= {id(tensor) for tensor in own}
         parameters[path] = sum(tensor.numel() for tensor in own)
     return Work(dict(counter.found), {path: count for path, count in parameters.items() if count})
+
+
+@contextlib.contextmanager
+def _in_products() -> Iterator[None]:
+    """Within it attentions run as the products that they are: torch has no formula for the kernel of CPUs."""
+    with layer_by_layer(), sdpa_kernel(SDPBackend.MATH):
+        yield
+
+
+def _of_lstm(given: torch.Tensor, of_input: torch.Tensor, of_state: torch.Tensor, *_: Any, **__: Any) -> int:
+    """Of oneDNN's kernel for one way of one layer: at each place its weights are multiplied once."""
+    places: int = given.numel() // given.shape[-1]
+    weights: int = of_input.numel() + of_state.numel()
+    return 2 * places * weights
+
+
+_FORMULAS = {**flop_registry, torch.ops.aten.mkldnn_rnn_layer: _of_lstm}
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[misc] # torch is opaque to mypy here
@@ -81,7 +101,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[misc] # torch is opaque to my
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
         made = function(*args, **(kwargs or {}))
-        count = flop_registry.get(function.overloadpacket)
+        count = _FORMULAS.get(function.overloadpacket)
         if count is not None:
             self.found[self._inside[-1] if self._inside else ""] += int(count(*args, **(kwargs or {}), out_val=made))
         return made

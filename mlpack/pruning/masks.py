@@ -22,11 +22,17 @@ class Masked:
     zeros: int
 
 
-def weighted(module: nn.Module) -> dict[str, torch.nn.Parameter]:
-    """The weights of its convolutions and linear layers by path; of shared ones, one."""
+def weighted(module: nn.Module, pattern: Pattern) -> dict[str, torch.nn.Parameter]:
+    """The weights of its convolutions and linear layers by path; of shared ones, one.
+
+    Transposed convolutions have no 2:4: there what is summed over comes first, and no kernel has it sparse.
+    """
     kinds = (nn.modules.conv._ConvNd, nn.Linear)  # noqa: SLF001 - the one class that torch has for all of them
+    transposed = nn.modules.conv._ConvTransposeNd  # noqa: SLF001 - as above
     found: dict[str, torch.nn.Parameter] = {}
     for path, layer in module.named_modules():
+        if pattern == "2:4" and isinstance(layer, transposed):
+            continue
         if isinstance(layer, kinds) and not any(layer.weight is other for other in found.values()):
             found[path] = layer.weight
     return found

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 _TYPES = {
     TensorProto.FLOAT: torch.float32, TensorProto.FLOAT16: torch.float16, TensorProto.DOUBLE: torch.float64,
-    TensorProto.INT64: torch.int64, TensorProto.INT32: torch.int32, TensorProto.INT8: torch.int8,
-    TensorProto.UINT8: torch.uint8, TensorProto.BOOL: torch.bool,
+    TensorProto.INT64: torch.int64, TensorProto.INT32: torch.int32, TensorProto.INT16: torch.int16,
+    TensorProto.INT8: torch.int8, TensorProto.UINT8: torch.uint8, TensorProto.BOOL: torch.bool,
 }  # fmt: skip
 
 
@@ -109,9 +109,10 @@ def _expanded(_: Told, x: torch.Tensor, shape: torch.Tensor) -> torch.Tensor:
 
 def _split(told: Told, x: torch.Tensor, sizes: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
     axis = told.get("axis", 0)
-    if sizes is None:
+    lengths = told.get("split") if sizes is None else sizes
+    if lengths is None:
         return tuple(x.split(-(-x.shape[axis] // told["num_outputs"]), axis))
-    return tuple(x.split(_numbers(sizes), axis))
+    return tuple(x.split(_numbers(lengths), axis))
 
 
 def _sliced(
@@ -162,6 +163,12 @@ def _padded(
     along = range(x.ndim) if axes is None else [axis % x.ndim for axis in _numbers(axes)]
     of = dict(zip(along, zip(ends[: len(ends) // 2], ends[len(ends) // 2 :], strict=True), strict=True))
     return grown(x, [of.get(axis, (0, 0)) for axis in range(x.ndim)], 0.0 if value is None else value.item())
+
+
+def _cast(told: Told, x: torch.Tensor) -> torch.Tensor:
+    if told["to"] not in _TYPES:
+        raise refused(f"Cast to {TensorProto.DataType.Name(told['to']).lower()}")
+    return x.to(_TYPES[told["to"]])
 
 
 def _constant(told: Told) -> torch.Tensor:
@@ -215,7 +222,7 @@ OPERATORS: dict[str, Operator] = {
     "Conv": conv, "ConvTranspose": conv_transpose, "MaxPool": max_pool, "AveragePool": average_pool,
     "Gemm": gemm, "LayerNormalization": layer_norm, "BatchNormalization": batch_norm, "GRU": gru, "LSTM": lstm,
     "Constant": _constant, "ConstantOfShape": _filled,
-    "Cast": lambda told, x: x.to(_TYPES[told["to"]]),
+    "Cast": _cast,
     "Concat": lambda told, *parts: torch.cat(parts, told["axis"]),
     "Transpose": lambda told, x: x.permute(tuple(told.get("perm") or reversed(range(x.ndim)))),
     "Softmax": lambda told, x: torch.softmax(x, told.get("axis", -1)),

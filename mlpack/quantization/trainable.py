@@ -137,7 +137,12 @@ class _Node:
 
     def run(self, values: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """Its outputs."""
-        made = self.operator(self.told, *(values[name] if name else None for name in self.reads))
+        given = [values[name] if name else None for name in self.reads]
+        try:
+            made = self.operator(self.told, *given)
+        except (KeyError, TypeError) as error:
+            # Older opsets have as attributes what is an input today, and the other way round.
+            raise refused(f"{self.kind} as this graph's opset has it") from error
         made = made if isinstance(made, tuple) else (made,)
         if len(made) < len(self.makes):
             raise refused(f"{self.kind} with {len(self.makes)} outputs")
@@ -201,11 +206,17 @@ def _nodes(proto: onnx.ModelProto) -> Iterator[_Node]:
         yield _Node(
             kind=node.op_type,
             operator=known[node.op_type],
-            told={each.name: helper.get_attribute_value(each) for each in node.attribute},
+            told=_told(node),
             reads=tuple(node.input),
             makes=makes,
             last_reads=tuple(dict.fromkeys(name for name in node.input if last.get(name) == at)),
         )
+
+
+def _told(node: onnx.NodeProto) -> dict[str, Any]:
+    """Its attributes. Before opset 18 a Split did not say into how many parts: into as many as it has outputs."""
+    told = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+    return {"num_outputs": len(node.output), **told} if node.op_type == "Split" else told
 
 
 def _array(constant: onnx.TensorProto) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from pydantic import Field, field_validator
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from mlpack.core.target import Target
     from mlpack.datasets.rows import RowDataset
     from mlpack.stages.distill_objective import Objective
-    from mlpack.training.loop import History
+    from mlpack.training.history import History
 
 ALPHA = 0.5
 """Share of the labels where the training rows have some and nobody says otherwise."""
@@ -46,9 +48,11 @@ class Distill(Training, Stage):
     libraries: ClassVar[tuple[str, ...]] = ("torch",)
     code: ClassVar[tuple[str, ...]] = (
         "mlpack.training", "mlpack.stages.distill_objective", "mlpack.stages.distill_hidden",
-        "mlpack.stages.distill_student", "mlpack.backends.torch_changed", "mlpack.backends.torch_loader",
-        "mlpack.backends.torch_modes", "mlpack.datasets.spool",
+        "mlpack.stages.distill_student", "mlpack.stages.samples", "mlpack.backends.torch_changed",
+        "mlpack.backends.torch_loader", "mlpack.backends.torch_modes", "mlpack.backends.torch_surgery",
+        "mlpack.core.weights", "mlpack.datasets.spool",
     )  # fmt: skip
+    set_by: ClassVar[str] = "distill"
     keyed_by_target: ClassVar[bool] = False
     keyed_by_baseline: ClassVar[bool] = True
     keyed_by_threads: ClassVar[bool] = True
@@ -58,7 +62,8 @@ class Distill(Training, Stage):
     )
     temperature: float = Field(default=2.0, gt=0, description="by which scores of classes are divided")
     outputs: Literal["auto", "logits", "probabilities", "numbers"] = Field(
-        default="auto", description="what outputs hold; auto: a table of several columns are scores of classes"
+        default="auto",
+        description="what the teacher's outputs are compared as; auto: tables of several columns as scores of classes",
     )
     output: str | None = Field(default=None, description="the output that the labels belong to")
     hidden: Literal["none", "auto"] | tuple[str, ...] = Field(
@@ -153,6 +158,9 @@ class Distill(Training, Stage):
         return self.alpha if self.alpha is not None else ALPHA if labelled else 0.0
 
     def _learnt(self, model: Model, job: Job, rows: RowDataset, alpha: float) -> Outcome:
+        import torch
+
+        from mlpack.backends.torch_changed import save_changed
         from mlpack.stages.distill_objective import Objective
         from mlpack.stages.distill_student import given, own, write_own
         from mlpack.stages.samples import static_batch
@@ -163,7 +171,18 @@ class Distill(Training, Stage):
         options = self.model_copy(update={"batch": static_batch(model)}) if fixed else self
         job.say("loading teacher and student")
         learner = given(model, job.baseline) if self.student is None else own(self.student, job)
+        # The maps of hidden states are drawn.
+        torch.manual_seed(job.seed)
         objective = Objective(job.baseline, learner, options, alpha, rows)
+
+        def kept(out: Path) -> Model:
+            return save_changed(model, learner.inner, out) if self.student is None else write_own(learner.inner, job)
+
+        job.say("trying whether what is learnt can be kept")
+        with tempfile.TemporaryDirectory(dir=job.out.parent) as folder:
+            kept(Path(folder))
+        # Writing takes it off the device.
+        learner.to(job.baseline.backend_options.device)
         history = train(
             objective.learner,
             objective.loss,
@@ -176,13 +195,7 @@ class Distill(Training, Stage):
             fixed=fixed,
         )
         job.say("writing the trained model")
-        if self.student is None:
-            from mlpack.backends.torch_changed import save_changed
-
-            made = save_changed(model, learner.inner, job.out)
-        else:
-            made = write_own(learner.inner, job)
-        return Outcome(model=made, report=_report(history, objective, alpha))
+        return Outcome(model=kept(job.out), report=_report(history, objective, alpha))
 
 
 def _report(history: History, objective: Objective, alpha: float) -> Report:
@@ -194,6 +207,7 @@ def _report(history: History, objective: Objective, alpha: float) -> Report:
         "seconds": history.seconds,
         "rows": history.learnt,
         "rows_held_out": history.held_out,
+        "batch_norm": history.batch_norm,
         "alpha": alpha,
         "right_is": objective.right_is,
         "held_out_loss": [first["held_out_loss"], best["held_out_loss"]],

@@ -16,6 +16,7 @@ from mlpack.training.losses import (
     IGNORED_LABEL,
     Projections,
     answers_of,
+    check_classes,
     labelled_output,
     to_hidden,
     to_labels,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from mlpack.core.model import Model
     from mlpack.datasets.rows import RowDataset
     from mlpack.stages.distill import Distill
+    from mlpack.training.losses import Answers
 
 
 class _Learner(torch.nn.Module):  # type: ignore[misc] # torch is opaque to mypy here
@@ -66,19 +68,26 @@ class Objective:
         _check_fits(given, wanted)
         self._answers = answers_of(wanted, options.outputs)
         self._labelled: str | None = None
+        self._labels_are: Answers = "numbers"
         if alpha > 0:
             if example.labels is None:
                 raise DataError("the training data has labels in some batches only", "give every batch its labels")
-            self._labelled, kind = labelled_output(wanted, example.labels, options.output)
+            self._labelled, kind = labelled_output(wanted, example.labels, options.output, options.set_by)
             if options.outputs == "auto":
                 self._answers[self._labelled] = kind
+            # Labels say themselves whether they are classes: a teacher's scores can be matched as numbers beside them.
+            told = self._answers[self._labelled]
+            self._labels_are = told if (told == "numbers") == (kind == "numbers") else kind
         self.matched = pairs(student.inner, self._teacher.inner, options.hidden)
         self._states = States(student.inner, [one for one, _ in self.matched])
         self._wanted_states = States(self._teacher.inner, [two for _, two in self.matched])
         self._add_projections(example)
         self._last: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] = ({}, {})
-        classes = [name for name, kind in self._answers.items() if kind != "numbers"]
-        self._scored = self._labelled if self._labelled in classes else next(iter(classes), None)
+        self._scored = self._labelled
+        if self._labels_are == "numbers":
+            classes = [name for name, kind in self._answers.items() if kind != "numbers" and name != self._labelled]
+            # Where labels are all that counts the teacher is not asked.
+            self._scored = classes[0] if classes and alpha < 1 else None
 
     @property
     def right_is(self) -> Literal["labels", "teacher"] | None:
@@ -100,8 +109,10 @@ class Objective:
         terms: list[torch.Tensor] = []
         if self._labelled is not None:
             assert batch.labels is not None
-            output, kind = given[self._labelled], self._answers[self._labelled]
-            terms.append(self._alpha * to_labels(output, self._tensor(batch.labels), kind))
+            output = given[self._labelled]
+            if self._labels_are != "numbers":
+                check_classes(batch.labels, output.shape[-1], batch.rows)
+            terms.append(self._alpha * to_labels(output, self._tensor(batch.labels), self._labels_are))
         if self._alpha < 1:
             with torch.no_grad():
                 wanted = self._ask(self._teacher, batch)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mlpack.backends.torch_changed import check_same
 from mlpack.backends.torch_loader import Flat, load_inner, load_module
 from mlpack.core.loader import ENTRY, Loader
 from mlpack.core.recipe import SourceSpec
@@ -63,9 +64,17 @@ def own(reference: str, job: Job) -> Flat:
 
 
 def write_own(inner: torch.nn.Module, job: Job) -> Model:
-    """The user's module with the weights that it has now, as a model that stands in for the original."""
+    """The user's module with the weights that it has now, as a model that stands in for the original.
+
+    Raises:
+        StageFailed: what was written answers differently.
+    """
     assert job.baseline is not None
     loader = Loader.read(job.out)
     shared = save_weights(inner.cpu().state_dict(), job.out / (loader.weights or ""))
-    loader.model_copy(update={"shared": shared}).write(job.out)
-    return job.baseline.model_copy(update={"path": job.out, "entry": ENTRY, "numerics": "fp32"})
+    written = loader.model_copy(update={"shared": shared})
+    written.write(job.out)
+    mine = {"path": job.out, "entry": ENTRY, "numerics": "fp32", "on_disk": False}
+    made = job.baseline.model_copy(update=mine)
+    check_same(made, inner, load_inner(job.out, written))
+    return made

@@ -41,10 +41,13 @@ class Prune(Stage):
     gives: ClassVar[Format | None] = "torch"
     libraries: ClassVar[tuple[str, ...]] = ("torch", "torch_pruning")
     code: ClassVar[tuple[str, ...]] = (
-        "mlpack.pruning", "mlpack.stages.prune_module", "mlpack.stages.prune_latency", "mlpack.stages.samples",
-        "mlpack.backends.torch_changed", "mlpack.backends.torch_loader", "mlpack.backends.torch_modes",
-        "mlpack.backends.torch_surgery",
+        "mlpack.pruning", "mlpack.stages.prune_module", "mlpack.stages.prune_latency", "mlpack.stages.prune_rows",
+        "mlpack.stages.samples", "mlpack.training.losses", "mlpack.backends.torch_changed",
+        "mlpack.backends.torch_loader", "mlpack.backends.torch_modes", "mlpack.backends.torch_surgery",
+        "mlpack.core.weights",
     )  # fmt: skip
+    # Sums come out otherwise with other threads, and so do the times of layers.
+    keyed_by_threads: ClassVar[bool] = True
 
     amount: float = Field(
         gt=0, lt=1, description="share of the FLOPs (multiply-adds of convolutions and products) to go; of masks, the "
@@ -71,10 +74,13 @@ class Prune(Stage):
     )
     norms: Literal["measured", "kept"] = Field(
         default="measured",
-        description="statistics of batch norms: anew on the rows, if they are real, or as before",
+        description="statistics of batch norms: anew on the rows, if they are 32 real ones or more, or as before",
     )
     exclude: tuple[str, ...] = Field(default=(), description="module paths to leave as they are, with all in them")
     samples: int = Field(default=256, ge=1, description="rows that tell what a unit is worth")
+    output: str | None = Field(
+        default=None, description="the output that the labels of training rows belong to; None: the one that they fit"
+    )
     force: bool = Field(default=False, description="masks also for targets that are no faster with them")
 
     @field_validator("pattern", mode="before")
@@ -84,7 +90,7 @@ class Prune(Stage):
         return "2:4" if value == _SIXTIES else value
 
     def reads(self) -> tuple[Part, ...]:
-        """Rows that tell what a unit is worth: training rows where they have labels."""
+        """Rows that tell what a unit is worth: training rows where they have labels that fit."""
         return ("calibration", "train")
 
     def imports(self, model: Model | None) -> tuple[str, ...]:
@@ -150,8 +156,11 @@ class Prune(Stage):
             raise MissingLibrary(*_LACKING)
         from mlpack.backends.torch_changed import changeable, save_changed
         from mlpack.backends.torch_loader import load_inner
+        from mlpack.backends.torch_runner import threads
+        from mlpack.core.backend_options import BackendOptions
         from mlpack.stages.prune_module import masked, narrowed
 
-        module = load_inner(model.path, changeable(model))
-        made, report = (narrowed if self.pattern == "structured" else masked)(module, model, self, job)
-        return Outcome(model=save_changed(model, made, job.out), report=report)
+        with threads(BackendOptions(threads=job.threads)):
+            module = load_inner(model.path, changeable(model))
+            made, report = (narrowed if self.pattern == "structured" else masked)(module, model, self, job)
+            return Outcome(model=save_changed(model, made, job.out), report=report)

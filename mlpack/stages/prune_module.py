@@ -3,103 +3,35 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from mlpack.backends.torch_loader import Flat
-from mlpack.backends.torch_runner import to_tensor
 from mlpack.core.report import Report
 from mlpack.errors import StageFailed, UsageError
 from mlpack.pruning.choosing import Block, Estimate, blocks_of, enough, first, ordered
 from mlpack.pruning.depth import Taken, take_layers
-from mlpack.pruning.fisher import fisher_scores, given_labels, own_answers
+from mlpack.pruning.fisher import fisher_scores
 from mlpack.pruning.flops import Work, work_of
 from mlpack.pruning.masks import mask, weighted
-from mlpack.stages import samples
+from mlpack.stages.prune_rows import Rows
 
 if TYPE_CHECKING:
-    from mlpack.core.dataset import Dataset
     from mlpack.core.model import Model
     from mlpack.core.stage import Job
-    from mlpack.pruning.fisher import Likelihood
     from mlpack.pruning.groups import Group, Left, Plan
-    from mlpack.pruning.running import Call
     from mlpack.stages.prune import Prune
 
-_BATCH = 16
 _FEW = 4
 _SOME = 32
+# A whole percent is the least that can be asked for.
+_LEAST = 0.01
+_MOST = 0.95
 # So near to what was asked for is there.
 _NEAR = 0.005
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm  # noqa: SLF001 - the one class that torch has for all of them
-
-
-class Rows:
-    """Rows that modules are run on; the fixed batch of a model that has one.
-
-    Training rows where they have labels, whose likelihood counts then; else calibration rows, for which the likelihood
-    of the model's own answers does.
-    """
-
-    def __init__(self, model: Model, job: Job, count: int) -> None:
-        train = job.dataset("train")
-        self._labels = _labels(train, count) if train is not None and train.labelled else None
-        arrays, self.kind = samples.rows(model, job, "calibration" if self._labels is None else "train", count)
-        self._tensors = tuple(to_tensor(arrays[spec.name]) for spec in model.inputs)
-        self._inputs, self._outputs = ([spec.name for spec in specs] for specs in (model.inputs, model.outputs))
-        self.count = len(self._tensors[0])
-        self._batch = _BATCH if model.dynamic_batch else self.count
-        self._free = model.dynamic_batch
-        self._own = own_answers(job.seed, _classes(model, job))
-
-    def first(self, count: int) -> Call:
-        """Runs a module on so many rows, on all that there are where the batch is fixed."""
-        return self._on(0, count if self._free else self.count)
-
-    @property
-    def by(self) -> str:
-        """Whose likelihood counts."""
-        return "the model's own answers" if self._labels is None else "labels"
-
-    def batches(self) -> Iterator[tuple[int, Call, Likelihood]]:
-        """All rows: how many there are in each batch, what runs a module on it, and the likelihood of its answers."""
-        for start in range(0, self.count, self._batch):
-            end = min(start + self._batch, self.count)
-            told = self._own if self._labels is None else given_labels(self._labels[start:end])
-            yield end - start, self._on(start, end), told
-
-    def _on(self, start: int, end: int) -> Call:
-        given = tuple(each[start:end] for each in self._tensors)
-
-        def call(module: nn.Module) -> Sequence[torch.Tensor]:
-            found: Sequence[torch.Tensor] = Flat(module, self._inputs, self._outputs)(*given)
-            return found
-
-        return call
-
-
-def _labels(train: Dataset, count: int) -> torch.Tensor:
-    labels = next(iter(train.batches(count))).labels
-    assert labels is not None
-    found = to_tensor(labels)
-    return found.float() if found.is_floating_point() else found.long()
-
-
-def _classes(model: Model, job: Job) -> list[bool]:
-    """Of each output, whether it is scores of classes: where labels are whole numbers, or by its name."""
-    dataset = job.dataset("calibration")
-    labels = next(iter(dataset.batches(1))).labels if dataset is not None and dataset.labelled else None
-    counted = labels is not None and labels.dtype.kind in "iu"
-    return [
-        len(spec.dims) > 1
-        and spec.dims[-1] != 1
-        and spec.dtype.startswith("float")
-        and (spec.name.endswith("logits") or (counted and len(model.outputs) == 1))
-        for spec in model.outputs
-    ]
 
 
 def narrowed(module: nn.Module, model: Model, stage: Prune, job: Job) -> tuple[nn.Module, Report]:
@@ -110,7 +42,7 @@ def narrowed(module: nn.Module, model: Model, stage: Prune, job: Job) -> tuple[n
     """
     from mlpack.pruning.groups import find_groups, narrow_by, tried
 
-    rows = Rows(model, job, stage.samples)
+    rows = Rows(module, model, stage, job)
     before = work_of(module, rows.first(1))
     if not before.all_flops:
         raise StageFailed("this module has no convolution and no product to prune", "leave the step prune out")
@@ -142,7 +74,7 @@ def narrowed(module: nn.Module, model: Model, stage: Prune, job: Job) -> tuple[n
             "the narrowed module answers otherwise than the one whose units are zeros",
             "leave layers as they are: --set prune.exclude=[MODULE]",
         )
-    renewed = _measure_norms(made, rows) if stage.norms == "measured" and rows.kind == "real" else 0
+    renewed = _measure_norms(made, rows) if stage.norms == "measured" and rows.describe else 0
     metrics = {
         **_totals(before, after),
         "multiple": multiple,
@@ -217,7 +149,7 @@ def _measure_norms(module: nn.Module, rows: Rows) -> int:
         norm.train()
     with torch.no_grad():
         for count, run, _ in rows.batches() if norms else ():
-            # A single row has no variance.
+            # What is left of the last batch may be a single row, which has no variance.
             if count > 1:
                 run(module)
     for norm, before in zip(norms, momentum, strict=True):
@@ -228,10 +160,16 @@ def _measure_norms(module: nn.Module, rows: Rows) -> int:
 
 def _cannot(stage: Prune, gone: float, left: Sequence[Left]) -> StageFailed:
     reasons = "; ".join(f"{each.name}: {each.why}" for each in left[:_FEW])
+    if gone < _LEAST:
+        return StageFailed(
+            f"nothing of this module can go with these options{f' ({reasons})' if reasons else ''}",
+            "prune.exclude, prune.kinds and prune.most say what may go; else leave the step prune out",
+        )
+    more = f", or more of each layer: --set prune.most={_MOST}" if stage.most < _MOST else ""
     return StageFailed(
         f"{stage.amount:.0%} of the FLOPs cannot go: {gone:.1%} is the most that can, with {stage.most:.0%} of a layer "
         f"at most{f' ({reasons})' if reasons else ''}",
-        f"--prune {max(int(100 * gone), 1)}%, or more of each layer: --set prune.most=0.95",
+        f"--prune {int(100 * gone)}%{more}",
     )
 
 
@@ -280,21 +218,21 @@ def masked(module: nn.Module, model: Model, stage: Prune, job: Job) -> tuple[nn.
     Raises:
         UsageError: nothing is left to put zeros into.
     """
+    assert stage.pattern != "structured"
     weights = {
         path: weight
-        for path, weight in weighted(module).items()
+        for path, weight in weighted(module, stage.pattern).items()
         if not any(path == each or path.startswith(f"{each}.") for each in stage.exclude)
     }
     if not weights:
         raise UsageError("no convolution or linear layer is left to prune", "prune.exclude fewer modules")
-    rows = Rows(model, job, stage.samples)
+    rows = Rows(module, model, stage, job)
     before = work_of(module, rows.first(1))
     if stage.criterion == "magnitude":
         scores = {path: weight.detach().abs() for path, weight in weights.items()}
     else:
         job.say(f"weighing weights on {rows.count} rows")
         scores = _weight_scores(module, weights, rows)
-    assert stage.pattern != "structured"
     found = mask(weights, scores, stage.pattern, stage.amount)
     zeros, total = sum(each.zeros for each in found), sum(each.weights for each in found)
     if not zeros:

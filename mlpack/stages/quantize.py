@@ -38,12 +38,13 @@ class Quantize(Stage):
     name: ClassVar[str] = "quantize"
     accepts: ClassVar[tuple[Format, ...]] = ("onnx",)
     gives: ClassVar[Format | None] = "onnx"
-    libraries: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "ml_dtypes", "torch")
+    libraries: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "ml_dtypes")
     code: ClassVar[tuple[str, ...]] = (
         "mlpack.quantization", "mlpack.stages.samples", "mlpack.stages.quantize_cast", "mlpack.stages.quantize_int8",
         "mlpack.stages.module_names", "mlpack.stages.kept_ranges",
         "mlpack.stages.calibration_rows", "mlpack.stages.quantize_int4", "mlpack.stages.quantize_clashes",
         "mlpack.stages.quantize_train", "mlpack.stages.quantize_training", "mlpack.training",
+        "mlpack.backends.torch_runner",
     )  # fmt: skip
 
     numerics: Literal["auto", "fp16", "bf16", "int8", "int4", "fp8"] = Field(
@@ -105,18 +106,30 @@ class Quantize(Stage):
     batch: int = Field(default=16, ge=1, description="calibration batch size")
 
     def keyed(self) -> dict[str, Any]:
-        """A file of ranges counts by what is in it; how often training is kept changes nothing."""
+        """A file of ranges counts by what is in it; training where there is some, not how often it is kept."""
         from mlpack.quantization.range_table import read_ranges
 
         options = super().keyed()
         if self.ranges is not None:
             options["ranges"] = read_ranges(Path(self.ranges)).model_dump(mode="json")
-        options["training"] = self.training.model_dump(mode="json", exclude=set(self.training.of_no_effect))
+        if self.train == "always":
+            options["training"] = self.training.model_dump(mode="json", exclude=set(self.training.of_no_effect))
+        else:
+            del options["train"], options["training"]
         return options
 
+    def counts_threads(self) -> bool:
+        """Where it is trained: sums in another order end in other weights."""
+        return self.train == "always"
+
+    def needs(self) -> tuple[str, ...]:
+        """Torch where it is trained; SciPy's linear algebra for GPTQ."""
+        more = (("torch", self.train == "always"), ("scipy", self.method == "gptq"))
+        return (*self.libraries, *(library for library, used in more if used))
+
     def reads(self) -> tuple[Part, ...]:
-        """Calibration rows: to find ranges on, and to count the compute that changed; and what may be trained on."""
-        return ("calibration", "train") if self.trains() else ("calibration",)
+        """Calibration rows: to find ranges on, and to count the compute that changed; and what is trained on."""
+        return ("calibration", "train") if self.train == "always" else ("calibration",)
 
     def trains(self) -> bool:
         """Always, or where the limit is missed."""
@@ -219,7 +232,8 @@ class Quantize(Stage):
                 f"quantizing to {self.numerics} changed no node of this graph",
                 "leave the numerics flag out: mlpack then takes the fastest model that it finds",
             )
-        details = self.model_dump(mode="json", exclude={"numerics", "method"})
+        untrained = {"train", "training"} if self.train != "always" else set()
+        details = self.model_dump(mode="json", exclude={"numerics", "method", *untrained})
         quantized = model.model_copy(
             update={
                 "path": job.out,

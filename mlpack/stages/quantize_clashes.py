@@ -16,6 +16,7 @@ STATIC_ONLY = (
 _INTEGERS_ONLY = ("rounding", "bias_correction", "train", "training")
 BLOCK_METHODS = ("rtn", "hqq", "gptq")
 GPTQ_ONLY = ("damping", "act_order")
+_CASTS = ("fp16", "bf16")
 # The other methods of int4 look at weights alone.
 OF_ROWS = ("samples", "batch")
 _BLOCKS_ONLY = ("block", "symmetric", "wide", "activations", "embeddings", "least_share", *GPTQ_ONLY)
@@ -69,8 +70,21 @@ def _of_others(stage: Quantize) -> str | None:
     if static and other not in {"auto", "static", "int8", "fp8"}:
         these = f"{' and '.join(static)} {'are' if static[1:] else 'is'}"
         return f"{these} for static int8 alone, and this is {other}"
-    untrained = "training says how, and train: never that there is none"
-    return untrained if "training" in static and stage.train == "never" else None
+    if stage.exclude and (stage.method == "cast" or stage.numerics in _CASTS):
+        return f"exclude is for int8, int4 and fp8, and this is {other}"
+    return _of_training(stage)
+
+
+def _of_training(stage: Quantize) -> str | None:
+    """What says how to train where nothing is trained; what a quantized graph, or one without labels, has none of."""
+    told = stage.training
+    if set_apart(stage, ("training",)) and stage.train == "never":
+        return "training says how, and train: never that there is none"
+    if told.batch_norm != type(told).model_fields["batch_norm"].default:
+        return "training.batch_norm is for modules: the graph has its batch norms with statistics as they are"
+    if told.output is not None and told.alpha == 0:
+        return "training.output says which output the labels belong to, and training.alpha: 0 that none are learnt"
+    return None
 
 
 def _of_ranges(stage: Quantize) -> str | None:

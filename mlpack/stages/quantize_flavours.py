@@ -30,7 +30,7 @@ def flavours(stage: Quantize, model: Model, target: Target) -> tuple[Quantize, .
         each = [stage.model_copy(update={"numerics": name}) for name in gains]
         return tuple(found for numerics in each for found in flavours(numerics, model, target))
     if stage.numerics in _CASTS:
-        return (_without_static(stage, "cast"),)
+        return (_without_static(stage, "cast").model_copy(update={"exclude": ()}),)
     if stage.numerics == "int4":
         return tuple(in_blocks(each, target) for each in _rounded(stage, model, target))
     return _of_eight_bits(stage, model, target) or (stage,)

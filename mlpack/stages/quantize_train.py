@@ -19,7 +19,15 @@ from mlpack.quantization.trainable import Trainable
 from mlpack.stages.calibration_rows import Rows
 from mlpack.stages.samples import static_batch
 from mlpack.training.loop import train
-from mlpack.training.losses import answers_of, labelled_output, to_labels, to_teacher
+from mlpack.training.losses import (
+    IGNORED_LABEL,
+    answers_of,
+    check_classes,
+    labelled_output,
+    to_labels,
+    to_teacher,
+)
+from mlpack.training.sampling import Sampler
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,7 +41,7 @@ if TYPE_CHECKING:
     from mlpack.quantization.shown import Arrays
     from mlpack.stages.quantize import Quantize
     from mlpack.stages.quantize_training import QuantizedTraining
-    from mlpack.training.loop import History
+    from mlpack.training.history import History
 
 _INLINE_BYTES = 1_500_000_000
 # Kernels that sum in another order agree to a millionth or better.
@@ -55,11 +63,14 @@ def train_quantized(model: Model, job: Job, options: Quantize) -> Report:
     if dataset is None:
         raise DataError("there is nothing to train on", "give training data: --train FILE.npz")
     size = told.batch if model.dynamic_batch else static_batch(model)
+    rows_to_learn = cast("RowDataset", dataset)
+    # Too few rows are refused here: the float graph of a static batch could not answer them either.
+    sampler = Sampler(rows_to_learn, size, told.held_out, job.seed, fixed=not model.dynamic_batch)
     plain = onnx.load(path)
     module = Trainable(plain, learn_ranges=told.learn_ranges)
     with tempfile.TemporaryDirectory(dir=job.out.parent) as folder, threads(BackendOptions(threads=job.threads)):
         float_graph = showing(onnx.load(model.entry_path), [], Path(folder) / "float.onnx", job.threads)
-        lessons = _Lessons(module, float_graph, next(iter(dataset.batches(size))), told)
+        lessons = _Lessons(module, float_graph, sampler.of(0), told)
         rows = list(_few(Rows(model, job, options).batches("comparing")))
         wanted = [_answers(float_graph, batch) for batch in rows]
         cut = _COMPARED_ROWS if model.dynamic_batch else size
@@ -67,7 +78,7 @@ def train_quantized(model: Model, job: Job, options: Quantize) -> Report:
         history = train(
             module,
             lessons.loss,
-            cast("RowDataset", dataset),
+            rows_to_learn,
             told.model_copy(update={"batch": size}),
             unfinished=job.unfinished,
             seed=job.seed,
@@ -79,6 +90,8 @@ def train_quantized(model: Model, job: Job, options: Quantize) -> Report:
         job.say("verifying the trained graph")
         sqnr_after, two = _verified(module, trained, rows, wanted, Path(folder) / "after.onnx", cut, job.threads)
     large = trained.ByteSize() > _INLINE_BYTES
+    # onnx adds to a file that is there, and leaves one behind that nothing needs any more.
+    (job.out / f"{model.entry}.data").unlink(missing_ok=True)
     onnx.save(trained, path, save_as_external_data=large, location=f"{model.entry}.data")
     return Report(
         metrics={
@@ -121,7 +134,7 @@ class _Lessons:
         self.alpha = _alpha(told, first)
         outputs = _tensors(_answers(teacher, first.inputs))
         labels = first.labels if self.alpha else None
-        self._labelled = None if labels is None else labelled_output(outputs, labels, told.output)
+        self._labelled = None if labels is None else labelled_output(outputs, labels, told.output, told.set_by)
         self._floats = list(answers_of(outputs, "numbers")) if self.alpha < 1 else []
         self._last: dict[str, torch.Tensor] = {}
 
@@ -137,6 +150,9 @@ class _Lessons:
         parts = []
         if self._labelled is not None:
             name, holds = self._labelled
+            if holds != "numbers":
+                assert batch.labels is not None
+                check_classes(batch.labels, outputs[name].shape[-1], batch.rows)
             parts.append(self.alpha * to_labels(outputs[name], torch.as_tensor(batch.labels), holds))
         if self._floats:
             wanted = _tensors(_answers(self._teacher, batch.inputs))
@@ -145,11 +161,12 @@ class _Lessons:
         return torch.stack(parts).sum()
 
     def right(self, batch: Batch) -> float | None:
-        """The share of the last batch whose class is the label's; None where there are no classes."""
+        """The share of the last batch's scored places whose class is the label's; None where there are no classes."""
         if self._labelled is None or self.right_is is None:
             return None
-        said = self._last[self._labelled[0]].argmax(-1).reshape(-1)
-        return float((said == torch.as_tensor(batch.labels).reshape(-1)).float().mean())
+        said, labels = self._last[self._labelled[0]].argmax(-1).reshape(-1), torch.as_tensor(batch.labels).reshape(-1)
+        scored = labels != IGNORED_LABEL
+        return float((said == labels)[scored].float().mean()) if bool(scored.any()) else 1.0
 
 
 def _alpha(told: QuantizedTraining, first: Batch) -> float:

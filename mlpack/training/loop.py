@@ -6,7 +6,6 @@ import math
 import random
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 
 from mlpack.errors import ModelError, StageFailed
 from mlpack.training.checkpoint import Checkpoint
+from mlpack.training.history import History
 from mlpack.training.sampling import Sampler
 
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from mlpack.core.dataset import Batch
     from mlpack.core.stage import Say
+    from mlpack.training.history import Stopped
     from mlpack.training.options import Training
     from mlpack.training.sampling import Rows
 
-Stopped = Literal["all epochs", "no better for long", "seconds"]
 FILE = "training.pt"
 # A pass over more rows than this many steps take is evaluated on the way.
 _MOST_STEPS_APART = 200
@@ -34,19 +34,6 @@ _TRIAL_STEPS = 20
 # The rest is for a machine that slows down.
 _SHARE_PLANNED = 0.95
 _TOLD_S = 0.5
-
-
-@dataclass
-class History:
-    """What training did: a row for each evaluation, the first before any step."""
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    stopped: Stopped = "all epochs"
-    steps: int = 0
-    best_step: int = 0
-    seconds: float = 0.0
-    learnt: int = 0
-    held_out: int = 0
 
 
 def train(
@@ -78,7 +65,7 @@ def train(
     Raises:
         DataError: there are too few rows.
         ModelError: nothing of the module can learn.
-        StageFailed: the loss is no number.
+        StageFailed: the loss is no number, or what is found was kept by the training of another module.
     """
     sampler = Sampler(rows, options.batch, options.held_out, seed, fixed=fixed)
     with _repeatable():
@@ -124,7 +111,9 @@ class _Run:
         self._every = min(sampler.steps_per_epoch, _MOST_STEPS_APART)
         self._whole = options.epochs * sampler.steps_per_epoch
         self._step, self._total, self._planned = 0, self._whole, options.seconds is None
-        self._history = History(learnt=sampler.learnt, held_out=sampler.held_out)
+        # A batch of one row has no variance, and where it has places only that of one sample.
+        norms = "frozen" if sampler.batch == 1 else options.batch_norm
+        self._history = History(learnt=sampler.learnt, held_out=sampler.held_out, batch_norm=norms)
         self._best: dict[str, torch.Tensor] = {}
         self._best_loss, self._waited = math.inf, 0
         self._losses: list[float] = []
@@ -166,7 +155,7 @@ class _Run:
         """One step. It draws from a seed of its own, so that no generator's state has to be kept."""
         started = time.monotonic()
         _draw_from(self._seed, self._step)
-        _to_training(self._module, self._options.batch_norm)
+        _to_training(self._module, self._history.batch_norm)
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate()
         loss = self._loss(self._sampler.of(self._step))
@@ -177,7 +166,7 @@ class _Run:
             )
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise _diverged(value, self._step)
+            raise self._diverged(value)
         self._optimizer.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self._learnt, self._options.clip)
@@ -219,7 +208,7 @@ class _Run:
                 seen += len(batch)
         held_out = total / seen
         if not math.isfinite(held_out):
-            raise _diverged(held_out, self._step)
+            raise self._diverged(held_out)
         self._evaluation_s = time.monotonic() - started
         self._waited += 1
         if held_out < self._best_loss:
@@ -236,6 +225,10 @@ class _Run:
         self._history.rows.append(row)
         self._losses = []
         self._tell(now=True)
+
+    def _diverged(self, loss: float) -> StageFailed:
+        rate = f"{self._options.set_by}.learning_rate={self._options.learning_rate / 10:g}"
+        return StageFailed(f"the training loss is {loss} at step {self._step}", f"take smaller steps: --set {rate}")
 
     def _tell(self, *, now: bool = False) -> None:
         """Where it stands; the numbers in it change no faster than one can read."""
@@ -261,6 +254,7 @@ class _Run:
             "losses": self._losses,
             "rows": self._history.rows,
             "spent": self._spent(),
+            "evaluation_s": self._evaluation_s,
         }
 
     def _resumed(self) -> bool:
@@ -268,12 +262,16 @@ class _Run:
         kept = self._checkpoint.read(self._learnt[0].device)
         if kept is None:
             return False
+        if not _fit(self._module, kept["tensors"]):
+            raise StageFailed("what was kept of this training before is of another module", "begin anew: --fresh")
         _put(self._tensors, kept["tensors"])
         self._optimizer.load_state_dict(kept["optimizer"])
         self._best, self._best_loss, self._waited = kept["best"], kept["best_loss"], kept["waited"]
         self._step, self._total, self._planned = kept["step"], kept["total"], kept["planned"]
         self._history.best_step, self._history.rows = kept["best_step"], kept["rows"]
         self._losses, self._spent_before = kept["losses"], kept["spent"]
+        # Before there was an evaluation here, one takes as long as it did there.
+        self._evaluation_s = kept["evaluation_s"]
         self._tell(now=True)
         return True
 
@@ -305,6 +303,13 @@ def _to_training(module: torch.nn.Module, batch_norm: Literal["train", "frozen"]
                 each.eval()
 
 
+def _fit(module: torch.nn.Module, values: dict[str, torch.Tensor]) -> bool:
+    """Whether these are values of this module: its parameters have their sizes. Buffers may have grown."""
+    parameters = dict(module.named_parameters())
+    names = parameters.keys() | dict(module.named_buffers()).keys()
+    return names == values.keys() and all(values[name].shape == each.shape for name, each in parameters.items())
+
+
 def _put(tensors: dict[str, torch.Tensor], values: dict[str, torch.Tensor]) -> None:
     """These values into the module's own tensors; buffers that grow as they see data take the new size."""
     with torch.no_grad():
@@ -313,9 +318,3 @@ def _put(tensors: dict[str, torch.Tensor], values: dict[str, torch.Tensor]) -> N
                 tensor.copy_(values[name])
             else:
                 tensor.data = values[name].clone()
-
-
-def _diverged(loss: float, step: int) -> StageFailed:
-    return StageFailed(
-        f"the training loss is {loss} at step {step}", "take smaller steps: --set STAGE.learning_rate=1e-5"
-    )

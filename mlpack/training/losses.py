@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -12,8 +13,6 @@ from mlpack.errors import DataError, ModelError, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    import numpy as np
 
 Answers = Literal["logits", "probabilities", "numbers"]
 """What an output holds: scores of classes, their probabilities, or numbers that mean themselves."""
@@ -27,11 +26,14 @@ _CLASSES = 2
 _TABLE = 2
 
 
-def labelled_output(outputs: Mapping[str, Tensor], labels: np.ndarray, named: str | None) -> tuple[str, Answers]:
+def labelled_output(
+    outputs: Mapping[str, Tensor], labels: np.ndarray, named: str | None, set_by: str = "distill"
+) -> tuple[str, Answers]:
     """The output that the labels belong to, and whether it holds classes or numbers.
 
     Whole numbers beside an output with a column for each class are class numbers, of a sample or of each of its
-    places; labels of an output's own shape are what it should be. So they are read as the metrics read them.
+    places; labels of an output's own shape are what it should be. So they are read as the metrics read them. `set_by`
+    is what comes before the names of options in --set.
 
     Raises:
         UsageError: there is no output of this name.
@@ -45,19 +47,33 @@ def labelled_output(outputs: Mapping[str, Tensor], labels: np.ndarray, named: st
     numbers = [name for name, each in looked_at.items() if each.is_floating_point() and _plain(each.shape) == shape]
     fitting = classes or numbers
     if len(fitting) > 1:
-        raise DataError(
-            f"the labels fit several outputs: {', '.join(fitting)}", f"--set STAGE.output={fitting[0]}, or --output"
-        )
+        raise DataError(f"the labels fit several outputs: {', '.join(fitting)}", f"--set {set_by}.output={fitting[0]}")
     if not fitting:
         have = ", ".join(f"{name} {list(each.shape)}" for name, each in looked_at.items())
         raise DataError(
             f"the training labels {labels.dtype} {list(labels.shape)} fit no output of the model: {have}",
-            "learn from the teacher alone: --set distill.alpha=0",
+            f"learn from the teacher alone: --set {set_by}.alpha=0",
         )
     (name,) = fitting
     if not classes:
         return name, "numbers"
     return name, "probabilities" if _are_probabilities(outputs[name]) else "logits"
+
+
+def check_classes(labels: np.ndarray, columns: int, rows: np.ndarray) -> None:
+    """Whether each label is the number of a column, or the one that is not scored; `rows` are their positions.
+
+    Raises:
+        DataError: one is neither.
+    """
+    numbers = labels.astype(np.int64)
+    wrong = np.argwhere((numbers != IGNORED_LABEL) & ((numbers < 0) | (numbers >= columns)))
+    if len(wrong):
+        first = tuple(wrong[0])
+        raise DataError(
+            f"training row {rows[first[0]]} has the label {labels[first]}, and the output has {columns} columns",
+            f"number classes from 0 to {columns - 1}; {IGNORED_LABEL} is not scored",
+        )
 
 
 def answers_of(outputs: Mapping[str, Tensor], wanted: Answers | Literal["auto"]) -> dict[str, Answers]:
@@ -82,9 +98,12 @@ def to_labels(output: Tensor, labels: Tensor, answers: Answers) -> Tensor:
     if answers == "numbers":
         return _distance(output, labels.to(output.dtype).reshape(output.shape))
     scores = _logits(output, answers)
-    return functional.cross_entropy(
-        scores.reshape(-1, scores.shape[-1]), labels.reshape(-1).long(), ignore_index=IGNORED_LABEL
+    numbers = labels.reshape(-1).long()
+    total = functional.cross_entropy(
+        scores.reshape(-1, scores.shape[-1]), numbers, ignore_index=IGNORED_LABEL, reduction="sum"
     )
+    # Of a batch in which nothing is scored the mean would be no number.
+    return total / (numbers != IGNORED_LABEL).sum().clamp_min(1)
 
 
 def to_teacher(output: Tensor, wanted: Tensor, answers: Answers, temperature: float) -> Tensor:

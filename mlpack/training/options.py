@@ -14,6 +14,8 @@ class Training(Frozen):
 
     # Two runs that differ in these alone end with the same weights.
     of_no_effect: ClassVar[frozenset[str]] = frozenset({"checkpoint_s"})
+    # What comes before their names in --set.
+    set_by: ClassVar[str]
 
     epochs: int = Field(default=10, ge=1, description="passes over the training rows at the most")
     batch: int = Field(default=32, ge=1, description="rows of a step")
@@ -28,7 +30,9 @@ class Training(Frozen):
         default=8, ge=0, description="evaluations without a better held-out loss after which it stops; 0: never"
     )
     batch_norm: Literal["train", "frozen"] = Field(
-        default="train", description="train: statistics of the batch, which are learnt anew; frozen: those it came with"
+        default="train",
+        description="train: statistics of the batch, which are learnt anew; frozen: those it came with, as in batches "
+        "of one row, which have none",
     )
     seconds: float | None = Field(
         default=None, gt=0, description="of training; the schedule is cut to what that allows, the best so far is taken"

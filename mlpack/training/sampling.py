@@ -48,7 +48,9 @@ class Sampler:
         self.batch = batch if fixed else min(batch, len(self._learnt))
         if len(self._learnt) < max(_FEWEST, self.batch):
             needed = 2 * batch if fixed else _FEWEST + 1
-            raise DataError(f"{len(rows)} training rows are too few to learn from", f"give at least {needed}: --train")
+            raise DataError(
+                f"{len(rows)} training rows are too few to learn from", f"give at least {needed}: --train FILE.npz"
+            )
         self.steps_per_epoch = len(self._learnt) // self.batch
         self._epoch, self._order = -1, self._learnt
 

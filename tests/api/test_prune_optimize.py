@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from mlpack.api.pruning import pruned_steps
+from mlpack.core.recipe import DataSpec
+
 pytest.importorskip("torch_pruning")
 
 SAMPLES = Path(__file__).parents[2] / "sample_models"
@@ -106,3 +109,19 @@ def test_what_gives_no_module_is_refused(cli, place):
         done = cli("optimize", name, "--prune", "30%", "--no-limit", *QUICK)
         assert done.code == 2, done.err
         assert reason in done.err
+
+
+def test_random_rows_tell_pruning_nothing(cli, mine):
+    (mine / "recipe.yaml").write_text(
+        "source: {model: 'model.py:model'}\ndata: {evaluation: eval.npz, train: 'random:64'}\nsteps:\n"
+        "- prune: {amount: 0.3}\n- export\n- compile\n"
+    )
+    refused = cli("plan", "recipe.yaml")
+    assert refused.code == 2
+    assert "train: random:64: random rows have no labels" in " ".join(refused.err.split())
+
+
+def test_the_output_that_is_labelled_is_told_where_labels_count():
+    for train, told in (("train.npz", {"output": "scores"}), (None, {})):
+        (step,) = pruned_steps("30%", DataSpec(train=train, output="scores"), force=False)
+        assert step.options == {"amount": 0.3, **told}

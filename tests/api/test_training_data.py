@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from mlpack.api.flags import read_recipe
 from mlpack.api.training import timed
 from mlpack.core.recipe import DataSpec, Recipe, SourceSpec, Step
 from mlpack.datasets import open_data
@@ -71,6 +75,33 @@ def test_a_function_is_called_once_and_then_read_in_any_order(place):
     # Opening it finds the shapes; the first to train opens it again and writes it down.
     assert int((place / "calls.txt").read_text()) == 3
     assert list((place / "cache" / "datasets").rglob(".*")) == []
+
+
+def test_another_process_may_be_quicker_to_write_it_down(place, monkeypatch):
+    (place / "data.py").write_text(FUNCTION)
+    judged, train = npz("eval.npz", 1000, 30), open_data("data.py:batches")
+    rename = Path.rename
+
+    def late(work, to):
+        shutil.copytree(work, to)
+        return rename(work, to)
+
+    monkeypatch.setattr(Path, "rename", late)
+    opened = open_part(make_ref("eval.npz", judged, train_path="data.py:batches", train=train), "train", judged.inputs)
+    assert len(opened) == 50
+    assert list((place / "cache" / "datasets").rglob(".*")) == []
+
+
+def test_a_student_is_found_beside_its_recipe(place):
+    (place / "recipes").mkdir()
+    (place / "recipes" / "small.py").write_text("def small(): pass\n")
+    (place / "here.py").write_text("def small(): pass\n")
+    for name, found in (("small.py", "recipes/small.py"), ("here.py", "here.py")):
+        step = f"[{{distill: {{student: '{name}:small', epochs: 2}}}}]"
+        (place / "recipes" / "r.yaml").write_text(f"source: {{model: m.onnx}}\nsteps: {step}\nbeside: [{step}]\n")
+        recipe = read_recipe(Path("recipes/r.yaml"), {}, {})
+        for (told,) in (recipe.steps, *recipe.beside):
+            assert told.options == {"student": f"{found}:small", "epochs": 2}
 
 
 def test_half_of_the_time_limit_is_for_training():

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 from mlpack.core.dataset import DataRef
 from mlpack.core.model import Model, TensorSpec
+from mlpack.core.report import Report
 from mlpack.core.reporter import Silent
+from mlpack.core.settings import UNFINISHED
 from mlpack.core.stage import Stage
 from mlpack.core.targets import load_target
 from mlpack.engine import process
@@ -107,9 +109,40 @@ def test_data_that_a_stage_does_not_read_is_not_in_its_key(model, context):
     assert key(stage, model, other) == key(stage, model, context)
 
 
-def test_the_ingredients_are_kept_beside_the_key(model, context, tmp_path):
-    from mlpack.core.report import Report
+def test_training_is_in_the_key_exactly_where_there_is_some(model, context):
+    """How a form that misses the limit would be trained says nothing of the form that is not."""
+    kind = STAGES["quantize"]
+    plain, needed, longer, always = (
+        kind(numerics="int8", method="static", train=train, training={"seconds": seconds})
+        for train, seconds in (("never", None), ("needed", 5), ("needed", 60), ("always", 60))
+    )
+    assert len({key(each, model, context) for each in (plain, needed, longer)}) == 1
+    others = replace(context, parts={**context.parts, "train": "other"}), replace(context, threads=1)
+    for other in others:
+        assert key(needed, model, other) == key(needed, model, context)
+        assert key(always, model, other) != key(always, model, context)
 
+
+def test_what_is_kept_has_the_options_that_it_is_asked_for_with_now(model, context):
+    """A search goes on from them: what was made without any training is trained where it misses the limit."""
+    once, now = (
+        STAGES["quantize"](numerics="int8", method="static", train=train, training={"seconds": 7})
+        for train in ("never", "needed")
+    )
+    content = ingredients(once.name, once, model, context, {})
+    folder = context.cache / "stages" / key_of(content)[:2] / key_of(content)
+    folder.mkdir(parents=True)
+    done = Done(
+        stage=once.name, options=once.model_dump(mode="json"), key=key_of(content), ingredients=content, model=model,
+        report=Report(), folder=folder, seconds=1, peak_rss_bytes=1, reused=False,
+    )  # fmt: skip
+    (folder / "stage.json").write_text(record(done, folder))
+    again = run(now, model, context)
+    assert again.reused
+    assert again.options == now.model_dump(mode="json")
+
+
+def test_the_ingredients_are_kept_beside_the_key(model, context, tmp_path):
     stage = STAGES["golden"]()
     content = ingredients("golden", stage, model, context, {})
     done = Done(
@@ -212,3 +245,15 @@ def test_a_stage_that_fails_leaves_nothing_in_the_cache(model, context, tmp_path
         run(STAGES["compile"](backend="onnxruntime"), model, fresh)
     assert [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
     assert [path for path in tmp_path.rglob("*") if ".tmp-" in path.name] == []
+
+
+def test_fresh_begins_anew_also_what_was_left_unfinished(model, context, tmp_path):
+    """The stage is refused, which leaves what is unfinished as the run found it."""
+    stage, context = STAGES["compile"](backend="onnxruntime"), replace(context, cache=tmp_path, data=None, parts={})
+    left = tmp_path / UNFINISHED / key(stage, model, context) / "training.pt"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"steps")
+    for fresh in (False, True):
+        with pytest.raises((MlpackError, process.ChildBug)):
+            run(stage, model, replace(context, fresh=fresh))
+        assert left.exists() is not fresh

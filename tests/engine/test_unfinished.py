@@ -20,14 +20,20 @@ steps:
 - distill: {{student: "small.py:small", epochs: 60, patience: 0, checkpoint_s: 0.05}}
 """
 STUDENT = """
+import os
+import time
 from torch import nn
 
 class Small(nn.Module):
     def __init__(self):
         super().__init__()
+        self.steps = 0
         self.layers = nn.Sequential(nn.Linear(64, 24), nn.ReLU(), nn.Dropout(0.1), nn.Linear(24, 10))
 
     def forward(self, features):
+        self.steps += self.training
+        if self.steps == 400 and "STOPS" in os.environ:
+            time.sleep(600)
         return self.layers(features)
 
 def small():
@@ -56,9 +62,10 @@ def trains(place):
     (place / "small.py").write_text(STUDENT)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MLPACK_")}
 
-    def start(cache):
+    def start(cache, **told):
         return subprocess.Popen(
-            [sys.executable, "-c", RUN, cache], cwd=place, env={**kept, "MLPACK_CACHE": str(place / cache)},
+            [sys.executable, "-c", RUN, cache], cwd=place,
+            env={**kept, **told, "MLPACK_CACHE": str(place / cache)},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
 
@@ -71,7 +78,8 @@ def checkpoints(cache):
 
 @pytest.mark.slow
 def test_what_was_killed_goes_on_and_ends_with_the_same_weights(trains, place):
-    killed = trains("one")
+    # It waits in its 400th step, however long this process is kept from looking.
+    killed = trains("one", STOPS="yes")
     while killed.poll() is None and not checkpoints(place / "one"):
         time.sleep(0.01)
     assert killed.poll() is None, killed.communicate()

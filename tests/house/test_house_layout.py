@@ -91,6 +91,7 @@ NEED_A_LIBRARY = {
     "mlpack.stages.export_recurrent": "torch",
     "mlpack.stages.prune_latency": "torch",
     "mlpack.stages.prune_module": "torch",
+    "mlpack.stages.prune_rows": "torch",
     "mlpack.stages.quantize_int4": "onnx",
     "mlpack.stages.quantize_int8": "onnx",
     "mlpack.stages.quantize_train": "onnx",

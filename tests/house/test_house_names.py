@@ -23,6 +23,7 @@ FOLDERS = "stages|backends|runtimes|datasets|sources"
 # Words of Python and of recipes that plug-ins happen to be called by; each with why it may stand there.
 ALLOWED = {
     ("mlpack/core/arrays.py", "load"): "numpy's own verb",
+    ("mlpack/core/external_data.py", "load"): "onnx.load",
     ("mlpack/core/artifact.py", "golden"): "a field of artifact.json",
     ("mlpack/core/filesystem.py", "compile"): "re.compile",
     ("mlpack/core/runlog.py", "compile"): "re.compile",
@@ -42,6 +43,7 @@ ALLOWED = {
     ("mlpack/core/model.py", "torchscript"): "a format of model files",
     ("mlpack/core/model.py", "litert"): "a format of model files",
     ("mlpack/core/model.py", "tensorrt"): "a format of model files",
+    ("mlpack/engine/validate.py", "torch"): "a format of model files",
     ("mlpack/core/provider.py", "tensorrt"): "what ONNX Runtime computes with on a card",
     **{
         ("mlpack/core/loader.py", kind): "loader.json's own record of what a file was recognised as"

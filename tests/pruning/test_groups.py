@@ -8,6 +8,7 @@ import pytest
 import torch
 from nets import SHAPES, Encoder, Grouped, Joined, Mixed, make, running
 
+from mlpack.errors import StageFailed
 from mlpack.pruning.choosing import Estimate
 from mlpack.pruning.depth import take_layers
 from mlpack.pruning.fisher import fisher_scores, given_labels, own_answers
@@ -96,7 +97,7 @@ def test_units_that_do_nothing_are_worth_nothing(kind):
                 if part.side == "in":
                     layer = net.get_submodule(part.path)
                     layer.weight[:, [channel % layer.weight.shape[1] for channel in part.channels[1]]] = 0
-    scores = fisher_scores(net, groups, [(8, running(kind, 8), own_answers(0, [True]))])
+    scores = fisher_scores(net, groups, [(8, running(kind, 8), own_answers(0, ["logits"]))])
     for group in groups:
         assert scores[group][1] == pytest.approx(0, abs=1e-12)
         assert max(scores[group]) > 1e-9
@@ -121,11 +122,35 @@ def test_labels_are_what_they_are_of():
     made = torch.randn(5, 3, requires_grad=True)
     classes = torch.tensor([0, 2, 1, 1, 0])
     own = torch.log_softmax(made, -1)[range(5), classes].sum()
-    assert given_labels(classes)([torch.zeros(5), made]).item() == pytest.approx(own.item())
+    outputs = [torch.zeros(5), made, torch.softmax(made, -1), made[:, :1]]
+    assert given_labels(classes, 1, "logits")(outputs).item() == pytest.approx(own.item())
+    assert given_labels(classes[:, None], 2, "probabilities")(outputs).item() == pytest.approx(own.item(), rel=1e-5)
+    some = torch.tensor([0, -100, 1, -100, 0])
+    assert given_labels(some, 1, "logits")(outputs).item() == pytest.approx(
+        torch.log_softmax(made, -1)[[0, 2, 4], some[[0, 2, 4]]].sum().item()
+    )
+    unscored = given_labels(torch.full((5,), -100), 1, "logits")(outputs)
+    unscored.backward()
+    assert unscored.item() == 0
+    assert not made.grad.any()
     numbers = torch.randn(5)
-    assert given_labels(numbers)([made[:, :1]]).item() == pytest.approx(
+    assert given_labels(numbers, 3, "numbers")(outputs).item() == pytest.approx(
         -(made[:, 0] - numbers).square().sum().item() / 2
     )
+
+
+def test_answers_are_drawn_from_what_an_output_holds():
+    """Scores and the probabilities that they are of have one and the same likelihood."""
+    made = torch.randn(64, 3, requires_grad=True)
+    ways = {"logits": made, "probabilities": torch.softmax(made, -1)}
+    found = {kind: own_answers(0, [kind])([each]) for kind, each in ways.items()}
+    assert found["probabilities"].item() == pytest.approx(found["logits"].item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("likelihood", [own_answers(0, ["numbers"]), given_labels(torch.zeros(2), 0, "numbers")])
+def test_whole_numbers_tell_nothing(likelihood):
+    with pytest.raises(StageFailed, match="no output of this module has a gradient"):
+        likelihood([torch.ones(2, dtype=torch.int64)])
 
 
 def test_the_layer_that_does_nothing_goes_first():

@@ -90,6 +90,7 @@ CASES = [
     ("Transpose", {"perm": [2, 0, 1]}, [LINE]),
     ("Transpose", {}, [LINE]),
     ("Cast", {"to": TensorProto.INT64}, [3 * LINE]),
+    ("Cast", {"to": TensorProto.INT16}, [3 * LINE]),
     ("Trilu", {"upper": 0}, [random(4, 4), np.int64(1)]),
     ("CumSum", {}, [random(3, 4), np.int64(1)]),
     ("Einsum", {"equation": "bij,jk->bik"}, [LINE, random(5, 2)]),
@@ -197,6 +198,7 @@ REFUSED = [
     ("LSTM", recurrent(4, 1)[0], [*recurrent(4, 1)[1], np.array([5, 3], np.int32)], "an LSTM with lengths"),
     ("MaxPool", {"kernel_shape": [2, 2]}, [IMAGE], "MaxPool with 2 outputs"),
     ("TopK", {}, [LINE, whole(2)], "operator TopK"),
+    ("Cast", {"to": TensorProto.BFLOAT16}, [LINE], "Cast to bfloat16"),
 ]  # fmt: skip
 
 
@@ -209,6 +211,31 @@ def test_what_cannot_be_trained_through_is_refused_by_name(kind, attributes, inp
         Trainable(graph, learn_ranges=False)({name: torch.tensor(each) for name, each in fed.items()})
     assert "cannot be trained through" in refused.value.message
     assert "--train" in refused.value.hint
+
+
+@pytest.mark.parametrize(("attributes", "opset"), [({"axis": 1}, 13), ({"axis": 1, "split": [1, 3]}, 11)])
+def test_a_split_of_older_opsets_is_trained_through(attributes, opset):
+    graph, fed = graph_of("Split", attributes, [random(2, 4)])
+    graph.opset_import[0].version = opset
+    expected = by_onnxruntime(graph, fed)
+    with torch.no_grad():
+        got = Trainable(graph, learn_ranges=False)({name: torch.tensor(each) for name, each in fed.items()})
+    for name in ("out0", "out1"):
+        np.testing.assert_array_equal(got[name].numpy(), expected[name])
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes", "inputs"),
+    [
+        ("Pad", {"pads": [0, 1, 0, 0, 0, 2]}, [LINE]),
+        ("Slice", {"axes": [1], "starts": [0], "ends": [2]}, [LINE]),
+    ],
+    ids=["opset 10", "opset 9"],
+)
+def test_an_operator_of_an_older_opset_is_no_fault_of_ours(kind, attributes, inputs):
+    graph, fed = graph_of(kind, attributes, inputs)
+    with pytest.raises(StageFailed, match="cannot be trained through"):
+        Trainable(graph, learn_ranges=False)({name: torch.tensor(each) for name, each in fed.items()})
 
 
 def test_a_graph_without_weights_cannot_learn():

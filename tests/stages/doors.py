@@ -108,6 +108,15 @@ def rows_for(name, count, seed=0):
     return arrays
 
 
+def of_batch(model, size):
+    """The same model as one that takes this batch alone."""
+    fixed = {
+        name: tuple(spec.model_copy(update={"dims": (size, *spec.dims[1:])}) for spec in getattr(model, name))
+        for name in ("inputs", "outputs")
+    }
+    return model.model_copy(update=fixed)
+
+
 def answers(model, inputs, backend="onnxruntime", **options):
     """What a backend answers."""
     told = BackendOptions(**{"threads": 1, **options})

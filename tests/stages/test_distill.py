@@ -1,17 +1,20 @@
 """A damaged, pruned or smaller module learns to answer as the original does; what cannot learn is refused."""
 
 import textwrap
+from collections import OrderedDict
 
 import numpy as np
 import pytest
 import torch
 from doors import INPUTS, ZOO, answers, relative, rows_for
+from torch import nn
 
 from mlpack.backends.torch import load_module
 from mlpack.backends.torch_changed import save_changed
 from mlpack.core.loader import Loader
-from mlpack.errors import DataError, ModelError, UsageError
+from mlpack.errors import DataError, ModelError, StageFailed, UsageError
 from mlpack.stages.distill import Distill
+from mlpack.stages.distill_student import own, write_own
 
 QUICK = {"epochs": 12, "learning_rate": 0.01, "patience": 0}
 
@@ -84,6 +87,48 @@ def test_labels_and_teacher_together(bench, kept):
         assert best > first
 
 
+def test_a_label_of_no_class_is_told_with_its_row(bench, kept):
+    original = kept.factory("mlp")
+    labels = np.arange(300) % 3
+    labels[17] = 3
+    model, data = damaged(original, bench.job()), training_rows(bench, "mlp", labels=lambda _: labels)
+    with pytest.raises(DataError, match="training row 17 has the label 3, and the output has 3 columns"):
+        learnt(bench, model, original, data)
+
+
+def test_classes_are_learnt_from_labels_beside_numbers_of_the_teacher(bench, kept):
+    original = kept.factory("mlp")
+    model = damaged(original, bench.job(), noise=1.0)
+    data = training_rows(bench, "mlp", labels=lambda arrays: answers(original, arrays, "torch")["output"].argmax(1))
+    metrics = learnt(bench, model, original, data, outputs="numbers", epochs=4).report.metrics
+    assert metrics["right_is"] == "labels"
+    assert metrics["held_out_right"][1] > metrics["held_out_right"][0]
+
+
+TWO_ANSWERS = """
+import torch
+from torch import nn
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.value, self.kind = nn.Linear(8, 1), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return {"value": self.value(x), "kind": self.kind(x)}
+"""
+
+
+@pytest.mark.parametrize(("alpha", "right_is"), [(1, None), (0.5, "teacher")])
+def test_labels_that_are_numbers_beside_an_output_of_classes(bench, tmp_path, alpha, right_is):
+    (tmp_path / "two.py").write_text(TWO_ANSWERS)
+    original = bench.load(f"{tmp_path}/two.py:Two", inputs=(INPUTS["mlp"],))
+    data = training_rows(bench, "mlp", labels=lambda arrays: arrays["x"][:, :1])
+    metrics = learnt(bench, original, original, data, alpha=alpha, epochs=1).report.metrics
+    assert metrics["right_is"] == right_is
+
+
 def test_the_same_seed_gives_the_same_files(bench, kept):
     original = kept.factory("mlp")
     model = damaged(original, bench.job())
@@ -118,6 +163,12 @@ def of_other_outputs():
 
 def no_module():
     return 3
+
+def drawn():
+    made = Small()
+    made.shift = torch.randn(6)
+    made.first.register_forward_hook(lambda _, __, given: given + made.shift)
+    return made
 """
 
 
@@ -160,6 +211,27 @@ def test_a_student_that_does_not_fit_is_refused(bench, kept, student, name, said
         learnt(bench, original, original, training_rows(bench, "mlp"), student=f"{student}:{name}")
 
 
+def unlearnt(*_, **__):
+    raise AssertionError("it learns what cannot be kept")
+
+
+def test_what_cannot_be_kept_is_told_before_it_learns(bench, kept, student, monkeypatch):
+    monkeypatch.setattr("mlpack.training.loop.train", unlearnt)
+    data = training_rows(bench, "mlp")
+    with pytest.raises(StageFailed, match="answers differently in output 'output'"):
+        learnt(bench, kept.factory("mlp"), kept.factory("mlp"), data, student=f"{student}:drawn")
+    original = bench.load(f"{student}:drawn", inputs=(INPUTS["mlp"],))
+    model = bench.load(f"{student}:drawn", inputs=(INPUTS["mlp"],))
+    with pytest.raises(StageFailed, match="answers differently in output 'output'"):
+        learnt(bench, model, original, data, alpha=0)
+
+
+def test_a_student_of_what_stays_on_the_disk_does_not(bench, kept, student):
+    original = kept.factory("mlp")
+    job = bench.job(baseline=original.model_copy(update={"on_disk": True}))
+    assert not write_own(own(f"{student}:small", job).inner, job).on_disk
+
+
 def test_another_student_is_another_key(student):
     stage = Distill(student=f"{student}:small")
     before = stage.keyed()
@@ -178,9 +250,28 @@ def test_hidden_states_are_matched(bench, kept, how):
     assert matched == {"auto": [("stem", "stem"), ("body", "body")]}.get(how, [(how[0].split("=")[0],) * 2])
 
 
-def test_layers_of_a_shorter_student_match_those_at_the_same_depth():
-    from torch import nn
+def test_maps_of_hidden_states_follow_the_seed(bench, student, tmp_path):
+    torch.manual_seed(0)
+    # Its function seeds nothing, unlike those of the zoo.
+    whole = nn.Sequential(OrderedDict(first=nn.Linear(8, 6), act=nn.ReLU(), last=nn.Linear(6, 3)))
+    torch.save(whole.state_dict(), tmp_path / "whole.pt")
+    original = bench.load(tmp_path / "whole.pt", factory=f"{student}:small", inputs=(INPUTS["mlp"],))
+    module = load_module(original).inner
+    first, last = module.first, module.last
+    first.weight, first.bias = (nn.Parameter(each[:4].clone()) for each in (first.weight, first.bias))
+    last.weight = nn.Parameter(last.weight[:, :4].clone())
+    first.out_features = last.in_features = 4
+    model, data = save_changed(original, module, bench.job().out), training_rows(bench, "mlp", 60)
+    made = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        outcome = learnt(bench, model, original, data, hidden=("first",), epochs=2)
+        assert outcome.report.metrics["best_step"] > 0
+        made.append(outcome.model.digests())
+    assert made[0] == made[1]
 
+
+def test_layers_of_a_shorter_student_match_those_at_the_same_depth():
     from mlpack.stages.distill_hidden import pairs
 
     def of(layers):
@@ -257,6 +348,10 @@ def test_options_without_effect_clash(options, said):
     assert said in Distill(**options).clash()
     assert Distill(alpha=1).clash() is None
     assert Distill(hidden="auto", hidden_loss="cosine").clash() is None
+
+
+def test_all_that_decides_what_is_written_is_part_of_the_key():
+    assert {"mlpack.stages.samples", "mlpack.backends.torch_surgery", "mlpack.core.weights"} <= {*Distill.code}
 
 
 def test_what_was_set_to_zero_stays_zero(bench, kept):

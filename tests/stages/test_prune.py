@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from doors import A100, AVX2, INPUTS, answers, relative, rows_for
+from doors import A100, AVX2, INPUTS, ZOO, answers, of_batch, relative, rows_for
 from pydantic import ValidationError
+from tiny_llama import llama, save
 
 # Test folders are no packages.
 sys.path.insert(0, str(Path(__file__).parent.parent / "sources"))
@@ -124,8 +126,9 @@ def test_two_inputs_and_what_is_excluded(bench):
     done = Prune(amount=0.3, multiple=1).run(model, bench.job())
     assert inner(done.model).shared.out_features < 8
     assert inner(done.model).shared.in_features == 8
-    with pytest.raises(StageFailed, match=r"30% of the FLOPs cannot go: 0.0% is the most"):
+    with pytest.raises(StageFailed, match=r"nothing of this module can go with these options \(head: ") as refused:
         Prune(amount=0.3, multiple=1, exclude=("shared",)).run(model, bench.job())
+    assert "--prune" not in refused.value.hint
 
 
 def test_what_splits_channels_in_its_own_way_is_left_alone(bench):
@@ -139,7 +142,7 @@ def test_what_splits_channels_in_its_own_way_is_left_alone(bench):
 
 
 def test_recurrent_layers_are_left_alone(bench):
-    with pytest.raises(StageFailed, match="cannot go"):
+    with pytest.raises(StageFailed, match=r"nothing of this module can go with these options \(head: "):
         Prune(amount=0.3).run(bench.factory("tagger"), bench.job())
 
 
@@ -150,17 +153,24 @@ def test_slow_layers_go_first(bench):
     assert "another" in Prune(amount=0.3, criterion="latency").refusal(A100)
 
 
-@pytest.mark.parametrize(("pattern", "name"), [("unstructured", "mlp"), ("2:4", "mlp"), ("2:4", "conv_net")])
+@pytest.mark.parametrize(
+    ("pattern", "name", "amount"),
+    [("unstructured", "mlp", 0.5), ("unstructured", "mlp", 0.3), ("2:4", "mlp", 0.5), ("2:4", "conv_net", 0.5)],
+)
 @pytest.mark.parametrize("criterion", ["taylor", "magnitude"])
-def test_masks_are_zeros_in_the_weights(bench, pattern, name, criterion):
+def test_masks_are_zeros_in_the_weights(bench, pattern, name, amount, criterion):
     model = bench.factory(name)
-    done = Prune(amount=0.5, pattern=pattern, criterion=criterion, force=True).run(model, bench.job())
+    done = Prune(amount=amount, pattern=pattern, criterion=criterion, force=True).run(model, bench.job())
     table = {row["module"]: row for row in done.report.tables["modules"]}
     for path, row in table.items():
         weight = inner(done.model).get_submodule(path).weight
         assert int((weight == 0).sum()) == row["zeros"]
         if pattern == "2:4" and weight.shape[1] % 4 == 0:
             assert row["zeros"] == weight.numel() // 2
+    if pattern == "unstructured":
+        total = sum(row["weights"] for row in table.values())
+        assert sum(row["zeros"] for row in table.values()) == round(amount * total)
+        assert done.report.metrics["zeros"] == pytest.approx(amount, abs=0.5 / total)
 
 
 def test_where_a_mask_gains_nothing_it_is_refused_unless_forced():
@@ -206,7 +216,12 @@ def test_a_graph_is_refused_with_the_reason(bench, tmp_path):
 def test_so_much_cannot_go(bench):
     with pytest.raises(StageFailed, match="95% of the FLOPs cannot go") as refused:
         Prune(amount=0.95).run(bench.factory("conv_net"), bench.job())
-    assert "--prune" in refused.value.hint
+    most = re.search(r"--prune (\d+)%", refused.value.hint)
+    assert "prune.most=0.95" in refused.value.hint
+    Prune(amount=int(most[1]) / 100).run(bench.factory("conv_net"), bench.job())
+    with pytest.raises(StageFailed, match="cannot go") as refused:
+        Prune(amount=0.99, most=0.97).run(bench.factory("conv_net"), bench.job())
+    assert "prune.most" not in refused.value.hint
 
 
 def test_the_target_says_which_multiple_it_likes(bench):
@@ -234,3 +249,67 @@ def test_batch_norms_are_measured_again_on_real_rows(bench):
     assert torch.equal(made.body.conv.weight, kept.body.conv.weight)
     # Of noise nothing is learnt.
     assert Prune(amount=0.4, multiple=2).run(model, bench.job()).report.metrics["norms_measured"] == 0
+
+
+@pytest.mark.parametrize(("batch", "samples"), [(None, 1), (None, 31), (1, 256), (48, 256)])
+def test_few_rows_leave_batch_norms_as_they_are(bench, batch, samples):
+    model = bench.factory("conv_net")
+    if batch is not None:
+        model = of_batch(model, batch)
+    parts = {"calibration": bench.data(image=rows_for("conv_net", 40)["image"])}
+    done = Prune(amount=0.4, multiple=2, samples=samples).run(model, bench.job(parts=parts))
+    assert done.report.metrics["norms_measured"] == 0
+    for norm in (each for each in inner(done.model).modules() if isinstance(each, torch.nn.BatchNorm2d)):
+        assert norm.running_mean.any()
+        assert not torch.equal(norm.running_var, torch.ones_like(norm.running_var))
+
+
+def test_batch_norms_of_a_small_fixed_batch_are_measured_on_all_rows(bench):
+    model = of_batch(bench.factory("conv_net"), 8)
+    image = rows_for("conv_net", 64)["image"]
+    done = Prune(amount=0.4, multiple=2).run(model, bench.job(parts={"calibration": bench.data(image=image)}))
+    assert (done.report.metrics["norms_measured"], done.report.metrics["rows"]) == (2, 64)
+    made = inner(done.model)
+    with torch.no_grad():
+        before_norm = made.stem.conv(torch.from_numpy(image))
+    assert torch.allclose(made.stem.norm.running_mean, before_norm.mean((0, 2, 3)), atol=1e-5)
+
+
+THREADS = """
+import torch
+from pathlib import Path
+from zoo import Mlp
+
+class Counting(Mlp):
+    def forward(self, x):
+        with Path(__file__).with_name("threads.txt").open("a") as file:
+            file.write(f"{torch.get_num_threads()}\\n")
+        return super().forward(x)
+
+def counting():
+    torch.manual_seed(0)
+    return Counting().eval()
+"""
+
+
+def test_it_runs_with_the_threads_of_the_job_and_is_kept_under_them(bench, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ZOO.parent)
+    (tmp_path / "net.py").write_text(THREADS)
+    model = bench.load(f"{tmp_path}/net.py:counting", inputs=("x=float32:batch,8",))
+    (tmp_path / "threads.txt").unlink()
+    before = torch.get_num_threads()
+    Prune(amount=0.3, multiple=1).run(model, bench.job(threads=3))
+    assert set((tmp_path / "threads.txt").read_text().split()) == {"3"}
+    assert torch.get_num_threads() == before
+    assert Prune.keyed_by_threads
+
+
+def test_weights_on_the_disk_are_not_pruned(bench, tmp_path):
+    folder = save(llama(tied=True), tmp_path / "llama")
+    model = bench.load(folder, weights="disk")
+    with pytest.raises(ModelError, match=r"its weights stay on the disk.*--weights memory"):
+        Prune(amount=0.3).propose(model, AVX2)
+    with pytest.raises(ModelError, match="its weights stay on the disk"):
+        Prune(amount=0.3).run(model, bench.job())
+    in_memory = bench.load(folder, weights="memory")
+    assert Prune(amount=0.3).propose(in_memory, AVX2) == (Prune(amount=0.3),)

@@ -498,6 +498,9 @@ def test_dynamic_ranges_are_not_calibrated(bench, kept):
         ({"method": "dynamic", "smooth": 0.5}, "smooth is for static int8 alone, and this is dynamic"),
         ({"method": "dynamic", "equalize": True, "bias_correction": True}, "equalize and bias_correction are for"),
         ({"numerics": "bf16", "rounding": "adaptive"}, "rounding is for static int8"),
+        ({"numerics": "fp16", "exclude": ("head",)}, "exclude is for int8, int4 and fp8, and this is fp16"),
+        ({"numerics": "auto", "method": "cast", "exclude": ("head",)}, "exclude is for int8, int4 and fp8"),
+        ({"numerics": "auto", "exclude": ("head",)}, None),
         ({"ranges": "r.json", "calibration_method": "mse"}, "with ranges given, calibration_method finds none"),
         ({"percentile": 99.0}, "percentile is for calibration_method: percentile, and this is minmax"),
         ({"smooth": 0.5, "calibration_method": "percentile", "percentile": 99.0}, None),
@@ -517,3 +520,8 @@ def test_flavours_without_calibration_have_none_of_its_options(kept):
     assert proposed["dynamic"] == Quantize(numerics="int8", method="dynamic", operators="weighted")
     assert proposed["static"].bias_correction
     assert proposed["static"].calibration_method == "mse"
+
+
+def test_a_cast_proposed_beside_int8_says_nothing_of_what_int8_leaves_out(kept):
+    made = Quantize(numerics="auto", exclude=("head",)).propose(kept.ready("mlp"), A100)
+    assert {each.numerics: each.exclude for each in made} == {"fp16": (), "int8": ("head",)}

@@ -408,6 +408,11 @@ def test_options_that_would_be_ignored_are_refused(options, wrong):
     assert clash is None if wrong is None else wrong in clash
 
 
+def test_only_gptq_needs_scipy():
+    needed = {method: "scipy" in Quantize(numerics="int4", method=method).needs() for method in ("gptq", "hqq", "rtn")}
+    assert needed == {"gptq": True, "hqq": False, "rtn": False}
+
+
 def test_what_a_target_lacks_is_refused():
     for target in (VNNI, AVX2, A100):
         assert Quantize(numerics="int4").refusal(target) is None

@@ -1,11 +1,14 @@
 """Which layers go back to float, and in how few attempts."""
 
+from contextlib import suppress
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlpack.core.report import Report
 from mlpack.stages.quantize import Quantize
 from mlpack.stages.quantize_milder import milder, ranked, ranked_by_weights
+from mlpack.stages.quantize_training import QuantizedTraining
 
 LAYERS = st.lists(
     st.tuples(st.floats(1e-6, 1), st.floats(0.001, 1), st.floats(0.0, 2.0)), min_size=1, max_size=40
@@ -131,3 +134,22 @@ def test_training_is_tried_where_corrections_do_not_help_and_before_layers_leave
     assert not forms[1].exclude
     assert forms[2].exclude
     assert all(form.train == "never" for form, _ in play(STATIC, found, 0.3))
+
+
+def trained_for(train, training):
+    """The seconds of all forms that are trained, where each form is a little better and none holds."""
+    stage = STATIC.model_copy(update={"train": train, "training": QuantizedTraining(**training)})
+    proposals = milder(stage, reports([(0.5**at, 0.1, 1.0) for at in range(20)]), 1.9)
+    forms = [next(proposals)]
+    with suppress(StopIteration):
+        while True:
+            forms.append(proposals.send(1.9 - len(forms) / 10))
+    return [form.training.seconds for form in forms if form.train == "always"]
+
+
+def test_all_trainings_together_take_no_longer_than_twice_the_first():
+    needed, always = (trained_for(train, {"seconds": 60}) for train in ("needed", "always"))
+    assert len(needed) > 2
+    assert needed == [60 / 2**at for at in range(len(needed))]
+    assert always == [30 / 2**at for at in range(len(always))], "the first was the one that missed the limit"
+    assert set(trained_for("needed", {})) == {None}

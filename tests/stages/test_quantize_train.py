@@ -124,6 +124,48 @@ def test_weights_in_other_files_are_trained_too(bench, kept):
     assert np.array_equal(answers(one, rows)["output"], answers(two, rows)["output"])
 
 
+@pytest.mark.parametrize("inline_bytes", [0, 10**9], ids=["beside the graph", "within it"])
+def test_what_was_there_before_the_training_is_not_kept_beside_it(bench, kept, monkeypatch, inline_bytes):
+    monkeypatch.setattr("mlpack.stages.quantize_train._INLINE_BYTES", inline_bytes)
+    inside = kept.ready("residual")
+    outside = inside.model_copy(update={"path": bench.job().out})
+    onnx.save(
+        onnx.load(inside.entry_path), outside.entry_path, save_as_external_data=True, location="w", size_threshold=0
+    )
+    before, after = (
+        stage(train, training={"epochs": 1}).run(outside, job_of(bench, "residual")).model.path / "model.onnx.data"
+        for train in ("never", "always")
+    )
+    assert before.exists()
+    assert after.exists() == (inline_bytes == 0)
+    if after.exists():
+        assert after.stat().st_size <= before.stat().st_size
+
+
+def test_fewer_rows_than_a_static_batch_are_refused(bench, kept):
+    ready, rows = kept.ready("mlp"), rows_for("mlp", 20)
+    graph = onnx.load(ready.entry_path)
+    for each in (*graph.graph.input, *graph.graph.output):
+        each.type.tensor_type.shape.dim[0].dim_value = 32
+    static = ready.model_copy(
+        update={
+            "path": bench.job().out,
+            "inputs": tuple(each.model_copy(update={"dims": (32, *each.dims[1:])}) for each in ready.inputs),
+        }
+    )
+    onnx.save(graph, static.entry_path)
+    job = bench.job(parts={"calibration": bench.data(**rows_for("mlp", 64)), "train": bench.data(**rows)})
+    with pytest.raises(DataError, match="20 training rows are too few to learn from"):
+        stage(operators="weighted").run(static, job)
+
+
+def test_places_that_are_not_scored_are_neither_right_nor_wrong(bench, kept):
+    ready, rows = kept.ready("mlp"), rows_for("mlp", ROWS, seed=1)
+    labels = np.where(np.arange(ROWS) % 2, answers(ready, rows)["output"].argmax(1), -100)
+    done = stage(operators="weighted", training={"alpha": 1.0}).run(ready, job_of(bench, "mlp", labels))
+    assert done.report.tables["history"][0]["held_out_right"] > 0.8
+
+
 def test_without_rows_there_is_nothing_to_train_on(bench, kept):
     job = bench.job(parts={"calibration": bench.data(**rows_for("mlp", 64))})
     with pytest.raises(DataError, match="there is nothing to train on"):
@@ -148,15 +190,19 @@ def test_an_operator_that_cannot_be_trained_through_is_named(bench, kept):
         ({"numerics": "int8", "method": "dynamic", "train": "needed"}, "train is for static int8 alone"),
         ({"numerics": "fp8", "method": "static", "train": "always"}, "train is not for fp8"),
         ({"numerics": "int8", "training": {"epochs": 1}}, "training says how, and train: never"),
+        ({"numerics": "int8", "train": "needed", "training": {"batch_norm": "frozen"}}, "training.batch_norm is for"),
+        ({"numerics": "int8", "train": "always", "training": {"alpha": 0, "output": "y"}}, "training.output says"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_anything_runs(options, reason):
     assert reason in Quantize(**options).clash()
 
 
-def test_only_what_may_be_trained_reads_training_rows_and_only_what_is_waits_for_torch():
-    assert "train" not in stage("never").reads()
-    assert stage("needed").reads() == stage("always").reads() == ("calibration", "train")
+def test_only_what_is_trained_reads_training_rows_and_waits_for_torch():
+    assert stage("needed").reads() == stage("never").reads() == ("calibration",)
+    assert stage("always").reads() == ("calibration", "train")
+    assert "torch" in stage("always").needs()
+    assert "torch" not in {*stage("needed").needs(), *stage("never").needs()}
     assert stage("always").imports(None) == ("torch",)
     assert stage("needed").imports(None) == stage("never").imports(None) == ()
 

@@ -210,6 +210,37 @@ def test_what_cannot_be_written_down_is_refused(bench):
         save_changed(model, module, bench.job().out)
 
 
+CLASSES_OF_THE_FUNCTION = """
+import torch
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+
+def made():
+    class Inner(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, features):
+            return self.layer(features)
+
+    torch.manual_seed(0)
+    return nn.Sequential(Inner(), weight_norm(nn.Linear(4, 4)), Inner())
+"""
+
+
+def test_classes_that_the_function_makes_anew_are_the_same(bench, tmp_path):
+    (tmp_path / "anew.py").write_text(CLASSES_OF_THE_FUNCTION)
+    model = bench.load(f"{tmp_path}/anew.py:made", inputs=(NET.replace("features", "input"),))
+    module = inner(model)
+    assert type(inner(model)[0]) is not type(module[0])
+    trained(module)
+    del module[2]
+    rows = {"input": np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)}
+    made = save_changed(model, module, bench.job().out)
+    assert relative(expected(model, module, rows)["output"], answers(made, rows, "torch")["output"]) < 1e-6
+
+
 def test_what_lies_in_plain_python_is_found_by_its_answers(bench, tmp_path):
     (tmp_path / "scaled.py").write_text(
         "from torch import nn\n"

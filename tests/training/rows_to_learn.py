@@ -64,8 +64,12 @@ class Towards:
         return float((self.answers.argmax(1).numpy() == batch.labels).mean())
 
 
+class Lessons(Training):
+    set_by = "lessons"
+
+
 def options(**told):
-    return Training(**{"epochs": 6, "batch": 16, "learning_rate": 0.01, "patience": 0, "held_out": 0.2, **told})
+    return Lessons(**{"epochs": 6, "batch": 16, "learning_rate": 0.01, "patience": 0, "held_out": 0.2, **told})
 
 
 def unheard(text, done=None, total=None):

@@ -9,6 +9,7 @@ from mlpack.errors import DataError, ModelError, UsageError
 from mlpack.training.losses import (
     Projections,
     answers_of,
+    check_classes,
     labelled_output,
     to_hidden,
     to_labels,
@@ -46,8 +47,9 @@ def test_probabilities_are_seen():
 
 def test_labels_that_fit_none_or_several_are_refused():
     two = {"a": torch.randn(5, 4), "b": torch.randn(5, 3)}
-    with pytest.raises(DataError, match="fit several outputs: a, b"):
-        labelled_output(two, np.zeros(5, np.int64), None)
+    with pytest.raises(DataError, match="fit several outputs: a, b") as refused:
+        labelled_output(two, np.zeros(5, np.int64), None, "quantize.training")
+    assert refused.value.hint == "--set quantize.training.output=a"
     assert labelled_output(two, np.zeros(5, np.int64), "b") == ("b", "logits")
     with pytest.raises(DataError, match="fit no output"):
         labelled_output(two, np.zeros((5, 9), np.int64), None)
@@ -64,6 +66,18 @@ def test_classes_are_torchs_cross_entropy(scores):
     torch.testing.assert_close(to_labels(torch.softmax(scores, 1), labels, "probabilities"), expected)
     places = scores.reshape(1, 5, 4)
     torch.testing.assert_close(to_labels(places, labels.reshape(1, 5), "logits"), expected)
+
+
+def test_a_batch_in_which_nothing_is_scored_has_nothing_to_learn(scores):
+    assert float(to_labels(scores, torch.full((5,), -100), "logits")) == 0
+
+
+@pytest.mark.parametrize("wrong", [4, -1, -99])
+def test_labels_are_numbers_of_columns(wrong):
+    check_classes(np.array([[0, 3], [-100, 2]]), 4, np.array([7, 9]))
+    check_classes(np.array([True, False]), 2, np.array([7, 9]))
+    with pytest.raises(DataError, match=f"training row 9 has the label {wrong}, and the output has 4 columns"):
+        check_classes(np.array([[0, 3], [1, wrong]]), 4, np.array([7, 9]))
 
 
 @pytest.mark.parametrize("answers", ["logits", "numbers"])

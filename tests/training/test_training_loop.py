@@ -93,7 +93,7 @@ def test_it_stops_where_nothing_gets_better(tmp_path):
 def test_it_keeps_to_its_time_and_cuts_its_schedule_to_it(data):
     history, _ = trained(module(), data, epochs=100_000, seconds=0.5)
     assert history.stopped == "seconds"
-    assert 0 < history.steps < 100_000 * 6
+    assert history.steps < 100_000 * 6
     assert history.rows[-1]["step"] == history.steps, "the last weights are looked at, too"
 
 
@@ -153,6 +153,29 @@ def test_a_checkpoint_that_cannot_be_read_is_forgotten(data, tmp_path, content):
     assert (history.steps, towards.steps) == (36, 36)
 
 
+def interrupted(data, folder):
+    """What a training that was killed in its seventh step has kept."""
+    with pytest.raises(Stopped):
+        trained(module(), data, folder, stop_at(7), checkpoint_s=0)
+    return torch.load(folder / FILE, weights_only=True)
+
+
+def test_a_checkpoint_of_another_module_is_refused(data, tmp_path):
+    kept = interrupted(data, tmp_path)
+    torch.save({**kept, "tensors": {**kept["tensors"], "4.bias": torch.zeros(CLASSES + 1)}}, tmp_path / FILE)
+    with pytest.raises(StageFailed, match="of another module") as refused:
+        trained(module(), data, tmp_path)
+    assert "--fresh" in refused.value.hint
+
+
+def test_what_an_evaluation_takes_is_still_known_after_a_kill(data, tmp_path):
+    kept = interrupted(data, tmp_path)
+    assert kept["evaluation_s"] > 0
+    torch.save({**kept, "evaluation_s": 3600.0}, tmp_path / FILE)
+    history, _ = trained(module(), data, tmp_path, seconds=3600)
+    assert (history.stopped, history.steps) == ("seconds", 6), "there is no time for another evaluation"
+
+
 def test_nothing_is_written_before_its_time(data, tmp_path):
     with pytest.raises(Stopped):
         trained(module(), data, tmp_path / "kept", stop_at(20))
@@ -180,6 +203,15 @@ def test_batch_norms_can_keep_their_statistics(data):
     assert after["1.weight"] != before["1.weight"]
 
 
+def test_batch_norms_keep_their_statistics_in_batches_of_one_row(data):
+    net = module()
+    before = state(net)
+    history, _ = trained(net, data, batch=1, epochs=1)
+    assert history.batch_norm == "frozen"
+    assert trained(module(), data, epochs=1)[0].batch_norm == "train"
+    assert state(net)["1.running_mean"] == before["1.running_mean"]
+
+
 def test_dropout_is_on_in_steps_and_off_in_evaluations(data):
     _, towards = trained(module(), data, epochs=1)
     assert towards.modes == [False, False] + [True] * 6 + [False, False]
@@ -196,8 +228,9 @@ def test_a_loss_that_is_no_number_is_told(data):
 
     from mlpack.training.loop import train
 
-    with pytest.raises(StageFailed, match="training loss is nan at step 0"):
+    with pytest.raises(StageFailed, match="training loss is nan at step 0") as diverged:
         train(net, broken, data, options(), unfinished=Path("nowhere"), seed=0, say=unheard)
+    assert diverged.value.hint == "take smaller steps: --set lessons.learning_rate=0.001"
 
 
 def test_a_module_without_anything_to_learn_is_refused(data):

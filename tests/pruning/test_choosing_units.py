@@ -73,7 +73,7 @@ def scored(weights):
 @pytest.mark.parametrize("amount", [0.1, 0.5, 0.93])
 def test_a_mask_takes_the_smallest_weights_of_all(amount):
     module = net()
-    weights = weighted(module)
+    weights = weighted(module, "unstructured")
     before = torch.cat([weight.detach().abs().flatten() for weight in weights.values()])
     found = mask(weights, scored(weights), "unstructured", amount)
     after = torch.cat([weight.detach().abs().flatten() for weight in weights.values()])
@@ -83,7 +83,7 @@ def test_a_mask_takes_the_smallest_weights_of_all(amount):
 
 def test_two_of_four_go_along_what_is_summed_over():
     module = net()
-    weights = weighted(module)
+    weights = weighted(module, "2:4")
     kept = {path: weight.detach().clone() for path, weight in weights.items()}
     found = {each.path: each for each in mask(weights, scored(weights), "2:4", 0.5)}
     assert found["0"].zeros == 0, "three channels are no multiple of four"
@@ -93,3 +93,9 @@ def test_two_of_four_go_along_what_is_summed_over():
         assert ((fours == 0).sum(1) == 2).all()
         largest = kept[path].movedim(1, -1).reshape(-1, 4).abs().topk(2, 1).values.sum(1)
         assert torch.allclose(fours.abs().sum(1), largest)
+
+
+def test_transposed_convolutions_have_no_two_of_four():
+    module = torch.nn.Sequential(torch.nn.ConvTranspose2d(8, 4, 3), torch.nn.Conv2d(4, 8, 3))
+    assert list(weighted(module, "2:4")) == ["1"]
+    assert list(weighted(module, "unstructured")) == ["0", "1"]
