@@ -27,6 +27,7 @@ DEFAULT_LIMIT = "1%"
 AGREEMENT_LIMIT = "5%"
 _EVALUATION_BATCH = 32
 _ENGINE = "build_engine"
+_WITHOUT_RANGES = {"fp16", "bf16", "int4"}
 _RUN_GRAPHS = {None, EVERY, *runs("onnx")}
 
 
@@ -109,7 +110,11 @@ def recipe_of(
 def _quantized(
     numerics: Numerics | None, *, blind: bool, calibration_method: str | None, ranges: str | None
 ) -> dict[str, Any]:
-    """The options of the quantize step."""
+    """The options of the quantize step.
+
+    Raises:
+        UsageError: a way to find ranges for numerics that have none, were it the one that is the default.
+    """
     options: dict[str, Any] = {"numerics": numerics or "auto"}
     if blind and numerics is None:
         options["method"] = "cast"
@@ -117,6 +122,8 @@ def _quantized(
         # Of what needs no rows: nothing is there to choose by.
         options["method"] = "hqq"
     if calibration_method is not None:
+        if numerics in _WITHOUT_RANGES:
+            raise UsageError(f"--calibration-method finds ranges, and --{numerics} has none", "leave it out")
         options["calibration_method"] = calibration_method
     if ranges is not None:
         options["ranges"] = ranges

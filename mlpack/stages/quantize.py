@@ -44,7 +44,7 @@ class Quantize(Stage):
         "mlpack.stages.module_names", "mlpack.stages.kept_ranges",
         "mlpack.stages.calibration_rows", "mlpack.stages.quantize_int4", "mlpack.stages.quantize_clashes",
         "mlpack.stages.quantize_train", "mlpack.stages.quantize_training", "mlpack.training",
-        "mlpack.backends.torch_runner",
+        "mlpack.backends.torch_runner", "mlpack.core.external_data",
     )  # fmt: skip
 
     numerics: Literal["auto", "fp16", "bf16", "int8", "int4", "fp8"] = Field(

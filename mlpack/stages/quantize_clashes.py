@@ -60,8 +60,6 @@ def _of_others(stage: Quantize) -> str | None:
         return f"method: {stage.method} is for int4, and this is {stage.numerics}"
     for name in set_apart(stage, _BLOCKS_ONLY):
         return f"{name} is for int4 alone, and this is {stage.numerics}"
-    if stage.exclude and stage.numerics in {"fp16", "bf16"}:
-        return f"exclude is for numbers of eight bits and four, and this is {stage.numerics}"
     static = set_apart(stage, STATIC_ONLY)
     other = stage.method if stage.method in {"dynamic", "cast"} else stage.numerics
     integers = [name for name in static if name in _INTEGERS_ONLY]

@@ -12,6 +12,7 @@ import torch
 
 from mlpack.backends.torch_runner import threads
 from mlpack.core.backend_options import BackendOptions
+from mlpack.core.external_data import load_whole
 from mlpack.core.report import Report
 from mlpack.errors import DataError, StageFailed, UsageError
 from mlpack.quantization.shown import showing, tensors_of
@@ -69,7 +70,7 @@ def train_quantized(model: Model, job: Job, options: Quantize) -> Report:
     plain = onnx.load(path)
     module = Trainable(plain, learn_ranges=told.learn_ranges)
     with tempfile.TemporaryDirectory(dir=job.out.parent) as folder, threads(BackendOptions(threads=job.threads)):
-        float_graph = showing(onnx.load(model.entry_path), [], Path(folder) / "float.onnx", job.threads)
+        float_graph = showing(load_whole(model.entry_path), [], Path(folder) / "float.onnx", job.threads)
         lessons = _Lessons(module, float_graph, sampler.of(0), told)
         rows = list(_few(Rows(model, job, options).batches("comparing")))
         wanted = [_answers(float_graph, batch) for batch in rows]

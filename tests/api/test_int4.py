@@ -148,3 +148,11 @@ def test_a_module_that_is_not_there_is_named_with_the_nearest(cli, words):
     assert done.code == 2
     assert "quantize.wide: nothing of this graph lies in 'dwn'" in done.err
     assert "did you mean 'down'?" in " ".join(done.err.split())
+
+
+@pytest.mark.parametrize("numerics", ["--int4", "--bf16"])
+@pytest.mark.parametrize("method", ["minmax", "mse"])
+def test_a_way_to_find_ranges_is_refused_where_there_are_none(cli, words, numerics, method):
+    ended = cli("optimize", *words, numerics, "--calibration-method", method, *ELSEWHERE)
+    assert ended.code == 2
+    assert f"{numerics} has none" in ended.err

@@ -131,7 +131,7 @@ def test_activations_in_float_are_refused_for_what_another_backend_alone_runs(be
         ({"numerics": "int4", "method": "rtn", "batch": 8}, "batch is for method: gptq, and this is rtn"),
         ({"numerics": "int4", "method": "gptq", "samples": 8, "batch": 4}, None),
         ({"numerics": "int4", "samples": 8}, None),
-        ({"numerics": "fp16", "exclude": ("head",)}, "exclude is for numbers of eight bits and four, and this is fp16"),
+        ({"numerics": "fp16", "exclude": ("head",)}, "exclude is for int8, int4 and fp8, and this is fp16"),
         ({"numerics": "bf16", "exclude": ("head",)}, "and this is bf16"),
         ({"numerics": "auto", "exclude": ("head",)}, None),
     ],

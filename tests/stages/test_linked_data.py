@@ -79,6 +79,15 @@ def test_each_numerics_and_what_looks_at_layers(bench, linked, options):
         assert told["layers"]
 
 
+def test_training(bench, linked):
+    before, rows = linked("mlp"), rows_for("mlp", 32)
+    parts = {"calibration": bench.data(**rows), "train": bench.data(**rows_for("mlp", 64, seed=1))}
+    told = {"numerics": "int8", "method": "static", "operators": "weighted", "train": "always"}
+    stage = Quantize(**told, training={"epochs": 1, "batch": 16})
+    after = stage.run(before, bench.job(parts=parts)).model
+    assert all(relative(true, answers(after, rows)[name]) < 0.25 for name, true in answers(before, rows).items())
+
+
 def test_fusions_and_counts(bench, linked, kept):
     model = linked("transformer")
     with pytest.raises(StageFailed, match="no attention of this graph"):
