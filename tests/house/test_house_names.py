@@ -23,7 +23,6 @@ FOLDERS = "stages|backends|runtimes|datasets|sources"
 # Words of Python and of recipes that plug-ins happen to be called by; each with why it may stand there.
 ALLOWED = {
     ("mlpack/core/arrays.py", "load"): "numpy's own verb",
-    ("mlpack/core/external_data.py", "load"): "onnx.load",
     ("mlpack/core/artifact.py", "golden"): "a field of artifact.json",
     ("mlpack/core/filesystem.py", "compile"): "re.compile",
     ("mlpack/core/runlog.py", "compile"): "re.compile",
