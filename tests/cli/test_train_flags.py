@@ -93,7 +93,8 @@ def test_auto_tries_both_and_the_plan_says_so(cli, student):
     assert ended.code == 0, ended.err
     steps = [(step["stage"], step["options"]) for step in ended.document["steps"]]
     (options,) = (options for stage, options in steps if stage == "distill")
-    assert options["seconds"] == 60
+    # Half of the limit, shared with int8 graphs, which are trained where they miss the limit on accuracy.
+    assert options["seconds"] == 30
     assert [stage for stage, _ in steps].count("export") == 2
 
 
