@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mlpack.backends.torch_hf import architecture, reading_folder, refuse_missing, with_plain_attention, without_cache
+from mlpack.core.memory import give_back_at_once
 from mlpack.errors import ModelError
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def load_on_disk(folder: Path) -> torch.nn.Module:
     Raises:
         ModelError: this transformers does not know the architecture, or names its weights otherwise.
     """
+    give_back_at_once()
     module, kept = _without_weights(folder)
     weights = Weights(folder)
     for owner in module.modules():

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from mlpack.backends import BACKENDS
 from mlpack.core.dataset import DataRef
+from mlpack.core.memory import give_back_at_once
 from mlpack.core.model import Model
 from mlpack.core.target import Target
 from mlpack.core.words import Frozen
@@ -96,6 +97,8 @@ def run_stage(
 ) -> dict[str, Any]:
     """Run one stage: what the child process is started for."""
     given = Model.model_validate(model) if model else None
+    if given and given.on_disk:
+        give_back_at_once()
     job = RunJob(JobSpec.model_validate(spec), given, say)
     outcome = STAGES[stage].model_validate(options).run(given, job)
     return {"model": with_path(outcome.model), "report": outcome.report.model_dump(mode="json")}

@@ -36,7 +36,9 @@ def checked(kept, place, monkeypatch):
 
 
 @pytest.mark.usefixtures("nothing_left")
-def test_tensors_go_through_both_protocols_alone_and_together(checked):
+def test_tensors_go_through_both_protocols_alone_and_together(checked, monkeypatch):
+    # Its load is counted: a busy machine may keep one request for longer than the others' 0.3 s.
+    monkeypatch.setattr("mlpack.api.check._SECONDS", 3)
     done = checked("mlp")
     assert done.problems == ()
     assert [(each.door, each.form) for each in done.replays] == [

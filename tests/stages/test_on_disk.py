@@ -270,7 +270,7 @@ def test_memory_does_not_grow_with_the_layers(tmp_path):
     few, many = peaks(model(2), "few"), peaks(model(8), "many")
     added = size(8) - size(2)
     for stage, peak in many.items():
-        # Half would be the bfloat16 weights themselves, whose pages count where they are mapped; a quarter was seen.
+        # Half would be the bfloat16 weights themselves, whose pages count where they are mapped; a sixth was seen.
         assert peak - few[stage] < 0.45 * added, (stage, (peak - few[stage]) / added, "of what float32 takes")
 
 
