@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", default=list(SECTIONS), choices=SECTIONS)
     parser.add_argument("--peers", type=Path, default=PLACE / "peers", help="environments of the other servers")
     parser.add_argument("--store", type=Path, default=PLACE / "artifacts", help="where the artifact is, or will be")
-    parser.add_argument("--rounds", type=int, default=3, help="how often all take turns")
+    parser.add_argument("--rounds", type=int, default=5, help="how often all take turns")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each load")
     given = parser.parse_args()
     assert len(os.sched_getaffinity(0)) > 1, "one core for the session, another one for the rest"

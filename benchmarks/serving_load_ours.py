@@ -39,7 +39,9 @@ MOST_ROWS = (8, 16, 24, 32)
 SESSION_CORE, LOOP_CORE = sorted(os.sched_getaffinity(0))[:2]
 WARM_UP_S = 1.0
 BUSY, OVERLOAD = 0.7, 3.0
-_TURNS = 40
+# Calls of each batch size that a first guess of the queue draws from; of those that follow each other in it, how many.
+_TURNS = 5
+_CALLS = 400
 
 
 class Trial:
@@ -121,14 +123,16 @@ class Trial:
                 "curve": {str(batch): rate for batch, rate in self.curve().items()}, "best": self.best(),
                 "carried": {str(rows): rate for rows, rate in carried.items()}, "most_rows": most,
             }  # fmt: skip
-            found["throughput"] = turns = [self._beside_bare(bare, port, asked, server.process.pid)
-                                           for _ in range(self.rounds)]  # fmt: skip
-            peak = float(np.median([each["ours"] for each in turns]))
-            service = bare.mixed(most, _TURNS)
-            found["service_ms"] = {str(size): float(np.median(times) * 1e3) for size, times in service.items()}
-            found["busy"] = [self._beside_ideal(port, asked, BUSY * peak, service, turn) for turn in range(self.rounds)]
-            found["overload"] = [self._overload(port, asked, peak, server.process.pid, turn)
-                                 for turn in range(self.rounds)]  # fmt: skip
+            found |= {"throughput": [], "busy": [], "overload": []}
+            service: dict[int, list[np.ndarray]] = {}
+            for turn in range(self.rounds):
+                found["throughput"].append(self._beside_bare(bare, port, asked, server.process.pid))
+                peak = found["throughput"][-1]["ours"]
+                found["busy"].append(self._beside_ideal(bare, port, asked, BUSY * peak, service, turn))
+                found["overload"].append(self._overload(port, asked, peak, server.process.pid, turn))
+            found["service_ms"] = {
+                str(size): float(np.median(np.concatenate(times)) * 1e3) for size, times in service.items()
+            }
         return found
 
     def _beside_bare(self, bare: Bare, port: int, asked: Sequence[bytes], pid: int) -> dict[str, Any]:
@@ -144,21 +148,32 @@ class Trial:
         }  # fmt: skip
 
     def _beside_ideal(
-        self, port: int, asked: Sequence[bytes], rate: float, service: dict[int, np.ndarray], turn: int
+        self, bare: Bare, port: int, asked: Sequence[bytes], rate: float, known: dict[int, list[np.ndarray]], turn: int
     ) -> dict[str, Any]:
-        """P99 of both for requests that come at the same times."""
+        """P99 of both for requests that come at the same times; the ideal's calls are of just before and after.
+
+        A call takes longer after one of a very different size: sizes follow each other as that queue asks for them.
+        """
         seconds = 2 * self.seconds
         times = np.concatenate([
             poisson_times(rate, WARM_UP_S, 1000 + turn), WARM_UP_S + poisson_times(rate, seconds, turn),
         ])  # fmt: skip
+        drawn = bare.mixed(self.most_rows(), _TURNS)
+        sizes = ideal.queue(times, drawn, turn)[1][:_CALLS]
+        before = bare.times(sizes)
         load = opened(port, asked, times, rate, seconds)
-        late = ideal.latencies(times, service, turn)[times >= WARM_UP_S] * 1e3
+        after = bare.times(sizes)
+        service = {size: calls_of(size, [*sizes, *sizes], [*before, *after]) for size in set(sizes)}
+        for size, calls in service.items():
+            known.setdefault(size, []).append(calls)
+        late = ideal.queue(times, drawn | service, turn)[0][times >= WARM_UP_S] * 1e3
         p99 = load.quantile("p99").ms
         best = percentile(late, 0.99).value
         return {
             "rate": rate, "p50_ms": load.quantile("p50").ms, "p99_ms": p99, "ideal_p50_ms": float(np.median(late)),
             "ideal_p99_ms": best, "ratio": None if p99 is None else p99 / best, "answered": load.good,
             "requests": load.requests, "lag_p99_ms": load.lag_p99_ms, "notes": list(load.notes),
+            "slower": float(np.median(np.divide(after, before))),
         }  # fmt: skip
 
     def _overload(self, port: int, asked: Sequence[bytes], peak: float, pid: int, turn: int) -> dict[str, Any]:
@@ -211,14 +226,19 @@ class Bare:
         """
         draw = np.random.default_rng(0)
         sizes = [int(each) for _ in range(turns) for each in draw.permutation(most) + 1]
-        times = np.array(self.times(sizes))
-        return {size: times[np.array(sizes) == size] for size in range(1, most + 1)}
+        times = self.times(sizes)
+        return {size: calls_of(size, sizes, times) for size in range(1, most + 1)}
 
     def _told(self) -> Any:
         assert self._process.stdout
         line = self._process.stdout.readline()
         assert line, "the bare loop has ended"
         return json.loads(line)
+
+
+def calls_of(size: int, sizes: Sequence[int], times: Sequence[float]) -> np.ndarray:
+    """The times of the calls of this batch size."""
+    return np.array(times)[np.array(sizes) == size]
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import selectors
 import time
@@ -83,7 +84,8 @@ def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
     asyncio's default waits in epoll, which rounds up to whole milliseconds: requests would be sent up to one too
     late. select() waits in microseconds; its limit of 1024 files lies above `MOST_CONNECTIONS`. The caller's thread
-    may have a loop already, as in notebooks; and a signal's exception, raised there, is not lost in a callback.
+    may have a loop already, as in notebooks; and a signal's exception, raised there, is not lost in a callback. What is
+    loaded is left out of collections meanwhile: a look at all of it takes 100 ms, which would be the server's.
     """
     loop: Future[asyncio.AbstractEventLoop] = Future()
 
@@ -92,6 +94,8 @@ def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
             loop.set_result(runner.get_loop())
             return runner.run(main())
 
+    gc.collect()
+    gc.freeze()
     with ThreadPoolExecutor(1) as thread:
         done = thread.submit(there)
         try:
@@ -100,6 +104,8 @@ def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
             if not done.done():
                 loop.result().call_soon_threadsafe(_cancel_all)
             raise
+        finally:
+            gc.unfreeze()
 
 
 def _cancel_all() -> None:

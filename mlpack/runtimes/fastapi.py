@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 # Characters of the longest JSON number of each kind, and of what separates it from the next one.
 _CHARACTERS = {"bool": 7, "float": 26, "int8": 6, "int16": 8, "int32": 13, "int64": 22}
-_LIBRARIES = ("numpy", "fastapi", "h11", "prometheus_client", "uvicorn")
+_LIBRARIES = ("numpy", "fastapi", "httptools", "prometheus_client", "uvicorn", "uvloop")
 _FREE_DIM = 512
 # Beyond the time that an answer may take: a container that is stopped still gives those that it owes.
 _STOP_SECONDS = 10

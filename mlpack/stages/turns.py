@@ -168,6 +168,7 @@ def block(
 
     Runs in a process of its own, which loads the model, says that it is ready and waits for its turn.
     """
+    import gc
     import sys
 
     import numpy as np
@@ -186,6 +187,9 @@ def block(
     sensors = Sensors(options.device)
     backend, where = BACKENDS[opened.backend], Target.model_validate(target)
     with backend.open(opened, where, options) as runner:
+        # No call is charged with a look at all that is loaded.
+        gc.collect()
+        gc.freeze()
         say("ready")
         sys.stdin.readline()
         found: dict[str, Any] = {}

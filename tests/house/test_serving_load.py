@@ -22,8 +22,9 @@ from mlpack.measure.clients.client import Failed
 def test_the_ideal_queue_takes_all_that_wait_up_to_its_largest_batch():
     service = {1: np.array([1.0]), 2: np.array([1.5])}
     # The first runs alone; two of the three that came meanwhile run together; the fifth finds it free.
-    found = ideal.latencies(np.array([0.0, 0.1, 0.2, 0.3, 9.0]), service, seed=0)
+    found, sizes = ideal.queue(np.array([0.0, 0.1, 0.2, 0.3, 9.0]), service, seed=0)
     assert found == pytest.approx([1.0, 2.4, 2.3, 3.2, 1.0])
+    assert sizes == [1, 2, 1, 1]
 
 
 def answering(*answers):

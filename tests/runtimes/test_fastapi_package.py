@@ -359,7 +359,7 @@ def test_the_client_says_that_nobody_answers(packaged):
 
 
 def test_the_server_imports_only_what_its_requirements_name():
-    allowed = {"fastapi", "starlette", "uvicorn", "h11", "numpy", "onnxruntime", "openvino", "prometheus_client"}
+    allowed = {"fastapi", "starlette", "uvicorn", "httptools", "numpy", "onnxruntime", "openvino", "prometheus_client"}
     # Loaded only where the package was made with them, and then its requirements name them.
     optional = {"redis_store.py": {"redis"}, "otlp.py": {"opentelemetry"}}
     folder = Path(mlpack.runtimes.__file__).parent / "templates" / "fastapi" / "server"

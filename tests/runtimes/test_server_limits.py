@@ -102,7 +102,7 @@ def test_a_head_that_drips_is_cut_off_too(packaged, serve):
         link.recv(65536)
         # uvicorn's own timer is over with the first byte of the next request.
         with contextlib.suppress(OSError):
-            for letter in "GET" * 70:
+            for letter in "GET /" + "v" * 200:
                 link.sendall(letter.encode())
                 time.sleep(0.05)
         with contextlib.suppress(ConnectionError):
@@ -210,7 +210,64 @@ def test_who_does_not_read_the_answer_loses_it(packaged, serve):
 def test_heads_are_bounded(plain):
     with connected(plain) as link:
         link.sendall(b"GET /v2 HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 100_000)
-        assert whole(link).startswith(b"HTTP/1.1 400 ")
+        answer = whole(link)
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"error": "the head of the request is too long"}
+    assert plain.ask("/v2/health/ready")[0] == 200
+
+
+CHUNKED = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "what", ["2\r\n{}\r\n0\r\n", "2;", "2\r\n{}\r\n0\r\nX-Long: "], ids=["trailers", "extension", "trailer"]
+)
+def test_what_stands_beside_a_body_is_bounded_too(plain, what):
+    flood = "X-More: more\r\n" * 70 if what.endswith("0\r\n") else "a" * 1000
+    with connected(plain) as link, contextlib.suppress(ConnectionError):
+        link.sendall((CHUNKED + what).encode())
+        for _ in range(5000):
+            link.sendall(flood.encode())
+        pytest.fail("nobody cut it off")
+    assert plain.ask(INFER, body())[0] == 200
+
+
+def test_requests_sent_ahead_are_answered_in_their_order(plain):
+    request = json.dumps(body()).encode()
+    with connected(plain) as link:
+        link.sendall(
+            (head(INFER, len(request)) + request) * 20
+            + b"GET /v2/none HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
+        answer = whole(link)
+    codes = [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]]
+    assert codes == [*[b"200"] * 20, b"404"]
+
+
+def test_an_offer_to_change_the_protocol_is_passed_over(plain):
+    # As curl --http2 sends it.
+    request = json.dumps(body()).encode()
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
+    with connected(plain) as link:
+        link.sendall(head(INFER, len(request)).removesuffix(b"\r\n") + offer + request)
+        link.sendall(b"GET /v2/health/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = whole(link)
+    assert [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"200", b"200"]
+    assert b'"outputs"' in answer
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"\x16\x03\x01\x02\x00\x01", b"GET /v2 HTTP/1.1\r\nHost : x\r\n\r\n",
+     b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n", b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+     b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"],
+)  # fmt: skip
+def test_what_is_no_http_is_a_400(plain, sent):
+    with connected(plain) as link:
+        link.sendall(sent)
+        answer = whole(link)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"error": "this is no HTTP request"}
     assert plain.ask("/v2/health/ready")[0] == 200
 
 

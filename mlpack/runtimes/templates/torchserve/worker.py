@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from http import HTTPStatus
 from itertools import accumulate
@@ -38,6 +39,9 @@ class Handler:
         self._session = opened(folder, self._description)
         self._samples = Samples(folder, self._description) if self._description.raw else None
         self._working = Working()
+        # A full collection would look at all that is loaded, and keep every request waiting: 130 ms in one server.
+        gc.collect()
+        gc.freeze()
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[str]:
         """The answers to the requests that TorchServe has put together, in their order."""

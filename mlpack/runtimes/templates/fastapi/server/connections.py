@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import resource
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 if TYPE_CHECKING:
     import asyncio
@@ -15,9 +16,12 @@ if TYPE_CHECKING:
 # Beside connections: the model's files, the pipeline's, the listening socket, Python's own.
 _OTHER_FILES = 128
 _LEAST_CONNECTIONS, _MOST_CONNECTIONS = 16, 8192
+# Of a head, of trailers, of what a client writes beside the bytes of a chunk, before the next thing of use comes.
+_MOST_HEAD_BYTES = 16 * 1024
+_OFFERS = (b"upgrade", b"http2-settings")
 
 
-def bounded(seconds: int) -> type[H11Protocol]:
+def bounded(seconds: int) -> type[HttpToolsProtocol]:
     """A class of connections on which a client may take so long to send a request's head, or to read an answer."""
 
     class Bounded(_Connection):
@@ -34,9 +38,10 @@ def most_connections() -> int:
     return min(max(files - _OTHER_FILES, _LEAST_CONNECTIONS), _MOST_CONNECTIONS)
 
 
-class _Connection(H11Protocol):
+class _Connection(HttpToolsProtocol):
     client_seconds: int
     _begun = False
+    _head_bytes = 0
     idle_since = 0.0
     _head_timer: asyncio.TimerHandle | None = None
     _read_timer: asyncio.TimerHandle | None = None
@@ -54,8 +59,17 @@ class _Connection(H11Protocol):
             self._make_room()
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if not self.idle:
+        self._unset_keepalive_if_required()
+        self._head_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            self._pass_over(data[offer.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse("this is no HTTP request", 400)
+        if self._head_bytes > _MOST_HEAD_BYTES:
+            self._refuse("the head of the request is too long", 431)
+        elif not self.idle:
             self._begun = False
             if self._head_timer:
                 self._head_timer.cancel()
@@ -63,6 +77,20 @@ class _Connection(H11Protocol):
             # uvicorn's own timer, for connections that are kept, ends with the first byte of the next head.
             self._begun = True
             self._expect_head()
+
+    def on_headers_complete(self) -> None:
+        self._head_bytes = 0
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._head_bytes = 0
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -89,10 +117,31 @@ class _Connection(H11Protocol):
         self._head_timer = self.loop.call_later(self.client_seconds, self._give_up)
 
     def _give_up(self) -> None:
-        if not self.idle:
+        if self.idle and self._begun:
+            self._refuse(f"the head of the request did not come within {self.client_seconds} s", 408)
+        elif self.idle:
+            self.end()
+
+    def _pass_over(self, rest: bytes) -> None:
+        """Read a request as if it offered no other protocol (RFC 9110, 7.8): the parser leaves out its body.
+
+        Java's client offers HTTP/2 so with whatever it sends first.
+        """
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self._refuse("this is no HTTP request", 400)
             return
-        if self._begun and self.conn.our_state is h11.IDLE:
-            self.transport.write(_too_slow(self.client_seconds))
+        version = self.parser.get_http_version().encode()
+        kept = [(name, _without_offer(value) if name == b"connection" else value) for name, value in self.headers]
+        lines = [name + b": " + value for name, value in kept if name not in _OFFERS]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.data_received(b"\r\n".join([method + b" " + self.url + b" HTTP/" + version, *lines, b"", rest]))
+
+    def _refuse(self, reason: str, status: int) -> None:
+        """Say why, unless an answer is on its way, and end."""
+        if not self.transport.is_closing() and (self.idle or not self.cycle.response_started):
+            self.transport.write(_refusal(reason, status))
         self.end()
 
     def end(self) -> None:
@@ -106,7 +155,13 @@ class _Connection(H11Protocol):
         min(idle, key=lambda each: each.idle_since).end()
 
 
-def _too_slow(seconds: int) -> bytes:
-    body = json.dumps({"error": f"the head of the request did not come within {seconds} s"}).encode()
-    head = f"HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-    return f"{head}Connection: close\r\n\r\n".encode() + body
+def _without_offer(connection: bytes) -> bytes:
+    options = (each.strip() for each in connection.split(b","))
+    return b", ".join(each for each in options if each.lower() not in _OFFERS)
+
+
+def _refusal(reason: str, status: int) -> bytes:
+    body = json.dumps({"error": reason}).encode()
+    line = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
+    head = f"{line}Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    return head.encode() + body
