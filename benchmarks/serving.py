@@ -3,7 +3,7 @@
 An artifact of the sample model tiny-mlp is packaged for each runtime, and `mlpack check` starts its server, replays the
 golden samples over each protocol and times them. Then: do requests that come together share a run, are there metrics,
 does SIGTERM lose a request, is an altered model refused, and does the package answer from its own image? What a runtime
-lacks here (a container engine, a base image) is told in its place. Servers that others wrote live in environments of
+lacks here (a container engine, its base image) is told in its place. Servers that others wrote live in environments of
 their own, made once in `.serving/`.
 """
 
@@ -20,11 +20,12 @@ import tempfile
 import time
 import venv
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import container_engines
 import httpx
 import psutil
 import record
@@ -36,7 +37,7 @@ from mlpack.errors import MlpackError, Tampered
 from mlpack.runtimes import RUNTIMES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from mlpack.core.runtime import Running
@@ -62,9 +63,11 @@ def main() -> int:
         data = record.ROOT / "sample_models" / MODEL
         quick = [word for word in record.QUICK if word != "--set"]
         mlpack.optimize(f"{data}/model.py:model", data=data / "eval.npz", store=store, settings=quick, max_drop="none")
-        for name in given.runtimes:
-            before[name] = Trial(name, store, Path(folder)).row()
-            print(json.dumps(before[name]), flush=True)
+        with engines(Path(folder)) as environment:
+            os.environ.update(environment)
+            for name in given.runtimes:
+                before[name] = Trial(name, store, Path(folder)).row()
+                print(json.dumps(before[name]), flush=True)
     rows = [before[name] for name in RUNTIMES.names() if name in before]
     record.write("serving", {"model": MODEL, "together": TOGETHER, "rows": rows})
     tables.render_all()
@@ -194,6 +197,18 @@ class Trial:
         except MlpackError as error:
             return {"why": error.message.replace(str(self.folder), "it").partition(": ")[0]}
         return {"verdict": done.verdict, "start_s": round(done.start_s, 2)}
+
+
+@contextmanager
+def engines(folder: Path) -> Iterator[dict[str, str]]:
+    """What podman needs to work here; empty where it cannot, which the table then says."""
+    if container_engines.lacking():
+        yield {}
+        return
+    place = folder / "containers"
+    place.mkdir()
+    with container_engines.engines(place) as environment:
+        yield environment
 
 
 def environment(runtime: str) -> Path | None:
