@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "tests" / "runtimes"), str(ROOT / "benchmarks")]
+sys.path.insert(0, str(ROOT / "tests" / "runtimes"))
+# Last: it has a `serving` too.
+sys.path.append(str(ROOT / "benchmarks"))
 
 
 @pytest.fixture(scope="session")

@@ -85,11 +85,14 @@ def test_a_server_that_did_not_start_stands_in_the_table_with_its_reason():
     rows = [
         {"server": "ours", "settings": "a", "form": "json", "full": loaded, "shared": loaded},
         {"server": "theirs", "settings": "b", "form": "json", "why": "no | such program"},
-    ]
+        {"server": "slow", "settings": "c", "form": "json", "full": loaded, "shared": loaded,
+         "ahead": {"ratio": 1.25, "low": 1.1, "high": 1.4, "turns": 20}},
+    ]  # fmt: skip
     peers = {"clients": 32, "rate": 70.0, "most_rows": 8, "rows": rows}
     text = tables.serving_load({"model": "m", "runs_as": "int8", "peers": peers})
-    assert "| ours<br>a | 100/s | 3.0 ms | – | 3.0 ms | – | 0 |" in text
-    assert "| theirs<br>b | did not start: no / such program | – | – | – | – | – |" in text
+    assert "| ours<br>a | 100/s | – | 3.0 ms | – | 3.0 ms | – | 0 |" in text
+    assert "| slow<br>c | 100/s | 1.25 × [1.10, 1.40] | 3.0 ms" in text
+    assert "| theirs<br>b | did not start: no / such program | – | – | – | – | – | – |" in text
 
 
 def test_what_was_asked_is_met_or_missed_by_the_medians():
