@@ -244,6 +244,20 @@ def test_requests_sent_ahead_are_answered_in_their_order(plain):
     assert codes == [*[b"200"] * 20, b"404"]
 
 
+def test_what_was_asked_before_nonsense_is_answered(plain):
+    request = json.dumps(body()).encode()
+    with connected(plain) as link:
+        link.sendall((head(INFER, len(request)) + request) * 3 + b"nonsense\r\n\r\n")
+        answer = whole(link)
+    assert [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"200"] * 3
+
+
+def test_chunks_that_are_none_are_a_400(plain):
+    with connected(plain) as link:
+        link.sendall((CHUNKED + "nonsense\r\n").encode())
+        assert whole(link).startswith(b"HTTP/1.1 400 ")
+
+
 def test_an_offer_to_change_the_protocol_is_passed_over(plain):
     # As curl --http2 sends it.
     request = json.dumps(body()).encode()

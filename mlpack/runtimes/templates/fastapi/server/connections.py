@@ -139,8 +139,14 @@ class _Connection(HttpToolsProtocol):
         self.data_received(b"\r\n".join([method + b" " + self.url + b" HTTP/" + version, *lines, b"", rest]))
 
     def _refuse(self, reason: str, status: int) -> None:
-        """Say why, unless an answer is on its way, and end."""
-        if not self.transport.is_closing() and (self.idle or not self.cycle.response_started):
+        """Say why and end; what was asked before is answered first."""
+        asked = None if self.cycle is None or self.cycle.response_complete else self.cycle
+        if asked and not asked.more_body:
+            asked.keep_alive = False
+            self.flow.pause_reading()
+            return
+        silent = asked is None or not (self.pipeline or asked.response_started)
+        if silent and not self.transport.is_closing():
             self.transport.write(_refusal(reason, status))
         self.end()
 
