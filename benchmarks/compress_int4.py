@@ -108,8 +108,9 @@ class Bench:
         from mlpack.engine.run import run
         from mlpack.errors import MlpackError
         from mlpack.stages.quantize import Quantize
+        from mlpack.stages.quantize_flavours import in_blocks
 
-        stage = Quantize(numerics="int4", block=block, samples=SAMPLES, **OURS[label]).in_blocks(self.context.target)
+        stage = in_blocks(Quantize(numerics="int4", block=block, samples=SAMPLES, **OURS[label]), self.context.target)
         try:
             done = run(stage, self.model, self.context)
         except MlpackError as error:

@@ -25,7 +25,9 @@ def main() -> None:
     job = json.loads(sys.argv[1])
     place = Path(job["place"]) / f"onnxruntime-{job['method']}-{job['block']}"
     place.mkdir()
-    print(json.dumps(quantized(job, place / "model.onnx")))
+    told = quantized(job, place / "model.onnx")
+    # Of its own: onnxruntime's bar of progress ends without a new line.
+    print(f"\n{json.dumps(told)}")
 
 
 def quantized(job: dict[str, Any], file: Path) -> dict[str, Any]:
