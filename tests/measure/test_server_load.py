@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 
 import numpy as np
@@ -78,6 +79,14 @@ def test_requests_without_an_answer_never_make_a_percentile_smaller(answered, en
             assert without.ms is None or without.ms <= shown.ms
         else:
             assert shown.reason
+
+
+def test_what_is_loaded_is_left_out_of_collections_while_a_load_runs():
+    async def left_out():
+        return gc.get_freeze_count()
+
+    assert run(left_out) > 0
+    assert gc.get_freeze_count() == 0
 
 
 def test_timeouts_take_the_tail_away_and_refusals_are_counted_apart():
