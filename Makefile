@@ -72,6 +72,7 @@ benchmark-serving: venv
 
 benchmark-compress: venv
 	$(BIN)/python benchmarks/compress_prune.py
+	$(BIN)/python benchmarks/compress_together.py
 	$(BIN)/python benchmarks/compress_int4.py
 	$(BIN)/python benchmarks/compress_qat.py
 	$(BIN)/python benchmarks/compress_large.py

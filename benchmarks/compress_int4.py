@@ -54,7 +54,7 @@ def main() -> int:
     rows = [row for row in kept if row["model"] not in given.models]
     for name in given.models:
         with tempfile.TemporaryDirectory(prefix="compress-int4-") as folder:
-            rows += Bench(name, Path(folder), quick=given.quick).rows(given.blocks)
+            rows += Bench(name, record.sample(name), Path(folder), quick=given.quick).rows(given.blocks)
         record.write("compress_int4", {"rows": rows, "quick": given.quick})
         tables.render_all()
     return 0
@@ -74,11 +74,11 @@ class Made:
 
 
 class Bench:
-    """A sample model's simplified graph, and all that is made of it."""
+    """A model's simplified graph, and all that is made of it."""
 
-    def __init__(self, name: str, place: Path, *, quick: bool) -> None:
+    def __init__(self, name: str, words: list[str], place: Path, *, quick: bool) -> None:
         self.name, self.place, self.quick = name, place, quick
-        self.recipe, self.context, self.model = simplified(name, place)
+        self.recipe, self.context, self.model = simplified(words, place)
         self.judge = judge_of(self.recipe, self.context)
 
     def rows(self, blocks: list[int]) -> list[dict[str, Any]]:
@@ -167,8 +167,11 @@ class Bench:
         return found
 
 
-def simplified(name: str, place: Path) -> tuple[Recipe, Context, Model]:
-    """The recipe with its metric settled, what stages run in, and the graph that is handed to quantize."""
+def simplified(words: list[str], place: Path) -> tuple[Recipe, Context, Model]:
+    """The recipe with its metric settled, what stages run in, and the graph that is handed to quantize.
+
+    `words` are those of `mlpack optimize`: a model and its flags, each with a value.
+    """
     from mlpack.api.optimize import settled
     from mlpack.api.prepare import prepare
     from mlpack.api.wanted import recipe_for
@@ -178,7 +181,7 @@ def simplified(name: str, place: Path) -> tuple[Recipe, Context, Model]:
     from mlpack.stages.export import Export
     from mlpack.stages.simplify import Simplify
 
-    model, *flags = record.sample(name)
+    model, *flags = words
     wanted: dict[str, Any] = dict(zip((flag.removeprefix("--") for flag in flags[::2]), flags[1::2], strict=True))
     recipe = recipe_for(load_settings(place), model, wanted)
     ready = prepare(recipe, place / "cache", Silent())

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import compress_page
 import memory
 import numpy as np
 import record
@@ -52,7 +53,7 @@ def main() -> int:
         found = measured(place, folder, given.method)
     record.write("compress_large", {"allowed_bytes": ALLOWED_BYTES, "allowed_error": ALLOWED_ERROR, **found})
     tables.render_all()
-    print(tables.compress_large(record.read("compress_large") or {}))
+    print(compress_page.large(record.read("compress_large") or {}))
     return 0 if held(found) else 1
 
 

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import compress_page
 import gpu_page
-import prune_page
 import record
 import serving_page
+from markdown_table import table
 
 Result = dict[str, Any]
 NONE_YET = "No result yet."
@@ -85,12 +86,6 @@ def where(content: Result) -> str:
         f"load average {machine['load_average'][0]} at the end; Python {content['python']}, {versions}, "
         f"mlpack {content['mlpack']}.{short}"
     )
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def startup(content: Result) -> str:
@@ -503,65 +498,6 @@ def quantization_options(content: Result) -> str:
     )
 
 
-def compress_int4(content: Result) -> str:
-    """A row per way and block size: what it costs, and beside the float graph what it gains."""
-    plain = {row["model"]: row for row in content["rows"] if not row["by"]}
-    rows = []
-    for row in content["rows"]:
-        where_ = [row["model"], row["by"], row["method"], str(row["block"] or "")]
-        if row["error"]:
-            rows.append([*where_, f"refused: {row['error'][:60]}", *[""] * 5])
-            continue
-        low, high = row["drop_ci90"]
-        base = plain[row["model"]]["p50_ms"]
-        faster = " / ".join(f"{base[batch] / ms:.2f}" for batch, ms in row["p50_ms"].items())
-        took = ["", ""] if row["seconds"] is None else [f"{row['seconds']:.1f} s", f"{row['peak_mb']:.0f} MB"]
-        drop = f"{row['drop']:.2f} [{low:.2f}, {high:.2f}]" if row["by"] else f"({row['value']:.2f})"
-        rows.append([*where_, drop, f"{row['size_mb']:.1f} MB", faster, *took])
-    head = ["model", "by", "method", "block", "drop, 90%", "size", "faster, batch 1 / 8", "in", "peak"]
-    return (
-        f"{table(head, rows)}\n\nDrop in points of the metric on the confirming rows; in brackets alone the float "
-        "graph's own value. Faster than the float graph, both on ONNX Runtime. Peak: of the process for mlpack, over "
-        "what the libraries hold for onnxruntime's quantizers, which leave Gemm nodes in float, and tables but for rtn."
-    )
-
-
-def compress_qat(content: Result) -> str:
-    """A row per model and way to quantize: the drop before and after on both backends, speed, time and memory."""
-    rows = [
-        [
-            row["model"], row["way"],
-            *(_fallen(row[when][backend]) for backend in ("onnxruntime", "openvino") for when in ("before", "after")),
-            f"{row['sqnr_db'][0]:.1f} → {row['sqnr_db'][1]:.1f} dB",
-            *(_beside_plain(row["speed"].get(size)) for size in ("1", "8")),
-            f"{row['seconds'][0]:.0f} → {row['seconds'][1]:.0f} s", f"{row['peak_mb'][0]} → {row['peak_mb'][1]} MB",
-        ]
-        for row in content["rows"]
-    ]  # fmt: skip
-    head = ["model", "int8 of", "drop, ONNX Runtime", "trained", "drop, OpenVINO", "trained", "SQNR", "P50, batch 1",
-            "batch 8", "time", "peak memory"]  # fmt: skip
-    samples = {row["model"]: row["before"]["onnxruntime"]["samples"] for row in content["rows"]}
-    judged = ", ".join(f"{name} {count:,}" for name, count in samples.items())
-    return (
-        f"{table(head, rows)}\n\nDrops in points of the original's metric [90%], on rows that nothing has seen "
-        f"({judged}). Bold: inside the limit of {content['limit']}. SQNR of the answers to "
-        "calibration rows. P50: how many times as fast the trained graph is as the same one untrained [95%]."
-    )
-
-
-def _fallen(judged: Result) -> str:
-    low, high = (100 * end for end in judged["drop_ci90"])
-    told = f"{100 * judged['drop']:.2f} [{low:.2f}, {high:.2f}]"
-    return f"**{told}**" if judged["drop"] <= judged["limit"] else told
-
-
-def _beside_plain(speed: Result | None) -> str:
-    if speed is None:
-        return "–"
-    low, high = speed["ci95"]
-    return f"{speed['times']:.2f} × [{low:.2f}, {high:.2f}]"
-
-
 def ort_options(content: Result) -> str:
     """A row per graph and batch size; a column per option, in bold where its interval leaves no doubt of a gain."""
     cells: dict[tuple[str, ...], dict[str, str]] = {}
@@ -602,32 +538,6 @@ def large_weights(content: Result) -> str:
     size = content["weights_bytes"] / 1e9
     said = "Peaks are those of a stage's own process; profile_latency runs its contenders in others."
     return f"A model with {size:.2f} GB of float32 weights. {said}\n\n" + "\n\n".join(parts)
-
-
-def compress_large(content: Result) -> str:
-    """What went in and what came out, a row per stage, and the weights that were held to what was generated."""
-    gb = {name: content[name] / 1e9 for name in ("folder_bytes", "artifact_bytes", "peak_bytes", "together_bytes")}
-    answer = content["answer"]
-    said = (
-        f"{content['parameters'] / 1e9:.2f} billion parameters, {gb['folder_bytes']:.2f} GB in bfloat16 → "
-        f"{gb['artifact_bytes']:.2f} GB in int4 ({content['method']}) in {content['seconds']:.0f} s. The largest "
-        f"process held {gb['peak_bytes']:.2f} GB, all together {gb['together_bytes']:.2f} GB; allowed: "
-        f"{content['allowed_bytes'] / 1e9:.0f} GB for each. ONNX Runtime opens the result in "
-        f"{answer['open_seconds']:.1f} s, answers {answer['tokens']} tokens in {answer['seconds']:.1f} s, and holds "
-        f"{answer['peak_bytes'] / 1e9:.2f} GB."
-    )
-    stages = [
-        [f"{row['stage']} {row['what']}".strip(), f"{row['seconds']:.1f} s", f"{row['peak_rss_bytes'] / 1e9:.2f} GB"]
-        for row in content["stages"]
-    ]
-    weights = [[f"`{row['module']}`", f"{row['bits']}", f"{row['error']:.3f}"] for row in content["weights"]]
-    return "\n\n".join(
-        [
-            said,
-            table(["stage", "time", "peak memory"], stages),
-            table(["weight", "bits", "relative error"], weights),
-        ]
-    )
 
 
 def _published(run: Result) -> str:
@@ -671,17 +581,18 @@ _OF_README = (
     ("speed", speed),
     ("streaming", streaming),
     ("large_weights", large_weights),
-    ("compress_large", compress_large),
+    ("compress_large", compress_page.large),
     ("calibration", calibration),
     ("quantization_options", quantization_options),
-    ("compress_int4", compress_int4),
-    ("compress_qat", compress_qat),
+    ("compress_int4", compress_page.int4),
+    ("compress_qat", compress_page.qat),
     ("ort_options", ort_options),
     ("int8", int8),
     ("call_overhead", call_overhead),
     ("backends", backends),
     ("prediction", prediction),
-    ("compress_prune", prune_page.table),
+    ("compress_prune", compress_page.prune),
+    ("compress_together", compress_page.together),
 )
 
 
