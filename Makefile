@@ -70,10 +70,13 @@ benchmark-serving: venv
 	-$(BIN)/python benchmarks/serving_load_peers.py $(PEERS)
 	$(BIN)/python benchmarks/serving_load.py --peers $(PEERS) $(LOAD)
 
+# GPTQMODEL=PYTHON and LLM_COMPRESSOR=PYTHON name the interpreters of environments that have these.
 benchmark-compress: venv
 	$(BIN)/python benchmarks/compress_prune.py
 	$(BIN)/python benchmarks/compress_together.py
 	$(BIN)/python benchmarks/compress_int4.py
+	$(BIN)/python benchmarks/compress_language.py $(if $(GPTQMODEL),--gptqmodel $(GPTQMODEL)) \
+		$(if $(LLM_COMPRESSOR),--llm-compressor $(LLM_COMPRESSOR))
 	$(BIN)/python benchmarks/compress_qat.py
 	$(BIN)/python benchmarks/compress_large.py
 

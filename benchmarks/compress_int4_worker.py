@@ -14,6 +14,8 @@ from int8_worker import Clock
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import onnx
+
     Arrays = dict[str, np.ndarray]
 
 INT8_ACTIVATIONS = 4
@@ -48,6 +50,7 @@ def quantized(job: dict[str, Any], file: Path) -> dict[str, Any]:
         importlib.import_module("torch")
     clock = Clock()
     model = onnx.load(job["graph"])
+    matmul_and_add(model)
     made = library.MatMulNBitsQuantizer(
         model, block_size=block, is_symmetric=False, accuracy_level=INT8_ACTIVATIONS,
         algo_config=configs[job["method"]](),
@@ -55,6 +58,35 @@ def quantized(job: dict[str, Any], file: Path) -> dict[str, Any]:
     made.process()
     onnx.save(made.model.model, file)
     return clock.told(file)
+
+
+def matmul_and_add(model: onnx.ModelProto) -> None:
+    """Each Gemm of a constant matrix as the two nodes that these quantizers know; what it computes stays."""
+    from onnx import helper, numpy_helper
+
+    constants = {each.name: each for each in model.graph.initializer}
+    nodes = []
+    for node in model.graph.node:
+        told = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+        plain = told.get("alpha", 1.0) == told.get("beta", 1.0) == 1.0 and not told.get("transA", 0)
+        if node.op_type != "Gemm" or not plain or node.input[1] not in constants:
+            nodes.append(node)
+            continue
+        matrix, (answer,) = node.input[1], node.output
+        if told.get("transB", 0):
+            turned = np.ascontiguousarray(numpy_helper.to_array(constants[matrix]).T)
+            matrix = f"{node.name}/matrix"
+            model.graph.initializer.append(numpy_helper.from_array(turned, matrix))
+        product = f"{node.name}/product" if len(node.input) > 2 else answer
+        nodes.append(helper.make_node("MatMul", [node.input[0], matrix], [product], f"{node.name}/matmul"))
+        if len(node.input) > 2:
+            nodes.append(helper.make_node("Add", [product, node.input[2]], [answer], f"{node.name}/add"))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    used = {name for node in nodes for name in node.input}
+    kept = [each for each in model.graph.initializer if each.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
 
 
 class Reader:

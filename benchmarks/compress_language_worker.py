@@ -1,7 +1,7 @@
 """A Hugging Face language model in four bits by gptqmodel or llm-compressor: prints what it took and what came out.
 
 Both write a folder of their own format. What is judged are the values in it, written as a float32 folder that anything
-reads; what is timed is the folder as the library itself loads it, in turns with the float model in the same process.
+reads; what is timed is the folder as the library itself opens it, in turns with the float model in the same process.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import statistics
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from int8_worker import Clock
 from transformers import AutoModelForCausalLM
+from transformers.utils.quantization_config import CompressedTensorsConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,16 +32,27 @@ def main() -> None:
     job = json.loads(sys.argv[1])
     torch.set_num_threads(job["threads"])
     place = Path(job["place"]) / f"{job['tool']}-{job['block']}"
-    told, quantized = {"gptqmodel": gptqmodel, "llm-compressor": llm_compressor}[job["tool"]](job, place)
+    made = {"gptqmodel": gptqmodel, "llm-compressor": llm_compressor}[job["tool"]](job, place)
     plain = AutoModelForCausalLM.from_pretrained(job["folder"], dtype=torch.float32).eval()
     values = place / "values"
-    with_values(copy.deepcopy(plain), quantized).save_pretrained(values)
+    with_values(copy.deepcopy(plain), made.weights).save_pretrained(values)
     size = sum(file.stat().st_size for file in (place / "own").glob("*.safetensors"))
-    faster = {str(batch): compared(job, plain, quantized, batch) for batch in BATCHES}
-    print(f"\n{json.dumps({**told, 'values': str(values), 'size_bytes': size, 'faster': faster})}")
+    faster = {str(batch): compared(job, plain, made.model, batch) for batch in BATCHES}
+    found = {**made.told, "values": str(values), "size_bytes": size, "faster": faster, "runs_as": made.runs_as}
+    print(f"\n{json.dumps(found)}")
 
 
-def gptqmodel(job: dict[str, Any], place: Path) -> tuple[dict[str, Any], torch.nn.Module]:
+@dataclass(frozen=True)
+class Made:
+    """What it took; the weights [out, in] of each linear layer in four bits, in float; and what the library opens."""
+
+    told: dict[str, Any]
+    weights: dict[str, torch.Tensor]
+    model: torch.nn.Module
+    runs_as: str
+
+
+def gptqmodel(job: dict[str, Any], place: Path) -> Made:
     """As its README has it: GPTQ, symmetric, its own order of columns."""
     from gptqmodel import BACKEND, GPTQModel, QuantizeConfig
 
@@ -49,12 +62,19 @@ def gptqmodel(job: dict[str, Any], place: Path) -> tuple[dict[str, Any], torch.n
     made.quantize(rows, batch_size=job["batch"])
     told = clock.told(place / "own")
     made.save(str(place / "own"))
-    loaded = GPTQModel.load(str(place / "own"), device="cpu", backend=BACKEND.AUTO)
-    kernels = sorted({type(module).__name__ for module in loaded.model.modules() if hasattr(module, "qweight")})
-    return {**told, "runs_as": ", ".join(kernels)}, loaded.model
+    plain = GPTQModel.load(str(place / "own"), device="cpu", backend=BACKEND.TORCH, dtype=torch.float16)
+    weights = {name: each.dequantize_weight().float().T for name, each in in_bits(plain.model)}
+    opened = GPTQModel.load(str(place / "own"), device="cpu", backend=BACKEND.AUTO).model
+    kernels = sorted({type(module).__name__ for _, module in in_bits(opened)})
+    return Made(told, weights, opened, ", ".join(kernels))
 
 
-def llm_compressor(job: dict[str, Any], place: Path) -> tuple[dict[str, Any], torch.nn.Module]:
+def in_bits(model: torch.nn.Module) -> list[tuple[str, Any]]:
+    """Its layers of gptqmodel's kinds."""
+    return [(name, module) for name, module in model.named_modules() if hasattr(module, "qweight")]
+
+
+def llm_compressor(job: dict[str, Any], place: Path) -> Made:
     """As its examples have it: GPTQ, W4A16, all linear layers but the head."""
     from datasets import Dataset
     from llmcompressor import oneshot
@@ -72,8 +92,15 @@ def llm_compressor(job: dict[str, Any], place: Path) -> tuple[dict[str, Any], to
     )  # fmt: skip
     told = clock.told(place / "own")
     model.save_pretrained(place / "own", save_compressed=True)
-    loaded = AutoModelForCausalLM.from_pretrained(place / "own", dtype=torch.float32)
-    return {**told, "runs_as": "transformers, unpacked"}, loaded.eval()
+    opened = AutoModelForCausalLM.from_pretrained(
+        place / "own", dtype=torch.float32, quantization_config=CompressedTensorsConfig(dequantize=True)
+    ).eval()
+    weights = {
+        name: module.weight.detach().clone()
+        for name, module in opened.named_modules()
+        if isinstance(module, torch.nn.Linear) and hasattr(module, "weight_scale")
+    }
+    return Made(told, weights, opened, "float32, unpacked when it is opened")
 
 
 def calibration(job: dict[str, Any]) -> Iterator[dict[str, np.ndarray]]:
@@ -84,23 +111,12 @@ def calibration(job: dict[str, Any]) -> Iterator[dict[str, np.ndarray]]:
                 yield {"input_ids": ids[mask == 1], "attention_mask": mask[mask == 1]}
 
 
-def with_values(plain: torch.nn.Module, quantized: torch.nn.Module) -> Any:
-    """The float model with the values that the other one computes with, of each linear layer."""
-    theirs = dict(quantized.named_modules())
+def with_values(plain: torch.nn.Module, weights: dict[str, torch.Tensor]) -> Any:
+    """The float model with these weights in place of its own."""
     with torch.no_grad():
-        for name, module in plain.named_modules():
-            if isinstance(module, torch.nn.Linear):
-                module.weight.copy_(values_of(theirs[name], module.in_features))
+        for name, weight in weights.items():
+            plain.get_submodule(name).weight.copy_(weight)
     return plain
-
-
-def values_of(module: Any, inputs: int) -> torch.Tensor:
-    """What a layer multiplies by [out, in]: asked with the identity, whatever its format is."""
-    one = torch.eye(inputs)
-    answer = module(one.to(next((each.dtype for each in module.parameters()), torch.float32)))
-    if module.bias is not None:
-        answer = answer - module.bias
-    return answer.float().T
 
 
 @torch.inference_mode()

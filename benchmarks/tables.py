@@ -585,6 +585,7 @@ _OF_README = (
     ("calibration", calibration),
     ("quantization_options", quantization_options),
     ("compress_int4", compress_page.int4),
+    ("compress_language", compress_page.language),
     ("compress_qat", compress_page.qat),
     ("ort_options", ort_options),
     ("int8", int8),

