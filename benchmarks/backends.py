@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import record
 import tables
-from int8 import CALIBRATION_BATCH, ENVIRONMENTS, SAMPLES, TOOLS, Bench
+from int8 import ENVIRONMENTS, SAMPLES, TOOLS, Bench
+from int8_worker import CALIBRATION_BATCH
 
 if TYPE_CHECKING:
     from mlpack.core.model import Model

@@ -15,11 +15,14 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import opening
 import record
 import tables
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MODELS = (
     "tiny-mlp", "digits-resnet", "digits-pairs", "digit-lines", "words-gru", "emoji-efficientnet", "reviews-minilm",
@@ -62,30 +65,21 @@ def prepared(name: str, place: Path, samples: int) -> Path:
     """The simplified graph of a sample model as the quantizer gets it; beside it the batches, as files."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    from mlpack.api.prepare import prepare
-    from mlpack.api.wanted import recipe_for
-    from mlpack.core.reporter import Silent
-    from mlpack.core.settings import load_settings
+    from mlpack.core.arrays import save_arrays
     from mlpack.datasets.ref import open_part
-    from mlpack.engine.run import run
-    from mlpack.stages.export import Export
-    from mlpack.stages.simplify import Simplify
 
-    model, *flags = (word for word in record.sample(name))
-    wanted: dict[str, Any] = dict(zip((flag.removeprefix("--") for flag in flags[::2]), flags[1::2], strict=True))
-    ready = prepare(recipe_for(load_settings(place), model, wanted), place / "cache", Silent())
-    exported = run(Export(), ready.source.model, ready.context)
-    simplified = run(Simplify(), exported.model, ready.context).model
+    found = opening.opened(record.sample(name), place)
+    simplified = found.simplified()
     graph = place / "prepared.onnx"
     quant_pre_process(simplified.entry_path, graph, skip_symbolic_shape=True)
-    assert ready.context.data is not None
-    whole = open_part(ready.context.data.model_copy(update={"split": None}), "calibration", simplified.inputs)
+    assert found.context.data is not None
+    whole = open_part(found.context.data.model_copy(update={"split": None}), "calibration", simplified.inputs)
     batches: list[dict[str, np.ndarray]] = []
     while sum(len(next(iter(batch.values()))) for batch in batches) < samples:
         # Small data goes round again.
         batches += [dict(batch.inputs) for batch in whole.batches(BATCH) if len(batch) == BATCH]
     for index, batch in enumerate(batches[: math.ceil(samples / BATCH)]):
-        np.savez(place / f"batch-{index:04}.npz", **batch)
+        save_arrays(place / f"batch-{index:04}.npz", batch)
     return graph
 
 

@@ -15,15 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import opening
 import record
 import tables
 
 if TYPE_CHECKING:
     from mlpack.core.model import Model
-    from mlpack.core.recipe import Recipe
     from mlpack.engine.context import Context
-    from mlpack.engine.judge import Judge
 
 MODELS = ("reviews-minilm", "words-gru", "tiny-mlp")
 WORKER = Path(__file__).with_name("compress_int4_worker.py")
@@ -78,8 +76,8 @@ class Bench:
 
     def __init__(self, name: str, words: list[str], place: Path, *, quick: bool) -> None:
         self.name, self.place, self.quick = name, place, quick
-        self.recipe, self.context, self.model = simplified(words, place)
-        self.judge = judge_of(self.recipe, self.context)
+        found = opening.opened(words, place)
+        self.context, self.model, self.judge = found.context, found.simplified(), found.judge()
 
     def rows(self, blocks: list[int]) -> list[dict[str, Any]]:
         """One for each way, the float graph first."""
@@ -167,44 +165,15 @@ class Bench:
         return found
 
 
-def simplified(words: list[str], place: Path) -> tuple[Recipe, Context, Model]:
-    """The recipe with its metric settled, what stages run in, and the graph that is handed to quantize.
-
-    `words` are those of `mlpack optimize`: a model and its flags, each with a value.
-    """
-    from mlpack.api.optimize import settled
-    from mlpack.api.prepare import prepare
-    from mlpack.api.wanted import recipe_for
-    from mlpack.core.reporter import Silent
-    from mlpack.core.settings import load_settings
-    from mlpack.engine.run import run
-    from mlpack.stages.export import Export
-    from mlpack.stages.simplify import Simplify
-
-    model, *flags = words
-    wanted: dict[str, Any] = dict(zip((flag.removeprefix("--") for flag in flags[::2]), flags[1::2], strict=True))
-    recipe = recipe_for(load_settings(place), model, wanted)
-    ready = prepare(recipe, place / "cache", Silent())
-    recipe, _ = settled(recipe, None, ready)
-    exported = run(Export(), ready.source.model, ready.context).model
-    return recipe, ready.context, run(Simplify(), exported, ready.context).model
-
-
-def judge_of(recipe: Recipe, context: Context) -> Judge:
-    """Scores and compares, without a limit."""
-    from mlpack.engine.judge import Judge
-
-    return Judge(recipe, None, context)
-
-
 def write_calibration(model: Model, context: Context, place: Path) -> None:
     """The rows that GPTQ sees, as files: onnxruntime's worker has no more of mlpack than its memory."""
+    from mlpack.core.arrays import save_arrays
     from mlpack.datasets.ref import open_part
 
     assert context.data is not None
     done = 0
     for at, batch in enumerate(open_part(context.data, "calibration", model.inputs).batches(BATCH)):
-        np.savez(place / f"calibration-{at:04d}.npz", **batch.inputs)
+        save_arrays(place / f"calibration-{at:04d}.npz", batch.inputs)
         done += len(batch)
         if done >= SAMPLES:
             return

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import compress_int4
+import opening
 import record
 import tables
 
@@ -75,8 +76,8 @@ class Bench:
 
     def __init__(self, folder: Path, place: Path, pythons: dict[str, Path], *, quick: bool) -> None:
         self.folder, self.place, self.pythons, self.quick = folder, place, pythons, quick
-        words = [str(folder), "--data", str(folder / "eval.npz"), "--metric", "perplexity"]
-        self.inner = compress_int4.Bench(MODEL, words, place, quick=quick)
+        self.flags = ["--data", str(folder / "eval.npz"), "--metric", "perplexity"]
+        self.inner = compress_int4.Bench(MODEL, [str(folder), *self.flags], place, quick=quick)
 
     def rows(self, blocks: list[int]) -> list[dict[str, Any]]:
         """The float model, mlpack's and theirs by block size."""
@@ -90,7 +91,7 @@ class Bench:
         ms = inner.timed({**contenders, EAGER: inner.context.baseline})
         rows = []
         for each, (label, model) in zip(made, opened.items(), strict=True):
-            row = {"by": each.by, "method": each.method, "block": each.block, "error": each.error}
+            row: dict[str, Any] = {"by": each.by, "method": each.method, "block": each.block, "error": each.error}
             if model is not None:
                 faster = {batch: round(ms[EAGER][batch] / took, 3) for batch, took in ms[label].items()}
                 row |= {"seconds": each.seconds, "peak_mb": each.peak_mb, "size_bytes": model.size_bytes}
@@ -101,7 +102,7 @@ class Bench:
 
     def their_row(self, tool: str, block: int) -> dict[str, Any]:
         """The values that a library leaves, judged in the float graph; its own time, memory, size and speed."""
-        row = {"by": tool, "method": "gptq, symmetric", "block": block, "error": None}
+        row: dict[str, Any] = {"by": tool, "method": "gptq, symmetric", "block": block, "error": None}
         job = {
             "tool": tool, "block": block, "folder": str(self.folder), "place": str(self.place),
             "batch": compress_int4.BATCH, "threads": self.inner.context.threads,
@@ -121,9 +122,8 @@ class Bench:
         from mlpack.engine.run import run
         from mlpack.stages.compile import Compile
 
-        data = ["--data", str(self.folder / "eval.npz"), "--metric", "perplexity"]
-        _, _, model = compress_int4.simplified([str(folder), *data], self.place)
-        return run(Compile(backend="onnxruntime"), model, self.inner.context).model
+        graph = opening.opened([str(folder), *self.flags], self.place).simplified()
+        return run(Compile(backend="onnxruntime"), graph, self.inner.context).model
 
 
 def told(row: dict[str, Any]) -> dict[str, Any]:

@@ -216,7 +216,7 @@ def compared(model: Path, folder: Path) -> list[dict[str, Any]]:
     import onnx
     from safetensors import safe_open
 
-    from mlpack.quantization.beside import array_of
+    from mlpack.core.external_data import array_of
     from mlpack.quantization.blocks import Form, Packed, dequantize_blocks
 
     where = json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))["weight_map"]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import opening
 import record
 import tables
 
@@ -67,26 +68,10 @@ class Bench:
     @classmethod
     def opened(cls, folder: Path, *, quick: bool) -> Bench:
         """With the sample's own training rows."""
-        from mlpack.api.optimize import settled
-        from mlpack.api.prepare import prepare
-        from mlpack.api.wanted import recipe_for
-        from mlpack.core.reporter import Silent
-        from mlpack.core.settings import load_settings
-        from mlpack.engine.judge import Judge
-
-        place = f"sample_models/{SAMPLE}"
-        wanted: Any = {
-            "data": f"{place}/eval.npz",
-            "train": f"{place}/train.npz",
-            "prune": "50%",
-            "backend": "onnxruntime",
-        }
-        recipe = recipe_for(load_settings(folder), f"{place}/model.py:model", wanted)
-        ready = prepare(recipe, folder / "cache", Silent())
-        recipe, limit = settled(recipe, None, ready)
-        judge = Judge(recipe, limit, ready.context)
-        made = cls(ready.baseline, ready.baseline, ready.context, judge, folder, quick)
-        made.graph = made.exported(ready.baseline)[-1].model
+        rows = f"sample_models/{SAMPLE}/train.npz"
+        found = opening.opened(record.sample(SAMPLE), folder, train=rows, prune="50%", backend="onnxruntime")
+        made = cls(found.original, found.original, found.context, found.judge(), folder, quick)
+        made.graph = made.exported(found.original)[-1].model
         return made
 
     def run(self, stage: Stage, model: Model, **rivals: Model) -> Done:
@@ -101,7 +86,7 @@ class Bench:
         from mlpack.stages.export import Export
         from mlpack.stages.simplify import Simplify
 
-        done = []
+        done: list[Done] = []
         for stage in (Export(), Simplify(), Compile(backend="onnxruntime")):
             done.append(self.run(stage, done[-1].model if done else model))
         return done

@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import opening
 import record
 import tables
 
@@ -57,28 +58,11 @@ class Bench:
     """One sample model's simplified graph, and what judges what is made of it."""
 
     def __init__(self, name: str, place: Path, training: dict[str, Any]) -> None:
-        from mlpack.api.optimize import settled
-        from mlpack.api.prepare import prepare
-        from mlpack.api.wanted import recipe_for
-        from mlpack.core.reporter import Silent
-        from mlpack.core.settings import load_settings
-        from mlpack.engine.judge import Judge
-        from mlpack.engine.run import run
-        from mlpack.measure.limits import Limit
-        from mlpack.stages.export import Export
-        from mlpack.stages.simplify import Simplify
-
         self.name, self.training = name, training
-        model, *flags = record.sample(name)
-        wanted: dict[str, Any] = dict(zip((flag.removeprefix("--") for flag in flags[::2]), flags[1::2], strict=True))
-        wanted |= {"numerics": "int8", "train": f"sample_models/{name}/train.npz"}
-        recipe = recipe_for(load_settings(place), model, wanted)
-        ready = prepare(recipe, place / "cache", Silent())
-        self.recipe, _ = settled(recipe, None, ready)
-        self.context, self.baseline = ready.context, ready.baseline
-        self.judge = Judge(self.recipe, Limit.parse(LIMIT), ready.context)
-        exported = run(Export(), ready.source.model, ready.context)
-        self.graph = run(Simplify(), exported.model, ready.context).model
+        rows = f"sample_models/{name}/train.npz"
+        found = opening.opened(record.sample(name), place, numerics="int8", train=rows)
+        self.judge, self.context, self.graph = found.judge(LIMIT), found.context, found.simplified()
+        self.recipe = self.judge.recipe
 
     def row(self, way: str) -> dict[str, Any]:
         """What one way to quantize gives, as it comes and trained."""

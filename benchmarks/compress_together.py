@@ -29,7 +29,7 @@ LINES: dict[str, Any] = {
     },
     "target": "cpu",
     "steps": [
-        {"prune": {"amount": 0.5}},
+        {"prune": {"amount": 0.35}},
         {"distill": {"epochs": 10, "batch": 32, "learning_rate": 0.002}},
         "export",
         "simplify",

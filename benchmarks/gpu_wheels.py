@@ -50,7 +50,7 @@ def main() -> int:
 
 def taken(alternatives: list[str], given: argparse.Namespace, room: float) -> tuple[list[str], float]:
     """Fetch the first of these that fits; why each one before it did not, and the room that is left."""
-    reasons = []
+    reasons: list[str] = []
     for name in alternatives:
         with tempfile.TemporaryDirectory() as folder:
             reason = fetched(name, given.python, Path(folder))

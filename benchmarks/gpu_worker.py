@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import opening
 import record
 
 if TYPE_CHECKING:
@@ -155,17 +156,10 @@ def summary(ms: list[float]) -> dict[str, Any]:
 
 def opened(job: dict[str, Any]) -> tuple[Context, Model]:
     """The model as it is handed in, loaded once for all contenders, and a context with its rows and the target."""
-    from mlpack.api.prepare import prepare
-    from mlpack.api.wanted import recipe_for
-    from mlpack.core.reporter import Silent
-    from mlpack.core.settings import load_settings
     from mlpack.core.target import Target
 
-    work = Path(job["work"])
-    model, *flags = record.sample(job["model"])
-    wanted: dict[str, Any] = dict(zip((flag.removeprefix("--") for flag in flags[::2]), flags[1::2], strict=True))
-    ready = prepare(recipe_for(load_settings(work), model, wanted), work / "cache", Silent())
-    return replace(ready.context, target=Target.model_validate(job["target"])), ready.baseline
+    found = opening.opened(record.sample(job["model"]), Path(job["work"]))
+    return replace(found.context, target=Target.model_validate(job["target"])), found.original
 
 
 @dataclass(frozen=True)

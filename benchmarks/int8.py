@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import opening
 import record
 import tables
 from int8_worker import CALIBRATION_BATCH
@@ -75,30 +76,14 @@ class Bench:
     """One sample model: what each tool makes of it, judged and timed."""
 
     def __init__(self, name: str, place: Path, pythons: dict[str, str | None]) -> None:
-        from mlpack.api.optimize import settled
-        from mlpack.api.prepare import prepare
-        from mlpack.api.wanted import recipe_for
-        from mlpack.core.reporter import Silent
-        from mlpack.core.settings import load_settings
-        from mlpack.engine.judge import Judge
-        from mlpack.engine.run import run
-        from mlpack.measure.limits import Limit
-        from mlpack.stages.export import Export
-        from mlpack.stages.simplify import Simplify
-
         self.name, self.place = name, place
         self.pythons = {"onnxruntime": sys.executable, **pythons}
-        model, *flags = record.sample(name)
-        wanted: dict[str, Any] = dict(zip((flag.removeprefix("--") for flag in flags[::2]), flags[1::2], strict=True))
-        recipe = recipe_for(load_settings(place), model, wanted)
-        ready = prepare(recipe, place / "cache", Silent())
-        recipe, _ = settled(recipe, None, ready)
-        self.metric = recipe.accuracy.options["metric"]
-        self.output = recipe.accuracy.options.get("output")
-        self.recipe, self.context, self.baseline = recipe, ready.context, ready.baseline
-        self.judge = Judge(recipe, Limit.parse(LIMIT), ready.context)
-        exported = run(Export(), ready.source.model, ready.context)
-        self.graph = run(Simplify(), exported.model, ready.context).model
+        found = opening.opened(record.sample(name), place)
+        self.judge = found.judge(LIMIT)
+        self.recipe, self.context, self.baseline = self.judge.recipe, found.context, found.original
+        self.metric = self.recipe.accuracy.options["metric"]
+        self.output = self.recipe.accuracy.options.get("output")
+        self.graph = found.simplified()
 
     def row(self) -> dict[str, Any]:
         """All tools on this model."""
@@ -133,6 +118,7 @@ class Bench:
 
     def _write_rows(self, part: Part, most: int | None) -> None:
         """Whole batches as files: `part-0000.npz`, labels beside the inputs."""
+        from mlpack.core.arrays import save_arrays
         from mlpack.datasets.ref import open_part
 
         assert self.context.data is not None
@@ -141,7 +127,7 @@ class Bench:
             if most is not None and index * CALIBRATION_BATCH >= most:
                 break
             labels = {} if batch.labels is None else {"/labels": batch.labels}
-            np.savez(self.place / f"{part}-{index:04}.npz", **batch.inputs, **labels)
+            save_arrays(self.place / f"{part}-{index:04}.npz", {**batch.inputs, **labels})
 
     def _ours(self) -> tuple[dict[str, Any], Model | None]:
         """`mlpack optimize --int8` from nothing: what it told, and the model where there is one."""

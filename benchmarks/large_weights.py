@@ -58,7 +58,7 @@ def main() -> int:
         runs = [measured(place, asked) for asked in given.asked]
     record.write("large_weights", {"weights_bytes": size, "runs": runs})
     tables.render_all()
-    print(tables.large_weights(record.read("large_weights")))
+    print(tables.large_weights(record.read("large_weights") or {}))
     return 0 if all(run["exit_code"] in speed.RESULTS for run in runs) else 1
 
 

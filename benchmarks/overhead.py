@@ -14,15 +14,19 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import record
 import tables
 
+from mlpack.core.arrays import save_arrays
 from mlpack.core.targets import load_target
+from mlpack.core.threads import usable_threads
 from mlpack.datasets.split import Split
 from mlpack.quantization.rules import rules_for
+
+if TYPE_CHECKING:
+    from mlpack.core.dataset import Part
 
 MOST_RATIO = 1.3
 UNCHANGED_LIMIT_S = 15.0
@@ -69,7 +73,7 @@ def main() -> int:
     }
     record.write("overhead", result)
     tables.render_all()
-    print(tables.overhead(record.read("overhead")))
+    print(tables.overhead(record.read("overhead") or {}))
     same = all(_same(score, pair["scores"]) for pair in pairs for score in pair["scores"])
     if not same:
         print("the bare script's scores differ: it did not do the same work")
@@ -131,13 +135,14 @@ def _same(score: dict[str, Any], scores: list[dict[str, Any]]) -> bool:
         each["mlpack"] for each in scores if each["flavour"] in {ORIGINAL, "fp32"} and each["part"] == score["part"]
     )
     allowed = SAME_WRECK if score["mlpack"] < original - WRECKED else SAME_SCORE
-    return abs(score["mlpack"] - score["bare"]) <= allowed
+    return bool(abs(score["mlpack"] - score["bare"]) <= allowed)
 
 
 def _spec(model: str, cache: Path, stages: list[dict[str, Any]], place: Path) -> dict[str, Any]:
     """The work that was done, from the records of the stages that did it; everything by name and number."""
     rows = Split.load(next((cache / "splits").glob("*.npz")))
-    np.savez(place / "rows.npz", **{part: rows.rows(part) for part in ("calibration", "choosing", "confirming")})
+    parts: tuple[Part, ...] = ("calibration", "choosing", "confirming")
+    save_arrays(place / "rows.npz", {part: rows.rows(part) for part in parts})
     rules = rules_for(load_target("cpu").rules)
     quantized, opened, checks = (
         [stage for stage in stages if stage["stage"] == name] for name in ("quantize", "compile", "check_accuracy")
@@ -147,7 +152,7 @@ def _spec(model: str, cache: Path, stages: list[dict[str, Any]], place: Path) ->
         "data": f"sample_models/{model}/eval.npz",
         "rows": str(place / "rows.npz"),
         "folder": str(place),
-        "threads": record.usable_threads(),
+        "threads": usable_threads(),
         "rules": rules.model_dump(mode="json"),
         "quantize": [
             {"flavour": _flavour(stage["model"]), "infinite": _infinite(stage), **stage["options"]}

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import opening
 import record
 import tables
 
@@ -160,30 +161,21 @@ def medians(graph: Graph, threads: int) -> dict[int, float]:
 def made(name: str, place: Path) -> list[Graph]:
     """The simplified graph of a model, and the int8 one with static ranges wherever there are kernels for it."""
     from mlpack.api.floor import count
-    from mlpack.api.prepare import prepare
-    from mlpack.api.wanted import recipe_for
-    from mlpack.core.reporter import Silent
-    from mlpack.core.settings import load_settings
     from mlpack.datasets.ref import open_part
     from mlpack.engine.run import run
     from mlpack.errors import StageFailed
-    from mlpack.stages.export import Export
     from mlpack.stages.quantize import Quantize
-    from mlpack.stages.simplify import Simplify
 
-    model, *flags = words(name)
-    wanted: dict[str, Any] = dict(zip((flag.removeprefix("--") for flag in flags[::2]), flags[1::2], strict=True))
-    ready = prepare(recipe_for(load_settings(place), model, wanted), place / "cache", Silent())
-    exported = run(Export(), ready.source.model, ready.context)
-    graphs = {"fp32": run(Simplify(), exported.model, ready.context).model}
+    found = opening.opened(words(name), place)
+    graphs = {"fp32": found.simplified()}
     stage = Quantize(numerics="int8", method="static", operators="all", samples=CALIBRATION)
     try:
-        graphs["int8"] = run(stage, graphs["fp32"], ready.context).model
+        graphs["int8"] = run(stage, graphs["fp32"], found.context).model
     except StageFailed as error:
         print(f"{name}: no int8: {error.message}", flush=True)
-    assert ready.context.data is not None
+    assert found.context.data is not None
     # As a timing takes them: of a batch, so that texts are as long as the longest of it.
-    batch = next(iter(open_part(ready.context.data, "calibration", graphs["fp32"].inputs).batches(max(BATCHES))))
+    batch = next(iter(open_part(found.context.data, "calibration", graphs["fp32"].inputs).batches(max(BATCHES))))
     rows = {
         each: {key: np.resize(array, (each, *array.shape[1:])) for key, array in batch.inputs.items()}
         for each in BATCHES

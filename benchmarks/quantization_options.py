@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import opening
 import record
 import tables
 
@@ -125,17 +126,8 @@ def simplified(name: str, place: Path) -> tuple[Model, Context]:
 
 def exported(name: str, place: Path) -> tuple[Model, Context]:
     """The graph as it was exported, and what stages run in."""
-    from mlpack.api.prepare import prepare
-    from mlpack.api.wanted import recipe_for
-    from mlpack.core.reporter import Silent
-    from mlpack.core.settings import load_settings
-    from mlpack.engine.run import run
-    from mlpack.stages.export import Export
-
-    model, *flags = (word for word in record.sample(name))
-    wanted: dict[str, Any] = dict(zip((flag.removeprefix("--") for flag in flags[::2]), flags[1::2], strict=True))
-    ready = prepare(recipe_for(load_settings(place), model, wanted), place / "cache", Silent())
-    return run(Export(), ready.source.model, ready.context).model, ready.context
+    found = opening.opened(record.sample(name), place)
+    return found.exported(), found.context
 
 
 def unseen(model: Model, context: Context) -> dict[str, np.ndarray]:

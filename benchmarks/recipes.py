@@ -36,7 +36,7 @@ def main() -> int:
         kept[name] = runs[-1]
         record.write("recipes", {"quick": given.quick, "runs": [kept[each] for each in names if each in kept]})
         tables.render_all()
-    print(tables.recipes(record.read("recipes")))
+    print(tables.recipes(record.read("recipes") or {}))
     return 0 if all(run["exit_code"] in speed.RESULTS for run in runs) else 1
 
 

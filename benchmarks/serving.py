@@ -86,7 +86,9 @@ class Trial:
 
         def package(name: str, queue_delay_ms: float) -> Path:
             out = place / f"{runtime}-{name}"
-            return mlpack.package(MODEL, runtime=runtime, store=store, out=out, queue_delay_ms=queue_delay_ms).path
+            return Path(
+                mlpack.package(MODEL, runtime=runtime, store=store, out=out, queue_delay_ms=queue_delay_ms).path
+            )
 
         self.folder, self.patient = package("usual", 2.0), package("patient", PATIENCE_MS)
 

@@ -119,7 +119,7 @@ class Trial:
             asked = self.asked()
             closed(port, asked, CLIENTS, 1.0)
             pin(server.process.pid)
-            found = {
+            found: dict[str, Any] = {
                 "curve": {str(batch): rate for batch, rate in self.curve().items()}, "best": self.best(),
                 "carried": {str(rows): rate for rows, rate in carried.items()}, "most_rows": most,
             }  # fmt: skip
@@ -276,7 +276,7 @@ def closed(port: int, asked: Sequence[bytes], clients: int, seconds: float) -> L
     """So many clients that each wait for their answer."""
 
     async def main() -> Drive:
-        client = lean.Lean(port)
+        client: Any = lean.Lean(port)
         drive = await closed_loop(Asking(client, asked, ()), clients, seconds, WARM_UP_S)
         client.close()
         return drive
@@ -290,7 +290,7 @@ def opened(
     """Requests at these times, those of the warm-up among them, whatever the server does."""
 
     async def main() -> Drive:
-        client = lean.Lean(port)
+        client: Any = lean.Lean(port)
         drive = await open_loop(Asking(client, asked, ()), times, seconds, WARM_UP_S)
         client.close()
         return drive

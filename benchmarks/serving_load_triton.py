@@ -12,6 +12,7 @@ import numpy as np
 import serving_load_peers as peers
 
 import mlpack
+from mlpack.core.arrays import save_arrays
 from mlpack.core.runtime import ServeOptions
 from mlpack.errors import MlpackError
 from mlpack.runtimes import RUNTIMES
@@ -38,7 +39,7 @@ def measure(trial: ours.Trial, homes: Path) -> dict[str, Any]:
     rows = trial.rows()
     flat = [{name: array.ravel().tolist() for name, array in row.items()} for row in rows]
     data.write_text(json.dumps({"data": flat}))
-    np.savez(trial.place / "rows.npz", **{name: np.concatenate([row[name] for row in rows]) for name in rows[0]})
+    save_arrays(trial.place / "rows.npz", {name: np.concatenate([row[name] for row in rows]) for name in rows[0]})
     found: list[dict[str, Any]] = []
     options = ServeOptions(python=homes / "triton" / "bin" / "python")
     try:

@@ -41,8 +41,7 @@ def main() -> int:
             ordered = [runs[each] for each in product(MODELS, ASKED) if each in runs]
             record.write("speed", {"quick": given.quick, "runs": ordered})
             tables.render_all()
-    content = record.read("speed")
-    print(tables.speed(content))
+    print(tables.speed(record.read("speed") or {}))
     return 0 if all(run["exit_code"] in RESULTS for run in runs.values()) else 1
 
 

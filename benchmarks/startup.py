@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
+from typing import Any
 
 import record
 import tables
@@ -32,7 +33,7 @@ def main() -> int:
     for _ in range(runs):
         for label, command in COMMANDS.items():
             taken[label].append(_timed(command))
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "command": label,
             "median_s": round(statistics.median(seconds), 4),
@@ -43,7 +44,7 @@ def main() -> int:
     ]
     record.write("startup", {"runs": runs, "limit_s": LIMIT_S, "commands": rows})
     tables.render_all()
-    print(tables.startup(record.read("startup")))
+    print(tables.startup(record.read("startup") or {}))
     ours = [row for row in rows if row["command"].startswith("mlpack")]
     late = [row["command"] for row in ours if row["median_s"] > LIMIT_S]
     heavy = [row["command"] for row in ours if set(row["imported"]) & set(FORBIDDEN)]

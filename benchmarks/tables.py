@@ -364,8 +364,10 @@ def _made_in(told: Result) -> str:
 def _times(told: Result | None) -> str:
     if told is None or told["times"] is None:
         return "–"
-    low, high = told["ci95"] or (None, None)
-    return f"{told['times']:.2f} ×" + ("" if low is None else f" [{low:.2f}, {_bounded(high)}]")
+    if told["ci95"] is None:
+        return f"{told['times']:.2f} ×"
+    low, high = told["ci95"]
+    return f"{told['times']:.2f} × [{low:.2f}, {_bounded(high)}]"
 
 
 def _bounded(high: float) -> str:

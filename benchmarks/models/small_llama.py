@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from mlpack.core.arrays import save_arrays
 
+if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
 SOURCE = Path(__file__).resolve().parents[2] / "sample_models" / "reviews-minilm"
@@ -26,14 +26,14 @@ PAD, UNKNOWN = 0, 1
 NOT_SCORED = -100
 
 
-def write(folder: Path, steps: int = STEPS, told: Callable[[str], None] = print) -> None:
+def write(folder: Path, steps: int = STEPS) -> None:
     """Train it, and write it as a Hugging Face folder with the rows that it is judged on as `eval.npz`."""
     learnt, judged = arrays("eval"), arrays("train")
     words = frequent(learnt["input_ids"], learnt["attention_mask"])
-    network = trained(rows(learnt, words), steps, told)
+    network = trained(rows(learnt, words), steps)
     network.save_pretrained(folder)
     write_tokenizer(folder, words)
-    np.savez(folder / "eval.npz", cluster=judged["cluster"], **rows(judged, words))
+    save_arrays(folder / "eval.npz", {"cluster": judged["cluster"], **rows(judged, words)})
 
 
 def write_tokenizer(folder: Path, numbers: np.ndarray) -> None:
@@ -76,7 +76,7 @@ def rows(snippets: dict[str, np.ndarray], numbers: np.ndarray) -> dict[str, np.n
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-def trained(told: dict[str, np.ndarray], steps: int, say: Callable[[str], None]) -> LlamaForCausalLM:
+def trained(told: dict[str, np.ndarray], steps: int) -> LlamaForCausalLM:
     """The same weights for a seed, libraries and threads."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -102,7 +102,7 @@ def trained(told: dict[str, np.ndarray], steps: int, say: Callable[[str], None])
         optimizer.step()
         rates.step()
         if step % 50 == 0 or step == steps - 1:
-            say(f"step {step} of {steps}: loss {loss.item():.3f}")
+            print(f"step {step} of {steps}: loss {loss.item():.3f}", flush=True)
     return network.eval()
 
 
