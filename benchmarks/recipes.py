@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import record
 import speed
@@ -31,13 +33,26 @@ def main() -> int:
             place = Path(folder)
             words = ["optimize", f"recipes/{path.name}", "--store", str(place / "artifacts")]
             ended = record.mlpack_json([*words, *(record.QUICK if given.quick else ())], place / "cache")
+            took = made(ended.document)
         gate = {"limit": written.get("limit"), "promise": written.get("promise")}
-        runs.append({"recipe": name, "target": written.get("target", "cpu"), **gate, **speed.outcome(ended)})
+        runs.append({"recipe": name, "target": written.get("target", "cpu"), **gate, **took, **speed.outcome(ended)})
         kept[name] = runs[-1]
         record.write("recipes", {"quick": given.quick, "runs": [kept[each] for each in names if each in kept]})
         tables.render_all()
     print(tables.recipes(record.read("recipes") or {}))
     return 0 if all(run["exit_code"] in speed.RESULTS for run in runs) else 1
+
+
+def made(document: dict[str, Any]) -> dict[str, Any]:
+    """The most that a stage held, and what pruning took away, from the artifact's own records."""
+    if "path" not in document:
+        return {}
+    found: dict[str, Any] = {"peak_bytes": max(each["peak_rss_bytes"] or 0 for each in document["lineage"])}
+    report = Path(document["path"]) / "reports" / "prune.json"
+    if report.is_file():
+        metrics = json.loads(report.read_text(encoding="utf-8"))["metrics"]
+        found["pruned"] = {name: metrics[name] for name in ("flops_gone", "parameters_before", "parameters_after")}
+    return found
 
 
 if __name__ == "__main__":

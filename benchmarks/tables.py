@@ -151,16 +151,28 @@ def recipes(content: Result) -> str:
         gate = ", ".join(each for each in (run["promise"], f"at most {run['limit']}") if each)
         name = f"[{run['recipe']}]({run['recipe']}.yaml)"
         if "accuracy" not in run:
-            rows.append([name, gate, f"exit {run['exit_code']}: {_cell(run['error'])}", "–", "–", "–"])
+            rows.append([name, gate, f"exit {run['exit_code']}: {_cell(run['error'])}", *["–"] * 5])
             continue
         timings = [timed for timed in run["latency"] if timed["speedup"] is not None]
         pace = "; ".join(f"{_latency(timed)[0]} at batch {timed['batch']}" for timed in timings)
         reason = run["latency"][0]["reason"] or ""
         before, after = run["baseline"]["size_bytes"], run["size_bytes"]
         size = f"{before / 1e6:.3g} → {after / 1e6:.3g} MB"
-        rows.append([name, gate, f"{run['accuracy']['verdict']}: {_drop(run)}", _runs_as(run), pace or reason, size])
-    head = ["recipe", "gate", "verdict, drop [90%]", "runs as", "against PyTorch eager [95%]", "size"]
+        verdict = f"{run['accuracy']['verdict']}: {_drop(run)}"
+        peak = f", {run['peak_bytes'] / 1e6:,.0f} MB" if "peak_bytes" in run else ""
+        taken = f"{run['wall_s']:.0f} s{peak}"
+        rows.append([name, gate, verdict, _runs_as(run), pace or reason, size, _pruned(run), taken])
+    head = ["recipe", "gate", "verdict, drop [90%]", "runs as", "against PyTorch eager [95%]", "size", "pruned",
+            "in, peak memory"]  # fmt: skip
     return table(head, rows)
+
+
+def _pruned(run: Result) -> str:
+    gone = run.get("pruned")
+    if gone is None:
+        return ""
+    millions = " → ".join(f"{gone[name] / 1e6:.3g}" for name in ("parameters_before", "parameters_after"))
+    return f"{gone['flops_gone']:.1%} of the FLOPs, {millions} million parameters"
 
 
 def error_rates(content: Result) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlpack.errors import UsageError
+from mlpack.errors import StageFailed, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from mlpack.core.model import Model
+    from mlpack.core.recipe import Recipe
     from mlpack.core.stage import Stage
     from mlpack.core.target import Target
     from mlpack.engine.context import Context
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 
 _TENSORRT = "11"
+_EXPORT = "export"
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,33 @@ def floor_of(counted: Counted, latency: Stage, context: Context) -> Floor:
         )
     told = {batch: ms for batch, ms in found.items() if ms}
     return Floor(one.operations, one.weights, one.opset, told, largest, counted.sizes)
+
+
+def check_memory(recipe: Recipe, original: Model, context: Context) -> None:
+    """Whether a target that is not here holds the batches that would be timed there, before hours of work for it.
+
+    The graph is that of the recipe's own export, which the search then takes from the cache; where something else comes
+    first, such as pruning, there is none yet.
+
+    Raises:
+        UsageError: its memory does not.
+    """
+    from mlpack.engine.run import run
+    from mlpack.engine.validate import options_of
+
+    if context.target.here or context.target.memory_gb is None:
+        return
+    model: Model | None = original
+    if original.format != "onnx" and recipe.steps and recipe.steps[0].stage == _EXPORT:
+        try:
+            model = run(options_of(recipe.steps[0]), original, context).model
+        except StageFailed:
+            # The search has other ways, or says it with all the others.
+            return
+    latency = options_of(recipe.latency)
+    counted = counted_of([model], latency, context)
+    if counted is not None:
+        floor_of(counted, latency, context)
 
 
 def floors_here(

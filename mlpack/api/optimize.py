@@ -91,6 +91,7 @@ def run_recipe(
     recipe: Recipe, store: Path, cache: Path, reporter: Reporter, *, fresh: bool, team: Callable[[], Workers]
 ) -> Optimized:
     """Run a recipe to its end: search, confirm, time, publish."""
+    from mlpack.api.floor import check_memory
     from mlpack.api.prepare import prepare
     from mlpack.api.publishing import artifact_of
     from mlpack.core.targets import load_target
@@ -109,6 +110,7 @@ def run_recipe(
     with team() as workers:
         prepared = prepare(recipe, cache, reporter, fresh=fresh)
         recipe, limit = settled(recipe, limit, prepared)
+        check_memory(recipe, prepared.baseline, prepared.context)
         try:
             found = search(recipe, None if prepared.synthetic else limit, prepared.context, deadline, workers)
         except GateFailed as error:

@@ -76,3 +76,17 @@ def test_plan_tells_the_floor_once_the_graph_is_there_and_refuses_a_batch_beyond
     assert refused.code == 2
     assert "batch 8 does not fit tiny: beside the weights" in refused.document["error"]["message"]
     assert refused.document["error"]["hint"] == "--set profile_latency.batches=1,8"
+
+
+@pytest.mark.parametrize("source", ["graph", "module"])
+def test_optimize_refuses_what_the_target_cannot_hold_before_it_quantizes(cli, tmp_path, source):
+    module = tmp_path / "net.py"
+    module.write_text("import torch\n\n\ndef net():\n    return torch.nn.Linear(4, 4)\n")
+    model = str(graph(tmp_path / "model.onnx", 20)) if source == "graph" else f"{module}:net"
+    small = tmp_path / "tiny.yaml"
+    small.write_text("extends: a100\nmemory_gb: 0.0000002\n")
+    inputs = () if source == "graph" else ("--input", "x=float32:batch,4")
+    refused = cli("optimize", model, *inputs, "--int8", *data(tmp_path), "--target", str(small), "--json")
+    assert refused.code == 2
+    assert "batch 8 does not fit tiny: beside the weights" in refused.document["error"]["message"]
+    assert "quantize" not in refused.err
