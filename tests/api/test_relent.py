@@ -1,6 +1,5 @@
 """Where int8 as a whole misses the limit, its most sensitive layer goes back to float, and the rest stays int8."""
 
-import importlib.util
 import re
 
 import numpy as np
@@ -39,20 +38,9 @@ def model():
 
 
 @pytest.fixture
-def made(tmp_path, monkeypatch):
+def made(tmp_path, answers_of):
     """The factory, and data whose labels are the original's own answers. Off target, so that no timing decides."""
-    import torch
-
-    monkeypatch.setenv("MLPACK_CACHE", str(tmp_path / "cache"))
-    path = tmp_path / "net.py"
-    path.write_text(ONE_BAD_LAYER)
-    spec = importlib.util.spec_from_file_location("net", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    x = np.random.default_rng(0).standard_normal((3000, 16)).astype(np.float32)
-    x[:, 0] *= 1e4
-    with torch.inference_mode():
-        logits = module.model().eval()(torch.from_numpy(x))
+    path, x, logits = answers_of(ONE_BAD_LAYER, rows=3000, largest=1e4)
     # What is nearly a tie tells nothing of a model.
     best = logits.topk(2, 1).values
     clear = (best[:, 0] - best[:, 1] > best.std() / 20).numpy()

@@ -32,23 +32,10 @@ def model():
 
 
 @pytest.fixture
-def made(tmp_path, monkeypatch):
+def made(tmp_path, answers_of):
     """The factory, data whose labels are the original's own answers, and rows to train on, without labels."""
-    import importlib.util
-
-    import torch
-
-    monkeypatch.setenv("MLPACK_CACHE", str(tmp_path / "cache"))
-    path = tmp_path / "net.py"
-    path.write_text(FACTORY)
-    spec = importlib.util.spec_from_file_location("net", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    x = np.random.default_rng(0).standard_normal((6000, 16)).astype(np.float32)
-    x[:, 0] *= 100
-    with torch.inference_mode():
-        labels = module.model().eval()(torch.from_numpy(x)).argmax(1).numpy()
-    np.savez(tmp_path / "data.npz", x=x[:3000], labels=labels[:3000])
+    path, x, logits = answers_of(FACTORY, rows=6000, largest=100)
+    np.savez(tmp_path / "data.npz", x=x[:3000], labels=logits.argmax(1).numpy()[:3000])
     np.savez(tmp_path / "train.npz", x=x[3000:])
     return {
         "model": f"{path}:model", "data": tmp_path / "data.npz", "target": "a100", "backend": "onnxruntime",
