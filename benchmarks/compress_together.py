@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -19,24 +18,8 @@ import record
 import tables
 import yaml
 
-MODELS = {"digits-resnet": "1pt", "digit-lines": "2pt", "reviews-minilm": "2pt"}
+MODELS = {"digits-resnet": "1pt", "reviews-minilm": "2pt"}
 """By sample model, the largest drop for all of its ways."""
-LINES: dict[str, Any] = {
-    "source": {"model": "sample_models/digit-lines/model.py:model"},
-    "data": {
-        "evaluation": "sample_models/digit-lines/eval.npz",
-        "metric": "sample_models/digit-lines/metric.py:lines_right",
-    },
-    "target": "cpu",
-    "steps": [
-        {"prune": {"amount": 0.35}},
-        {"distill": {"epochs": 10, "batch": 32, "learning_rate": 0.002}},
-        "export",
-        "simplify",
-        "compile",
-    ],
-}
-"""digit-lines has no recipe of its own for it: what it is trained on is drawn here."""
 SMALLER = ("prune", "distill")
 INT8 = {"quantize": {"numerics": "int8"}}
 WAYS = ("exported", "pruned", "int8", "pruned and int8")
@@ -74,7 +57,7 @@ def measured(name: str, place: Path, *, quick: bool) -> dict[str, Any]:
 
 def optimized(name: str, way: str, place: Path, *, quick: bool) -> dict[str, Any]:
     """One run of the recipe as the way wants it."""
-    told = written(name, way, place)
+    told = written(name, way)
     file = place / f"{told['name']}.yaml"
     file.write_text(yaml.safe_dump(told, sort_keys=False), encoding="utf-8")
     print(f"{name}, {way}", flush=True)
@@ -95,9 +78,10 @@ def optimized(name: str, way: str, place: Path, *, quick: bool) -> dict[str, Any
     }
 
 
-def written(name: str, way: str, place: Path) -> dict[str, Any]:
+def written(name: str, way: str) -> dict[str, Any]:
     """The recipe of the pruned model, changed for one way."""
-    recipe = recipe_of(name, place)
+    file = record.ROOT / "recipes" / f"{name}-pruned-cpu.yaml"
+    recipe: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
     recipe |= {"name": f"{name}-{way.replace(' ', '-')}", "limit": MODELS[name]}
     if "int8" in way:
         # Before the last step, which compiles.
@@ -105,20 +89,6 @@ def written(name: str, way: str, place: Path) -> dict[str, Any]:
         recipe["promise"] = "int8"
     if "pruned" not in way:
         recipe["steps"] = [step for step in recipe["steps"] if not any(each in step for each in SMALLER)]
-    return recipe
-
-
-def recipe_of(name: str, place: Path) -> dict[str, Any]:
-    """As it is shipped; for digit-lines with rows to train on in this folder."""
-    if name != "digit-lines":
-        file = record.ROOT / "recipes" / f"{name}-pruned-cpu.yaml"
-        shipped: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
-        return shipped
-    rows = place / "train.npz"
-    if not rows.is_file():
-        subprocess.run([sys.executable, "-m", "models.more_lines", str(rows)], cwd=Path(__file__).parent, check=True)
-    recipe = copy.deepcopy(LINES)
-    recipe["data"]["train"] = str(rows)
     return recipe
 
 
