@@ -1,6 +1,6 @@
 """A small language model in four bits: mlpack beside gptqmodel and llm-compressor, each as its documentation has it.
 
-The model is a Llama that is trained here (`models/small_llama.py`, about five minutes); all calibrate on the same
+The model is a Llama that is trained here (`models/small_llama.py`, some minutes); all calibrate on the same
 rows. The values that each leaves are judged by perplexity on the confirming rows. Speed is over the same float model:
 mlpack's graphs and PyTorch eager take turns, and each library times its own model beside PyTorch eager in its process.
 """
@@ -13,7 +13,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,28 +53,15 @@ def main() -> int:
 
 def train(folder: Path, *, quick: bool) -> None:
     """In a process of its own: what stages fork from stays small."""
-    code = (
-        "import sys, pathlib; from models import small_llama as m; m.write(pathlib.Path(sys.argv[1]), int(sys.argv[2]))"
-    )
-    words = [sys.executable, "-c", code, str(folder), "20" if quick else "500"]
+    words = [sys.executable, "-m", "models.small_llama", str(folder.resolve()), *(["20"] if quick else [])]
     subprocess.run(words, cwd=Path(__file__).parent, check=True)
-
-
-@dataclass(frozen=True)
-class Theirs:
-    """What a library's worker says."""
-
-    tool: str
-    block: int
-    told: dict[str, Any] | None
-    error: str | None = None
 
 
 class Bench:
     """The float graph of the language model, and what judges and times what is made of it."""
 
     def __init__(self, folder: Path, place: Path, pythons: dict[str, Path], *, quick: bool) -> None:
-        self.folder, self.place, self.pythons, self.quick = folder, place, pythons, quick
+        self.folder, self.place, self.pythons = folder, place, pythons
         self.flags = ["--data", str(folder / "eval.npz"), "--metric", "perplexity"]
         self.inner = compress_int4.Bench(MODEL, [str(folder), *self.flags], place, quick=quick)
 

@@ -87,8 +87,9 @@ def llm_compressor(job: dict[str, Any], place: Path) -> Made:
     clock = Clock()
     oneshot(
         model=model, dataset=Dataset.from_list(rows), recipe=GPTQModifier(config_groups=groups, ignore=["lm_head"]),
-        num_calibration_samples=len(rows), max_seq_length=len(rows[0]["input_ids"]), batch_size=job["batch"],
-        shuffle_calibration_samples=False,
+        num_calibration_samples=len(rows), batch_size=job["batch"], shuffle_calibration_samples=False,
+        # Its own choice would cut the texts of a batch to the shortest.
+        data_collator="padding",
     )  # fmt: skip
     told = clock.told(place / "own")
     model.save_pretrained(place / "own", save_compressed=True)
