@@ -10,6 +10,7 @@ MlpackError
 ├── MissingHardware 3       a device that this machine lacks
 ├── MachineError 3          disk full, store read-only, port taken
 ├── StageFailed 4           a library refused this model
+│   └── Crashed 4           a native library ended the process
 ├── GateFailed 5            works, is not good enough
 │   └── Tampered 5          files differ from what the artifact says
 └── GateInconclusive 6      too few samples or too noisy to tell
@@ -88,6 +89,10 @@ class StageFailed(MlpackError):
     exit_code = 4
 
 
+class Crashed(StageFailed):
+    """A native library ended the process: a signal, or an exit of its own."""
+
+
 class GateFailed(MlpackError):
     """The model works and is not good enough."""
 
@@ -108,7 +113,7 @@ KINDS: dict[str, type[MlpackError]] = {
     each.__name__: each
     for each in (
         UsageError, RecipeError, ModelError, DataError, UnsupportedNumerics, MissingLibrary, MissingHardware,
-        MachineError, StageFailed, GateFailed, Tampered, GateInconclusive,
+        MachineError, StageFailed, Crashed, GateFailed, Tampered, GateInconclusive,
     )
 }  # fmt: skip
 

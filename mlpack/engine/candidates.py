@@ -59,6 +59,10 @@ class Candidate:
         """This candidate, lost for this reason."""
         return replace(self, lost=why)
 
+    def failed(self, error: MlpackError) -> Candidate:
+        """This candidate, lost by this error."""
+        return replace(self, lost=error.message, facts={**self.facts, "error": error})
+
 
 def _told(made: Quantization) -> list[str]:
     """What tells one way to quantize from another."""
@@ -106,11 +110,16 @@ def candidates(
         context,
     )
     found = [tree.found[place] for place in sorted(tree.found)]
+    raise_if_lost(found)
+    return found
+
+
+def raise_if_lost(found: Sequence[Candidate]) -> None:
+    """Raise the first error where nothing is left."""
     if all(candidate.lost for candidate in found):
         failures = [candidate.facts["error"] for candidate in found if "error" in candidate.facts]
         if failures and isinstance(failures[0], MlpackError):
             raise failures[0]
-    return found
 
 
 def follow(candidate: Candidate, place: int, stage: Stage, context: Context) -> Candidate:
@@ -179,12 +188,7 @@ def _after(candidate: Candidate, done: Done) -> Candidate:
 
 
 def _failed(candidate: Candidate, stage: Stage, error: MlpackError) -> Candidate:
-    return replace(
-        candidate,
-        choices=(*candidate.choices, _label(stage)),
-        lost=error.message,
-        facts={**candidate.facts, "error": error},
-    )
+    return replace(candidate, choices=(*candidate.choices, _label(stage))).failed(error)
 
 
 def _label(stage: Stage) -> str:

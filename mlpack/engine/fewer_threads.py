@@ -39,7 +39,9 @@ def with_fewer_threads(tried: list[Candidate], judge: Judge, deadline: Deadline)
         return []
     again = screened([*best, *(form for _, form in made)], judge.recipe, context)
     timed = zip(made, again[len(best) :], strict=True)
-    return [judge.choosing(_beside(best[at], again[at], form, context)) for (at, _), form in timed]
+    return [
+        judge.choosing(_beside(best[at], again[at], form, context)) for (at, _), form in timed if not again[at].lost
+    ]
 
 
 def _forms(candidate: Candidate, context: Context) -> Iterator[Candidate]:

@@ -13,7 +13,7 @@ from mlpack.engine.relent import can_relent
 from mlpack.engine.run import run
 from mlpack.engine.validate import options_of
 from mlpack.engine.workers import Task
-from mlpack.errors import ModelError
+from mlpack.errors import ModelError, StageFailed
 from mlpack.measure.limits import compare, points
 from mlpack.measure.metrics import metric
 from mlpack.measure.slices import drops_by_group
@@ -109,7 +109,10 @@ class Judge:
         if candidate.lost:
             return candidate
         task = self.task(candidate)
-        return self.judged(candidate, run(task.stage, task.model, self.context, label=task.label))
+        try:
+            return self.judged(candidate, run(task.stage, task.model, self.context, label=task.label))
+        except StageFailed as error:
+            return candidate.failed(error)
 
     def judged(self, candidate: Candidate, done: Done) -> Candidate:
         """The candidate with what its accuracy check found."""

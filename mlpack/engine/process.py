@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mlpack.core.filesystem import disk_full, refused_by_machine
 from mlpack.engine.fork import fork
 from mlpack.engine.program import Program, kill_group
-from mlpack.errors import KINDS, MachineError, StageFailed
+from mlpack.errors import KINDS, Crashed, MachineError, StageFailed
 
 if TYPE_CHECKING:
     from mlpack.core.stage import Say
@@ -91,7 +91,8 @@ class Launched:
 
         Raises:
             MlpackError: what the child raised, as it raised it.
-            StageFailed: the child was killed (out of memory, a crash in a native library).
+            StageFailed: the child was killed, for memory most likely.
+            Crashed: a native library ended it.
             ChildBug: the child raised something that is no MlpackError.
         """
         try:
@@ -159,7 +160,7 @@ def _finished(folder: Path, ended: Ended) -> Finished:
         )
     code = ended.exit_code
     cause = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-    raise StageFailed(
+    raise Crashed(
         f"a native library ended the process ({cause}, {peak_gb:.1f} GB at its peak){said}",
         "try another backend or other numerics; `mlpack logs` has the whole output",
     )

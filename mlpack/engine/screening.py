@@ -10,10 +10,12 @@ from mlpack.engine import choice
 from mlpack.engine.judge import with_options
 from mlpack.engine.run import run
 from mlpack.engine.validate import options_of
+from mlpack.errors import StageFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
 
+    from mlpack.core.model import Model
     from mlpack.core.recipe import Recipe
     from mlpack.engine.candidates import Candidate
     from mlpack.engine.context import Context
@@ -26,7 +28,7 @@ _SCREENING = {"launches": 2, "seconds": 0.2, "components": False}
 def screened(tried: list[Candidate], recipe: Recipe, context: Context, also: Container[int] = ()) -> list[Candidate]:
     """The candidates that are left with their median ms by batch size, all timed in turns; none off target.
 
-    `also` are places of lost ones to be timed all the same.
+    `also` are places of lost ones to be timed all the same. What cannot be timed is lost.
     """
     running = {f"c{index}": each for index, each in enumerate(tried) if not each.lost or index in also}
     if not context.target.here or not running:
@@ -34,24 +36,44 @@ def screened(tried: list[Candidate], recipe: Recipe, context: Context, also: Con
     key = choice.key([each.model.fingerprint() for each in running.values()], context)
     p50: dict[str, dict[str, float]] | None = choice.recall(context.cache, key)
     if p50 is None or context.fresh:
-        first, *others = running
-        step = with_options(recipe.latency, _SCREENING)
-        done = run(
-            options_of(step),
-            running[first].model,
-            context,
-            rivals={label: running[label].model for label in others},
-            label=f"timing {len(running)} candidates in turns",
-        )
-        p50 = {label: {} for label in running}
-        for row in done.report.tables["latency"]:
-            label = first if row["contender"] == "optimized" else row["contender"]
-            p50[label][str(row["batch"])] = row["p50"]
-        choice.remember(context.cache, key, p50)
+        p50, refused = _in_turns({label: each.model for label, each in running.items()}, recipe, context)
+        if not refused:
+            choice.remember(context.cache, key, p50)
+        tried = [
+            each.out(refused[f"c{index}"]) if f"c{index}" in refused and not each.lost else each
+            for index, each in enumerate(tried)
+        ]
     return [
-        replace(each, facts={**each.facts, "p50": p50[f"c{index}"]}) if f"c{index}" in running else each
+        replace(each, facts={**each.facts, "p50": p50[f"c{index}"]}) if f"c{index}" in p50 else each
         for index, each in enumerate(tried)
     ]
+
+
+def _in_turns(
+    models: dict[str, Model], recipe: Recipe, context: Context
+) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+    """Median ms by model and batch size, and why the others cannot be timed.
+
+    Raises:
+        StageFailed: none can.
+    """
+    first, *others = models
+    step = with_options(recipe.latency, _SCREENING)
+    label = f"timing {len(models)} candidates in turns"
+    try:
+        done = run(
+            options_of(step), models[first], context, rivals={each: models[each] for each in others}, label=label
+        )
+    except StageFailed as error:
+        if not others:
+            raise
+        p50, refused = _in_turns({each: models[each] for each in others}, recipe, context)
+        return p50, {first: error.message, **refused}
+    p50 = {}
+    for row in done.report.tables["latency"]:
+        contender = first if row["contender"] == "optimized" else row["contender"]
+        p50.setdefault(contender, {})[str(row["batch"])] = row["p50"]
+    return p50, done.report.metrics["refused"]
 
 
 def ranking(recipe: Recipe) -> Callable[[Candidate], tuple[float, ...]]:

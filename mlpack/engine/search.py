@@ -9,14 +9,14 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from mlpack.engine.candidates import Candidate, candidates
+from mlpack.engine.candidates import Candidate, candidates, raise_if_lost
 from mlpack.engine.fewer_threads import with_fewer_threads
 from mlpack.engine.judge import Found, Judge, safe
 from mlpack.engine.relent import milder_forms
 from mlpack.engine.screening import DOUBT, pace, ranking, screened
 from mlpack.engine.validate import lists_for
 from mlpack.engine.workers import Place, Task, work_off
-from mlpack.errors import GateFailed
+from mlpack.errors import GateFailed, StageFailed
 from mlpack.measure.limits import smallest_limit
 
 if TYPE_CHECKING:
@@ -87,14 +87,20 @@ def _judged(made: list[Candidate], judge: Judge, deadline: Deadline, workers: Wo
     def judged(place: Place, ran: Future[Done], task: Task) -> tuple[()]:
         del task
         (at,) = place
-        found[at] = judge.judged(made[at], ran.result())
+        try:
+            found[at] = judge.judged(made[at], ran.result())
+        except StageFailed as error:
+            found[at] = made[at].failed(error)
         return ()
 
     def enough() -> bool:
         return deadline.over() and any(_wanted(judge.recipe, each) for each in found.values())
 
     work_off(tasks, judged, enough, workers, judge.context)
-    return [found.get(at, each.out(_LATE)) for at, each in enumerate(made)]
+    told = [found.get(at, each.out(_LATE)) for at, each in enumerate(made)]
+    if not any(each.facts.keys() & {"comparison", "nonfinite"} for each in told):
+        raise_if_lost(told)
+    return told
 
 
 def _milder(lossy: list[Candidate], tried: list[Candidate], judge: Judge, deadline: Deadline) -> list[Candidate]:

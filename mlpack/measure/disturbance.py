@@ -101,6 +101,9 @@ def notes(metrics: Mapping[str, Any]) -> tuple[str, ...]:
         told.append(f"{_blocks(metrics['repeated'])} taken again: other work disturbed the first try")
     if metrics["unsteady"]:
         told.append(f"{_blocks(metrics['unsteady'])} never steady: calls did not settle to within 10%")
+    for contender, count in metrics["crashed"].items():
+        launches = "1 launch" if count == 1 else f"{count} launches"
+        told.append(f"a native library ended {launches} of {contender}, launched again: a server may end so too")
     if abs(metrics["drift"]) > _DRIFTED:
         how = "slower" if metrics["drift"] > 0 else "faster"
         told.append(f"the machine became {abs(metrics['drift']):.0%} {how} meanwhile; turns cancel that out of speeds")

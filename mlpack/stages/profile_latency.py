@@ -41,10 +41,11 @@ class ProfileLatency(Stage):
 
     In each round every contender is launched once, in random order, alone on the machine, with the same rows,
     batch sizes and threads. Rounds go on until every interval is narrow enough, or launches or time are used up
-    (`ended` says which). Tables: `latency` (a row per contender and batch, ms), `components` (copy in, operators,
-    copy out of the model at the first batch size; shares sum to 1), `modules` (ms within each module of the user's,
-    of the model and of a rival named `baseline`) and, where samples differ in length, `lengths` (median ms of one
-    sample of each, in one launch).
+    (`ended` says which). What a native library ends is launched once more; a rival other than `baseline` that cannot
+    be timed is left out (`refused`). Tables: `latency` (a row per contender and batch, ms), `components` (copy in,
+    operators, copy out of the model at the first batch size; shares sum to 1), `modules` (ms within each module of the
+    user's, of the model and of a rival named `baseline`) and, where samples differ in length, `lengths` (median ms of
+    one sample of each, in one launch).
     """
 
     name: ClassVar[str] = "profile_latency"
@@ -102,6 +103,7 @@ class ProfileLatency(Stage):
             rows=job.out / _ROWS,
             job=job,
             order=random.Random(job.seed),  # noqa: S311 - an order of turns
+            needed=(OPTIMIZED, BASELINE),
             split=_split(job.rivals) if self.components else (),
             lengths=job.out / _LENGTHS if different else None,
         )
@@ -121,6 +123,7 @@ class ProfileLatency(Stage):
             "repeated": turns.repeated,
             "disturbed": turns.disturbed,
             "rough": sorted(turns.rough),
+            "crashed": turns.crashed,
             "steal": turns.steal,
             "others": turns.others,
             "drift": max((drift([turns.ms[label][batch] for label in turns.ms]) for batch in batches), key=abs),
@@ -131,7 +134,7 @@ class ProfileLatency(Stage):
             "telemetry": turns.telemetry,
             "starts_seconds": starts.seconds,
             "differences": starts.differences,
-            "refused": starts.refused,
+            "refused": {**starts.refused, **turns.refused},
             "device_ms": {label: each["device_ms"] for label, each in turns.parts.items()},
             "half_width": _half_width(latency),
             "rows": kind,

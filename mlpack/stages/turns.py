@@ -7,6 +7,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from mlpack.core.target import Target
+from mlpack.errors import Crashed, StageFailed
 
 if TYPE_CHECKING:
     import random
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mlpack.core.model import Model
-    from mlpack.core.stage import Job, Say
+    from mlpack.core.stage import Job, Launched, Say
     from mlpack.measure.telemetry import Sensors
 
 # Processes that are loaded side by side, and how many times its files a loaded model takes.
@@ -33,9 +34,10 @@ class Turns:
     the ms of one sample of each length in the file `lengths`.
     `unsteady` counts blocks that never settled, `repeated` those taken again, `disturbed` those kept all the same,
     `rough` has the contenders that such blocks are of; `steal` and `others` are the largest shares of CPU time that a
-    kept block lost; `peak_rss_bytes` has each contender's launches. Where there are sensors, `energy_mj` has what each
-    launch took per sample; `clocks_moved` counts blocks in which the clock changed, and `slowed` says what held a card
-    back.
+    kept block lost; `peak_rss_bytes` has each contender's launches. `crashed` counts the launches that a native library
+    ended, by contender; `refused` says why a contender that is not `needed` is timed no more. Where there are sensors,
+    `energy_mj` has what each launch took per sample; `clocks_moved` counts blocks in which the clock changed, and
+    `slowed` says what held a card back.
     """
 
     contenders: dict[str, Model]
@@ -44,6 +46,7 @@ class Turns:
     rows: Path
     job: Job
     order: random.Random
+    needed: tuple[str, ...]
     split: tuple[str, ...] = ()
     lengths: Path | None = None
     ms: dict[str, dict[int, list[np.ndarray]]] = field(default_factory=dict)
@@ -57,6 +60,8 @@ class Turns:
     repeated: int = 0
     disturbed: int = 0
     rough: set[str] = field(default_factory=set)
+    crashed: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
     steal: float = 0.0
     others: float = 0.0
 
@@ -71,11 +76,18 @@ class Turns:
         return not self.rough
 
     def play(self, rounds: int) -> None:
-        """Play so many more rounds: in each, every contender is launched once, in random order."""
+        """Play so many more rounds: in each, every contender is launched once, in random order.
+
+        Raises:
+            StageFailed: one that is needed cannot be timed.
+        """
         total = self.launches + rounds
-        for wave in self._waves(rounds):
+        for planned in self._waves(rounds):
+            wave = [label for label in planned if label not in self.refused]
             for label, given in zip(wave, self._in_turns(wave), strict=True):
-                self._take(label, given)
+                if given is not None and label not in self.refused:
+                    self._take(label, given)
+            self._leave_out()
             self.job.say("timing, in turns", self.launches, total)
 
     def _take(self, label: str, given: dict[str, Any]) -> None:
@@ -115,30 +127,57 @@ class Turns:
         together = max(1, min(roomy, _ABREAST // len(self.contenders)))
         return [list(chain.from_iterable(rounds[start : start + together])) for start in range(0, count, together)]
 
-    def _in_turns(self, wave: list[str]) -> list[dict[str, Any]]:
-        """Load the wave's processes side by side; then let one at a time run, when all others stand still."""
+    def _leave_out(self) -> None:
+        for label in self.refused:
+            for told in (self.contenders, self.ms, self.peak_rss_bytes, self.parts, self.energy_mj, self.telemetry):
+                told.pop(label, None)
+            self.rough.discard(label)
+
+    def _in_turns(self, wave: list[str]) -> list[dict[str, Any] | None]:
+        """Load the wave's processes side by side; then let one at a time run, when all others stand still.
+
+        None for the launches of what is left out.
+        """
         from mlpack.measure.machine import wait_until_idle
 
         first = {label: wave.index(label) for label in set(wave) & set(self.split) - set(self.parts)}
-        launched = [
-            self.job.launch("mlpack.stages.turns:block", self._arguments(label, split=first.get(label) == index))
-            for index, label in enumerate(wave)
-        ]
+        launched = [self._launch(label, split=first.get(label) == index) for index, label in enumerate(wave)]
         try:
             for each in launched:
                 each.ready()
-            results = []
-            for index, each in enumerate(launched):
+            results: list[dict[str, Any] | None] = []
+            for index, (label, each) in enumerate(zip(wave, launched, strict=True)):
+                if label in self.refused:
+                    results.append(None)
+                    continue
                 wait_until_idle([waiting.pid for waiting in launched[index:]])
-                results.append(each.finish())
+                results.append(self._finished(label, each, split=first.get(label) == index))
             return results
         finally:
             for each in launched:
                 each.end()
 
-    def _arguments(self, label: str, *, split: bool) -> dict[str, Any]:
+    def _finished(self, label: str, launched: Launched, *, split: bool) -> dict[str, Any] | None:
+        """What a launch gave. What a native library has ended is launched once more; that it was is counted."""
+        try:
+            try:
+                given = launched.finish()
+            except Crashed:
+                self.crashed[label] = self.crashed.get(label, 0) + 1
+                given = self._launch(label, split=split).finish()
+        except StageFailed as error:
+            model = self.contenders[label]
+            if label in self.needed:
+                raise StageFailed(
+                    f"{model.numerics} in {model.backend} cannot be timed: {error.message}", error.hint
+                ) from error
+            self.refused[label] = f"cannot be timed: {error.message}"
+            return None
+        return dict(given)
+
+    def _launch(self, label: str, *, split: bool) -> Launched:
         model = self.contenders[label]
-        return {
+        arguments = {
             "model": {"path": str(model.path), **model.model_dump(mode="json")},
             "target": self.job.target.model_dump(mode="json"),
             "threads": self.job.threads,
@@ -148,6 +187,7 @@ class Turns:
             "split": split,
             "lengths": str(self.lengths) if split and self.lengths else None,
         }
+        return self.job.launch("mlpack.stages.turns:block", arguments)
 
 
 def block(
