@@ -260,7 +260,7 @@ class Quantize(Stage):
     def _static(self, model: Model, job: Job) -> Report:
         """Static int8 or fp8: the ranges that were found, and how the graph was trained, where it was."""
         from mlpack.quantization.range_table import TABLE
-        from mlpack.stages.quantize_int8 import static
+        from mlpack.stages.quantize_int8 import lookups, static
 
         found = static(model, job, self)
         metrics, tables = found.said(), {TABLE: found.rows()}
@@ -273,6 +273,8 @@ class Quantize(Stage):
 
             trained = train_quantized(model, job, self)
             metrics, tables = {**metrics, **trained.metrics}, {**tables, **trained.tables}
+        if self.numerics == "int8":
+            lookups(model, job, self)
         return Report(metrics=metrics, tables=tables)
 
 

@@ -21,6 +21,7 @@ from mlpack.errors import StageFailed, UsageError
 from mlpack.quantization.bias import correct_biases
 from mlpack.quantization.calibrate import calibrate
 from mlpack.quantization.equalize import equalized
+from mlpack.quantization.lookups import quantize_lookups
 from mlpack.quantization.observers import observer
 from mlpack.quantization.placement import pair_summands, signed_factors, spare_float_readers
 from mlpack.quantization.range_table import RangeTable, digest_of_weights, read_ranges
@@ -137,6 +138,17 @@ def static(model: Model, job: Job, options: Quantize) -> RangeTable:
         if options.bias_correction:
             _correct_biases(prepared, model, job, options)
     return table
+
+
+def lookups(model: Model, job: Job, options: Quantize) -> None:
+    """Tables that rows are looked up in as int8, in the file that was quantized.
+
+    TensorRT has no int8 table. Where a graph has its constants in other files the tables stay in float.
+    """
+    if rules_for(job.target.rules).explicit_weights or _external(model):
+        return
+    graph = onnx.load(model.entry_path, load_external_data=False)
+    quantize_lookups(job.out / model.entry, nodes_within(graph, options.exclude, "exclude") if options.exclude else ())
 
 
 def _symmetric_factors(prepared: Path, excluded: set[str], table: RangeTable) -> dict[str, Any]:

@@ -210,6 +210,16 @@ def test_dynamic_int8_has_integer_products_and_an_embedding_of_bytes(bench, kept
     assert outcome.model.numerics_share == round(weighted / (weighted + between_activations), 4)
 
 
+@pytest.mark.parametrize(
+    ("target", "kept_as"), [(VNNI, TensorProto.INT8), (AVX2, TensorProto.INT8), (A100, TensorProto.FLOAT)]
+)
+def test_static_int8_looks_rows_up_as_bytes_where_the_target_can(static, target, kept_as):
+    graph = Graph(static("transformer", target).model)
+    gathered = [node for node in graph.of("Gather") if len(getattr(graph.weights.get(node.input[0]), "dims", ())) == 2]
+    assert gathered
+    assert {graph.weights[node.input[0]].data_type for node in gathered} == {kept_as}
+
+
 def test_dynamic_int8_of_a_layer_that_is_used_twice(bench, kept):
     outcome = run(bench, kept.ready("siamese"), VNNI, None, method="dynamic")
     assert len(Graph(outcome.model).of("MatMulInteger")) == 3
