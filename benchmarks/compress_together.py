@@ -18,8 +18,10 @@ import record
 import tables
 import yaml
 
-MODELS = {"digits-resnet": "1pt", "reviews-minilm": "2pt"}
+MODELS = {"digits-resnet": "1pt", "reviews-minilm": "2pt", "reviews-bert": "2pt"}
 """By sample model, the largest drop for all of its ways."""
+LIKE = {"reviews-bert": "reviews-minilm"}
+"""Models without a pruned recipe of their own, and whose steps, rows and tokens they share."""
 SMALLER = ("prune", "distill")
 INT8 = {"quantize": {"numerics": "int8"}}
 WAYS = ("exported", "pruned", "int8", "pruned and int8")
@@ -80,8 +82,9 @@ def optimized(name: str, way: str, place: Path, *, quick: bool) -> dict[str, Any
 
 def written(name: str, way: str) -> dict[str, Any]:
     """The recipe of the pruned model, changed for one way."""
-    file = record.ROOT / "recipes" / f"{name}-pruned-cpu.yaml"
+    file = record.ROOT / "recipes" / f"{LIKE.get(name, name)}-pruned-cpu.yaml"
     recipe: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    recipe["source"]["model"] = f"sample_models/{name}/model.py:model"
     recipe |= {"name": f"{name}-{way.replace(' ', '-')}", "limit": MODELS[name]}
     if "int8" in way:
         # Before the last step, which compiles.
