@@ -5,6 +5,7 @@ A pair in front of a Gather would turn the whole table into floats, at each call
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -95,4 +96,4 @@ def _rounded(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _bytes(tensor: TensorProto) -> int:
-    return int(np.prod(tensor.dims)) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return int(math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
