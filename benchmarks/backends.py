@@ -90,9 +90,10 @@ class Contest(Bench):
         for name, problem in [(name, error) for name, error in errors.items() if isinstance(error, str)]:
             row["left_out"].append(f"{name}: {problem}")
             contenders.pop(name)
-        speeds = self._beside(contenders)
-        for name in contenders:
-            row["contenders"][name] = {"error": errors[name], "speed": speeds[name]}
+        speeds, refused = self._beside(contenders)
+        row["left_out"] += [f"{name}: {problem}" for name, problem in refused.items()]
+        for name, speed in speeds.items():
+            row["contenders"][name] = {"error": errors[name], "speed": speed}
         print(json.dumps(row), flush=True)
         return row
 
@@ -158,8 +159,11 @@ class Contest(Bench):
             errors[name] = float(distance)
         return errors
 
-    def _beside(self, models: dict[str, Model]) -> dict[str, dict[str, Any]]:
-        """By contender and batch size: the median in ms, and how many times as fast mlpack's choice is."""
+    def _beside(self, models: dict[str, Model]) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+        """By contender and batch size: the median in ms, and how many times as fast mlpack's choice is.
+
+        Then why others cannot be timed.
+        """
         from mlpack.engine.run import run
         from mlpack.engine.validate import options_of
 
@@ -175,7 +179,7 @@ class Contest(Bench):
                 "p50_ms": line["p50"],
                 "mlpack_times": {"times": line.get("speedup_over"), "ci95": line.get("speedup_over_ci95")},
             }
-        return speeds
+        return speeds, done.report.metrics["refused"]
 
 
 if __name__ == "__main__":

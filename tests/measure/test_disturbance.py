@@ -13,7 +13,7 @@ from mlpack.measure.disturbance import Disturbance, Watch, notes
 pytestmark = pytest.mark.flaky(reruns=3, reruns_delay=5)
 
 BUSY = "import time; print(flush=True)\nwhile True: pass"
-QUIET = {"disturbed": 0, "repeated": 0, "unsteady": 0, "drift": 0.0, "steal": 0.0, "others": 0.0}
+QUIET = {"disturbed": 0, "repeated": 0, "unsteady": 0, "drift": 0.0, "steal": 0.0, "others": 0.0, "crashed": {}}
 QUIET |= {"clocks_moved": 0, "slowed": []}
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the counters are Linux's")
 
@@ -83,6 +83,10 @@ def test_notes_name_what_happened_and_are_silent_when_nothing_did():
     assert "12%" in line
     assert "taken again" in notes({**QUIET, "repeated": 1})[0]
     assert "never steady" in notes({**QUIET, "unsteady": 1})[0]
+    assert notes({**QUIET, "crashed": {"baseline": 1, "parent": 2}}) == (
+        "a native library ended 1 launch of baseline, launched again: a server may end so too",
+        "a native library ended 2 launches of parent, launched again: a server may end so too",
+    )
     assert "20% slower" in notes({**QUIET, "drift": 0.2})[0]
     assert notes({**QUIET, "drift": 0.05}) == ()
 
