@@ -167,7 +167,9 @@ class Contest(Bench):
         from mlpack.engine.run import run
         from mlpack.engine.validate import options_of
 
-        step = self.recipe.latency.model_copy(update={"options": {**self.recipe.latency.options, "components": False}})
+        step = self.recipe.latency.model_copy(
+            update={"options": {**self.recipe.latency.options, "components": False, "needed": "first"}}
+        )
         if self.extra:
             step = step.model_copy(update={"options": {**step.options, "launches": 2, "seconds": 0.05}})
         rivals = {name: model for name, model in models.items() if name != "mlpack"}

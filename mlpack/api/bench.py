@@ -19,7 +19,7 @@ from mlpack.core.recipe import SourceSpec
 from mlpack.core.reporter import Reporter, Silent
 from mlpack.core.settings import load_settings
 from mlpack.engine.context import Context
-from mlpack.errors import UsageError, unknown
+from mlpack.errors import StageFailed, UsageError, unknown
 from mlpack.measure.quantities import milliseconds
 
 if TYPE_CHECKING:
@@ -113,7 +113,10 @@ def bench(
         done = _time(contenders, context, sizes, launches, seconds)
     first, *_ = contenders
     metrics = done.report.metrics
+    crashed = {first.key if key == "optimized" else key: times for key, times in metrics["crashed"].items()}
     refused = metrics["refused"]
+    if against is not None and contenders[-1].key in refused:
+        raise StageFailed(f"{contenders[-1].label}: {refused[contenders[-1].key]}", "compare --against another one")
     left_out += [f"{each.label} on {each.backend}: {refused[each.key]}" for each in contenders if each.key in refused]
     timed = {each.key: each.model for each in contenders if each.key not in refused}
     floors = floors_here(timed, sizes, metrics["shapes"], context)
@@ -138,7 +141,7 @@ def bench(
         rows="synthetic" if shapes or (given or "").startswith("random:") else metrics["rows"],
         launches=metrics["launches"],
         steady=metrics["steady"],
-        notes=notes(metrics),
+        notes=notes({**metrics, "crashed": crashed}),
         ended=metrics["ended"],
     )
 
@@ -254,7 +257,7 @@ def _time(contenders: list[Contender], context: Context, sizes: tuple[int, ...],
 
     first, *others = contenders
     return run(
-        ProfileLatency(batches=sizes, launches=launches, seconds=seconds, starts=min(STARTS, launches)),
+        ProfileLatency(batches=sizes, launches=launches, seconds=seconds, starts=min(STARTS, launches), needed="first"),
         first.model,
         context,
         rivals={each.key: each.model for each in others},

@@ -10,7 +10,7 @@ from mlpack.engine import choice
 from mlpack.engine.judge import with_options
 from mlpack.engine.run import run
 from mlpack.engine.validate import options_of
-from mlpack.errors import StageFailed
+from mlpack.measure.disturbance import crashes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Two launches resolve no less than this; what is nearer is decided by the final comparison and its interval.
 DOUBT = 1.1
-_SCREENING = {"launches": 2, "seconds": 0.2, "components": False}
+_SCREENING = {"launches": 2, "seconds": 0.2, "components": False, "needed": "none"}
 
 
 def screened(tried: list[Candidate], recipe: Recipe, context: Context, also: Container[int] = ()) -> list[Candidate]:
@@ -30,23 +30,25 @@ def screened(tried: list[Candidate], recipe: Recipe, context: Context, also: Con
 
     `also` are places of lost ones to be timed all the same. What cannot be timed is lost.
     """
-    running = {f"c{index}": each for index, each in enumerate(tried) if not each.lost or index in also}
-    if not context.target.here or not running:
+    places = [index for index, each in enumerate(tried) if not each.lost or index in also]
+    if not context.target.here or not places:
         return tried
-    key = choice.key([each.model.fingerprint() for each in running.values()], context)
+    running = {f"c{number}": tried[index].model for number, index in enumerate(places)}
+    key = choice.key([model.fingerprint() for model in running.values()], context)
     p50: dict[str, dict[str, float]] | None = choice.recall(context.cache, key)
-    if p50 is None or context.fresh:
-        p50, refused = _in_turns({label: each.model for label, each in running.items()}, recipe, context)
+    refused: dict[str, str] = {}
+    if p50 is None or p50.keys() != running.keys() or context.fresh:
+        p50, refused = _in_turns(running, recipe, context)
         if not refused:
             choice.remember(context.cache, key, p50)
-        tried = [
-            each.out(refused[f"c{index}"]) if f"c{index}" in refused and not each.lost else each
-            for index, each in enumerate(tried)
-        ]
-    return [
-        replace(each, facts={**each.facts, "p50": p50[f"c{index}"]}) if f"c{index}" in p50 else each
-        for index, each in enumerate(tried)
-    ]
+    found = list(tried)
+    for index, label in zip(places, running, strict=True):
+        each = tried[index]
+        if label in p50:
+            found[index] = replace(each, facts={**each.facts, "p50": p50[label]})
+        elif not each.lost:
+            found[index] = each.out(refused[label])
+    return found
 
 
 def _in_turns(
@@ -57,23 +59,27 @@ def _in_turns(
     Raises:
         StageFailed: none can.
     """
+    from mlpack.stages.profile_latency import OPTIMIZED
+
     first, *others = models
-    step = with_options(recipe.latency, _SCREENING)
-    label = f"timing {len(models)} candidates in turns"
-    try:
-        done = run(
-            options_of(step), models[first], context, rivals={each: models[each] for each in others}, label=label
-        )
-    except StageFailed as error:
-        if not others:
-            raise
-        p50, refused = _in_turns({each: models[each] for each in others}, recipe, context)
-        return p50, {first: error.message, **refused}
-    p50 = {}
+    done = run(
+        options_of(with_options(recipe.latency, _SCREENING)),
+        models[first],
+        context,
+        rivals={each: models[each] for each in others},
+        label=f"timing {len(models)} candidates in turns",
+    )
+
+    def name(contender: str) -> str:
+        return first if contender == OPTIMIZED else contender
+
+    for contender, times in done.report.metrics["crashed"].items():
+        model = models[name(contender)]
+        context.reporter.warn(f"{model.numerics} in {model.backend}: {crashes(times)}")
+    p50: dict[str, dict[str, float]] = {}
     for row in done.report.tables["latency"]:
-        contender = first if row["contender"] == "optimized" else row["contender"]
-        p50.setdefault(contender, {})[str(row["batch"])] = row["p50"]
-    return p50, done.report.metrics["refused"]
+        p50.setdefault(name(row["contender"]), {})[str(row["batch"])] = row["p50"]
+    return p50, {name(contender): why for contender, why in done.report.metrics["refused"].items()}
 
 
 def ranking(recipe: Recipe) -> Callable[[Candidate], tuple[float, ...]]:

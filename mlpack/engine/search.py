@@ -61,6 +61,8 @@ def search(
     tried = _judged(tried, judge, deadline, workers)
     lossy = [at for at, each in enumerate(tried) if judge.lossy(each)] if judge.relents(tried) else []
     tried = screened(tried, recipe, context, also=lossy)
+    # What could not be timed cannot be diagnosed either.
+    lossy = [at for at in lossy if "p50" in tried[at].facts or not context.target.here]
     milder = _milder([tried[at] for at in lossy], tried, judge, deadline)
     if any(not each.lost for each in milder):
         milder = screened([*tried, *milder], recipe, context)[len(tried) :]
@@ -112,15 +114,18 @@ def _milder(lossy: list[Candidate], tried: list[Candidate], judge: Judge, deadli
         if rank(candidate) > best or deadline.over():
             break
         held: int | None = None
-        for form in milder_forms(candidate, judge.excess, judge.choosing, judge.context):
-            if judge.holds(form):
-                if held is not None:
-                    found[held] = found[held].out(f"holds, and so does a form with more in {form.model.numerics}")
-                held = len(found)
-            found.append(form)
-            if deadline.over():
-                judge.context.reporter.warn(f"the time limit of {deadline.limit} is over: the best so far is taken")
-                return found
+        try:
+            for form in milder_forms(candidate, judge.excess, judge.choosing, judge.context):
+                if judge.holds(form):
+                    if held is not None:
+                        found[held] = found[held].out(f"holds, and so does a form with more in {form.model.numerics}")
+                    held = len(found)
+                found.append(form)
+                if deadline.over():
+                    judge.context.reporter.warn(f"the time limit of {deadline.limit} is over: the best so far is taken")
+                    return found
+        except StageFailed as error:
+            judge.context.reporter.warn(f"no further milder forms of {candidate.label}: {error.message}")
     return found
 
 
@@ -200,5 +205,8 @@ def _smallest(those: list[Candidate], judge: Judge) -> str:
         return ""
     nearest = min(measured, key=_drop)
     if nearest.facts.get("scored_in_part"):
-        nearest = judge.judged(nearest, judge.score(nearest.model, "choosing"))
+        try:
+            nearest = judge.judged(nearest, judge.score(nearest.model, "choosing"))
+        except StageFailed:
+            return ""
     return f"Or allow more: --max-drop {smallest_limit(cast('Comparison', nearest.facts['comparison']))}"

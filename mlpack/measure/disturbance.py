@@ -102,8 +102,7 @@ def notes(metrics: Mapping[str, Any]) -> tuple[str, ...]:
     if metrics["unsteady"]:
         told.append(f"{_blocks(metrics['unsteady'])} never steady: calls did not settle to within 10%")
     for contender, count in metrics["crashed"].items():
-        launches = "1 launch" if count == 1 else f"{count} launches"
-        told.append(f"a native library ended {launches} of {contender}, launched again: a server may end so too")
+        told.append(f"{contender}: {crashes(count)}")
     if abs(metrics["drift"]) > _DRIFTED:
         how = "slower" if metrics["drift"] > 0 else "faster"
         told.append(f"the machine became {abs(metrics['drift']):.0%} {how} meanwhile; turns cancel that out of speeds")
@@ -112,6 +111,12 @@ def notes(metrics: Mapping[str, Any]) -> tuple[str, ...]:
     if metrics["slowed"]:
         told.append(f"the card ran below its clocks: {', '.join(metrics['slowed'])}")
     return tuple(told)
+
+
+def crashes(count: int) -> str:
+    """What is said of launches that a native library ended, and that were repeated."""
+    launches = "1 launch" if count == 1 else f"{count} launches"
+    return f"a native library ended {launches}, repeated since: a server may end so too"
 
 
 def _times(count: int) -> str:

@@ -1,6 +1,8 @@
 """Embedding tables in int8: rows are looked up as integers, and become floats behind the look-up.
 
-A pair in front of a Gather would turn the whole table into floats, at each call or when the file is opened.
+A pair in front of a Gather would turn the whole table into floats, at each call or when the file is opened. Behind it
+stand Cast and Mul, not a DequantizeLinear: ONNX Runtime fuses that with a Concat or an Add into operators that know no
+scale of a column, and graphs before opset 13 have none with an axis.
 """
 
 from __future__ import annotations
@@ -12,50 +14,72 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from mlpack.quantization.coverage import INFINITE
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from pathlib import Path
 
 LEAST_SHARE = 0.01
 _LARGEST = 127
+_SMALLEST = np.finfo(np.float32).tiny
 _DIMS = 2
 
 
 def quantize_lookups(path: Path, left: Collection[str]) -> list[str]:
     """Turn the tables of Gather nodes into int8, in the file, a scale for each column; the names of these nodes.
 
-    A table keeps its floats where something else reads it too, where one of its nodes is to be `left`, and where it has
-    less than 1% of the bytes of all constants.
+    A table keeps its floats where something else reads it too, where one of its nodes is to be `left`, where it has
+    less than 1% of the bytes of all constants, and where a number of it stands for infinity. A file with constants in
+    other files stays as it is.
     """
-    proto = onnx.load(path)
+    proto = onnx.load(path, load_external_data=False)
     graph = proto.graph
+    if any(each.data_location == TensorProto.EXTERNAL for each in graph.initializer):
+        return []
     least = LEAST_SHARE * sum(_bytes(each) for each in graph.initializer)
+    names = _Names(graph)
     changed: list[str] = []
     for table, nodes in _tables(graph):
-        if _bytes(table) < least or any(node.name in left for node in nodes):
+        values = numpy_helper.to_array(table)
+        # Infinite, or what stands for it in masks; no number compares as false.
+        if _bytes(table) < least or any(node.name in left for node in nodes) or not (np.abs(values) < INFINITE).all():
             continue
-        numbers, scales = _rounded(numpy_helper.to_array(table))
-        integers, scale, zero = (f"{table.name}_{what}" for what in ("quantized", "scale", "zero_point"))
-        graph.initializer.extend(
-            [
-                numpy_helper.from_array(numbers, integers),
-                numpy_helper.from_array(scales, scale),
-                numpy_helper.from_array(np.zeros(len(scales), np.int8), zero),
-            ]
-        )
+        numbers, steps = _rounded(values)
+        integers, scale = (names.free(f"{table.name}_{what}") for what in ("quantized", "scale"))
+        graph.initializer.extend([numpy_helper.from_array(numbers, integers), numpy_helper.from_array(steps, scale)])
         graph.initializer.remove(table)
+        for given in [each for each in graph.input if each.name == table.name]:
+            graph.input.remove(given)
         for node in nodes:
             (result,) = node.output
-            node.input[0], node.output[0] = integers, f"{result}_quantized"
-            dequantize = helper.make_node(
-                "DequantizeLinear", [node.output[0], scale, zero], [result], f"{node.name}_DequantizeLinear", axis=-1
-            )
-            graph.node.insert(list(graph.node).index(node) + 1, dequantize)
+            rows, floats = (names.free(f"{result}_{what}") for what in ("quantized", "unscaled"))
+            at = list(graph.node).index(node) + 1
+            node.input[0], node.output[0] = integers, rows
+            label = node.name or result
+            graph.node.insert(at, helper.make_node("Mul", [floats, scale], [result], f"{label}_Mul"))
+            graph.node.insert(at, helper.make_node("Cast", [rows], [floats], f"{label}_Cast", to=TensorProto.FLOAT))
             changed.append(node.name)
     if changed:
         del graph.value_info[:]
         onnx.save(proto, path)
     return changed
+
+
+class _Names:
+    """The names of a graph's values, and free ones."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        values = (*graph.initializer, *graph.input, *graph.output)
+        self._taken = {each.name for each in values} | {name for node in graph.node for name in _read_within(node)}
+        self._taken |= {name for node in graph.node for name in (*node.input, *node.output)}
+
+    def free(self, wanted: str) -> str:
+        """The name that is wanted, with lines behind it where it is taken."""
+        while wanted in self._taken:
+            wanted += "_"
+        self._taken.add(wanted)
+        return wanted
 
 
 def _tables(graph: onnx.GraphProto) -> Iterator[tuple[TensorProto, list[onnx.NodeProto]]]:
@@ -89,10 +113,10 @@ def _looks_up(node: onnx.NodeProto, table: str) -> bool:
 
 
 def _rounded(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Int8 [rows, columns], and float32 scales [columns]; a column of zeros has 1."""
+    """Int8 [rows, columns], and float32 steps [columns]; a column of zeros has 1."""
     largest = np.abs(table).max(axis=0)
-    scales = np.where(largest > 0, largest / _LARGEST, 1).astype(np.float32)
-    return np.clip(np.round(table / scales), -_LARGEST, _LARGEST).astype(np.int8), scales
+    steps = np.where(largest > 0, np.maximum(largest / _LARGEST, _SMALLEST), 1).astype(np.float32)
+    return np.clip(np.round(table / steps), -_LARGEST, _LARGEST).astype(np.int8), steps
 
 
 def _bytes(tensor: TensorProto) -> int:

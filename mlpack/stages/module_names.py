@@ -26,6 +26,11 @@ def module_of(name: str) -> str:
     return path if slash else ""
 
 
+def lies_in(name: str, wanted: str) -> bool:
+    """Whether a node lies in this module, or has this name."""
+    return name == wanted or name.startswith((f"{wanted}/", f"{wanted}."))
+
+
 def nodes_within(graph: onnx.ModelProto, modules: Sequence[str], option: str) -> list[str]:
     """The names of the nodes that lie in one of these modules, or have one of these names.
 
@@ -35,7 +40,7 @@ def nodes_within(graph: onnx.ModelProto, modules: Sequence[str], option: str) ->
     names = [node.name for node in graph.graph.node]
     found: list[str] = []
     for wanted in modules:
-        inside = [name for name in names if name == wanted or name.startswith((f"{wanted}/", f"{wanted}."))]
+        inside = [name for name in names if lies_in(name, wanted)]
         if not inside:
             there = dict.fromkeys(module for name in names if (module := module_of(name)))
             near = difflib.get_close_matches(wanted, [*there, *names], n=1)

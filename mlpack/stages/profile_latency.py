@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -41,8 +41,8 @@ class ProfileLatency(Stage):
 
     In each round every contender is launched once, in random order, alone on the machine, with the same rows,
     batch sizes and threads. Rounds go on until every interval is narrow enough, or launches or time are used up
-    (`ended` says which). What a native library ends is launched once more; a rival other than `baseline` that cannot
-    be timed is left out (`refused`). Tables: `latency` (a row per contender and batch, ms), `components` (copy in,
+    (`ended` says which). What a native library ends in its turn is launched once more; what cannot be timed and is not
+    `needed` is left out (`refused`). Tables: `latency` (a row per contender and batch, ms), `components` (copy in,
     operators, copy out of the model at the first batch size; shares sum to 1), `modules` (ms within each module of the
     user's, of the model and of a rival named `baseline`) and, where samples differ in length, `lengths` (median ms of
     one sample of each, in one launch).
@@ -70,6 +70,9 @@ class ProfileLatency(Stage):
     seconds: float = Field(default=0.4, gt=0, description="time spent on one batch size in one launch")
     starts: int = Field(
         default=0, ge=0, description="cold starts of each contender, alone; what cannot be started is left out"
+    )
+    needed: Literal["all", "first", "none"] = Field(
+        default="all", description="contenders without which the stage fails; others that cannot be timed are left out"
     )
     components: bool = Field(default=True, description="split one request into its components")
 
@@ -103,7 +106,7 @@ class ProfileLatency(Stage):
             rows=job.out / _ROWS,
             job=job,
             order=random.Random(job.seed),  # noqa: S311 - an order of turns
-            needed=(OPTIMIZED, BASELINE),
+            needed={"all": tuple(contenders), "first": (OPTIMIZED,), "none": ()}[self.needed],
             split=_split(job.rivals) if self.components else (),
             lengths=job.out / _LENGTHS if different else None,
         )
@@ -200,7 +203,7 @@ def _rows(timed: dict[str, dict[int, list[np.ndarray]]], batch: int) -> list[dic
     for label, by_batch in timed.items():
         row: dict[str, Any] = {"contender": label, "batch": batch}
         row |= timing(by_batch[batch]).model_dump(mode="json")
-        if label != OPTIMIZED:
+        if label != OPTIMIZED and OPTIMIZED in timed:
             ratio, interval = speedup(by_batch[batch], timed[OPTIMIZED][batch])
             row |= {"speedup_over": ratio, "speedup_over_ci95": interval}
         rows.append(row)

@@ -30,7 +30,7 @@ from mlpack.quantization.rules import rules_for
 from mlpack.quantization.smooth import smoothed
 from mlpack.stages.calibration_rows import Rows
 from mlpack.stages.kept_ranges import kept_ranges
-from mlpack.stages.module_names import nodes_within
+from mlpack.stages.module_names import lies_in, nodes_within
 
 if TYPE_CHECKING:
     from mlpack.core.model import Model
@@ -143,12 +143,13 @@ def static(model: Model, job: Job, options: Quantize) -> RangeTable:
 def lookups(model: Model, job: Job, options: Quantize) -> None:
     """Tables that rows are looked up in as int8, in the file that was quantized.
 
-    TensorRT has no int8 table. Where a graph has its constants in other files the tables stay in float.
+    TensorRT has no int8 table.
     """
-    if rules_for(job.target.rules).explicit_weights or _external(model):
+    if rules_for(job.target.rules).explicit_weights:
         return
-    graph = onnx.load(model.entry_path, load_external_data=False)
-    quantize_lookups(job.out / model.entry, nodes_within(graph, options.exclude, "exclude") if options.exclude else ())
+    file = job.out / model.entry
+    names = (node.name for node in onnx.load(file, load_external_data=False).graph.node)
+    quantize_lookups(file, [name for name in names if any(lies_in(name, module) for module in options.exclude)])
 
 
 def _symmetric_factors(prepared: Path, excluded: set[str], table: RangeTable) -> dict[str, Any]:

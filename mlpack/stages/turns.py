@@ -79,7 +79,7 @@ class Turns:
         """Play so many more rounds: in each, every contender is launched once, in random order.
 
         Raises:
-            StageFailed: one that is needed cannot be timed.
+            StageFailed: one that is needed cannot be timed, or none can.
         """
         total = self.launches + rounds
         for planned in self._waves(rounds):
@@ -128,10 +128,14 @@ class Turns:
         return [list(chain.from_iterable(rounds[start : start + together])) for start in range(0, count, together)]
 
     def _leave_out(self) -> None:
-        for label in self.refused:
-            for told in (self.contenders, self.ms, self.peak_rss_bytes, self.parts, self.energy_mj, self.telemetry):
+        for label, why in self.refused.items():
+            for told in (
+                self.contenders, self.ms, self.peak_rss_bytes, self.parts, self.energy_mj, self.telemetry, self.crashed,
+            ):  # fmt: skip
                 told.pop(label, None)
             self.rough.discard(label)
+            if not self.contenders:
+                raise StageFailed(why, "`mlpack logs` has what the last one said; try another --backend")
 
     def _in_turns(self, wave: list[str]) -> list[dict[str, Any] | None]:
         """Load the wave's processes side by side; then let one at a time run, when all others stand still.
@@ -167,11 +171,10 @@ class Turns:
                 given = self._launch(label, split=split).finish()
         except StageFailed as error:
             model = self.contenders[label]
+            why = f"{model.numerics} in {model.backend} cannot be timed: {error.message}"
             if label in self.needed:
-                raise StageFailed(
-                    f"{model.numerics} in {model.backend} cannot be timed: {error.message}", error.hint
-                ) from error
-            self.refused[label] = f"cannot be timed: {error.message}"
+                raise StageFailed(why, error.hint) from error
+            self.refused[label] = why
             return None
         return dict(given)
 

@@ -115,7 +115,7 @@ def test_a_launch_that_crashed_once_is_launched_again_and_told(optimize):
     code, told, said = optimize(*BY_ONNXRUNTIME, strike="torch", times=1)
     assert code == 0, said
     assert any(
-        "a native library ended 1 launch of baseline" in note for row in told["latency"] for note in row["notes"]
+        "baseline: a native library ended 1 launch" in note for row in told["latency"] for note in row["notes"]
     ), told["latency"]
 
 

@@ -84,8 +84,8 @@ def test_notes_name_what_happened_and_are_silent_when_nothing_did():
     assert "taken again" in notes({**QUIET, "repeated": 1})[0]
     assert "never steady" in notes({**QUIET, "unsteady": 1})[0]
     assert notes({**QUIET, "crashed": {"baseline": 1, "parent": 2}}) == (
-        "a native library ended 1 launch of baseline, launched again: a server may end so too",
-        "a native library ended 2 launches of parent, launched again: a server may end so too",
+        "baseline: a native library ended 1 launch, repeated since: a server may end so too",
+        "parent: a native library ended 2 launches, repeated since: a server may end so too",
     )
     assert "20% slower" in notes({**QUIET, "drift": 0.2})[0]
     assert notes({**QUIET, "drift": 0.05}) == ()

@@ -84,6 +84,69 @@ def test_a_table_of_several_look_ups_is_kept_once(tmp_path):
     assert np.linalg.norm(after - before) < 0.02 * np.linalg.norm(before)
 
 
+def test_a_table_that_may_be_replaced_by_an_input_is_one_no_more(tmp_path):
+    path = write(tmp_path, [look_up(), product()], {"table": drawn(WORDS, WIDTH), "w": drawn(WIDTH, 3, seed=2)})
+    proto = onnx.load(path)
+    proto.graph.input.append(helper.make_tensor_value_info("table", TensorProto.FLOAT, [WORDS, WIDTH]))
+    onnx.save(proto, path)
+    (before,) = answers(path, IDS)
+    assert quantize_lookups(path, ()) == ["words/Gather"]
+    (after,) = answers(path, IDS)
+    assert np.linalg.norm(after - before) < 0.02 * np.linalg.norm(before)
+
+
+def test_names_that_are_taken_and_nodes_without_any_do_no_harm(tmp_path):
+    nodes = [
+        look_up(name=""),
+        look_up(table="table_quantized", result="z", name=""),
+        helper.make_node("Add", ["x", "z"], ["y"]),
+    ]
+    weights = {"table": drawn(WORDS, WIDTH), "table_quantized": drawn(WORDS, WIDTH, seed=3)}
+    path = write(tmp_path, nodes, weights)
+    (before,) = answers(path, IDS)
+    assert len(quantize_lookups(path, ())) == 2
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+    (after,) = answers(path, IDS)
+    assert np.linalg.norm(after - before) < 0.02 * np.linalg.norm(before)
+
+
+def test_columns_of_the_smallest_numbers_stay_numbers(tmp_path):
+    table = drawn(WORDS, WIDTH)
+    table[:, 0] *= np.float32(1e-44)
+    path = write(tmp_path, [look_up(result="y")], {"table": table})
+    quantize_lookups(path, ())
+    assert np.isfinite(answers(path, IDS)[0]).all()
+
+
+def test_constants_in_another_file_stay_there(tmp_path):
+    path = write(tmp_path, [look_up(), product()], {"table": drawn(WORDS, WIDTH), "w": drawn(WIDTH, 3, seed=2)})
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="model.onnx.data", size_threshold=0)
+    before = path.read_bytes()
+    assert quantize_lookups(path, ()) == []
+    assert path.read_bytes() == before
+
+
+def test_where_pairs_in_int8_are_fused_look_ups_are_not(tmp_path):
+    """As on ARM: operators of integers, such as QLinearConcat, know no scale of a column."""
+    scale = {"s": np.float32(0.05), "z": np.int8(0)}
+    nodes = [
+        look_up(),
+        look_up(table="other", result="u", name="others/Gather"),
+        helper.make_node("Concat", ["x", "u"], ["both"], axis=2),
+        helper.make_node("QuantizeLinear", ["both", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
+    ]
+    weights = {"table": drawn(WORDS, WIDTH), "other": drawn(WORDS, WIDTH, seed=4), **scale}
+    path = write(tmp_path, nodes, weights)
+    (before,) = answers(path, IDS)
+    assert len(quantize_lookups(path, ())) == 2
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.qdqisint8allowed", "1")
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    (after,) = session.run(None, {"ids": IDS})
+    assert np.abs(after - before).max() <= 0.051
+
+
 def untouched(kind):
     """Graphs whose table has to stay as it is: nodes, and weights."""
     table, head = drawn(WORDS, WIDTH), drawn(WIDTH, 3, seed=2)
@@ -96,12 +159,18 @@ def untouched(kind):
         return [look_up(), helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)], {
             "table": table.astype(np.float16)
         }
+    if kind.startswith("with "):
+        table[5, 2] = np.float32(kind.removeprefix("with "))
+        return [look_up(), product()], {"table": table, "w": head}
     if kind == "small beside the rest":
         return [look_up(), product()], {"table": table, "w": drawn(WIDTH, 100 * WORDS, seed=2)}
     return [look_up(), product()], {"table": table, "w": head}
 
 
-@pytest.mark.parametrize("kind", ["tied", "another axis", "half floats", "small beside the rest", "left"])
+@pytest.mark.parametrize(
+    "kind",
+    ["tied", "another axis", "half floats", "with -inf", "with nan", "with -3.4e38", "small beside the rest", "left"],
+)
 def test_a_table_stays_as_it_is(tmp_path, kind):
     path = write(tmp_path, *untouched(kind))
     before = path.read_bytes()

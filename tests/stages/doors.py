@@ -33,6 +33,7 @@ INPUTS = {
 }
 VNNI = load_target("zen5")
 AVX2 = load_target("avx2")
+ARM = load_target("graviton3")
 A100 = load_target("a100")
 
 

@@ -5,7 +5,7 @@ from hashlib import sha256
 import numpy as np
 import onnx
 import pytest
-from doors import A100, AVX2, VNNI, answers, relative, rows_for
+from doors import A100, ARM, AVX2, VNNI, answers, relative, rows_for
 from onnx import TensorProto, helper, numpy_helper
 
 from mlpack.backends import BACKENDS
@@ -211,7 +211,8 @@ def test_dynamic_int8_has_integer_products_and_an_embedding_of_bytes(bench, kept
 
 
 @pytest.mark.parametrize(
-    ("target", "kept_as"), [(VNNI, TensorProto.INT8), (AVX2, TensorProto.INT8), (A100, TensorProto.FLOAT)]
+    ("target", "kept_as"),
+    [(VNNI, TensorProto.INT8), (AVX2, TensorProto.INT8), (ARM, TensorProto.INT8), (A100, TensorProto.FLOAT)],
 )
 def test_static_int8_looks_rows_up_as_bytes_where_the_target_can(static, target, kept_as):
     graph = Graph(static("transformer", target).model)
