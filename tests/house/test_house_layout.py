@@ -71,6 +71,7 @@ NEED_A_LIBRARY = {
     "mlpack.quantization.gptq": "onnx",
     "mlpack.quantization.layer_errors": "onnx",
     "mlpack.quantization.layer_operators": "torch",
+    "mlpack.quantization.lookups": "onnx",
     "mlpack.quantization.operators": "torch",
     "mlpack.quantization.newer_opset": "onnx",
     "mlpack.quantization.placement": "onnx",
