@@ -59,8 +59,6 @@ def _in_turns(
     Raises:
         StageFailed: none can.
     """
-    from mlpack.stages.profile_latency import OPTIMIZED
-
     first, *others = models
     done = run(
         options_of(with_options(recipe.latency, _SCREENING)),
@@ -71,7 +69,7 @@ def _in_turns(
     )
 
     def name(contender: str) -> str:
-        return first if contender == OPTIMIZED else contender
+        return contender if contender in models else first
 
     for contender, times in done.report.metrics["crashed"].items():
         model = models[name(contender)]
