@@ -48,6 +48,8 @@ PLAIN = ("--data", "data.npz")
 BY_ONNXRUNTIME = (*PLAIN, "--backend", "onnxruntime")
 SHORT = ("--set", "profile_latency.launches=1", "--set", "profile_latency.batches=[1]")
 
+OPTIMIZE = ("optimize", "net.py:model", "--max-drop", "5pt", "--target", "cpu", *SHORT)
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
@@ -71,16 +73,16 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture
-def optimize(place, tmp_path):
+def run(place, tmp_path):
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MLPACK_")}
 
-    def call(*words, strike="", times=1000):
+    def call(*words, strike="", times=1000, command=OPTIMIZE):
         # What was timed before would not be timed again.
         shutil.rmtree(place / "cache" / "choices", ignore_errors=True)
         done = subprocess.run(
             [
-                sys.executable, "-c", "from mlpack.cli.app import main; main()", "optimize", "net.py:model",
-                "--max-drop", "5pt", "--target", "cpu", "--json", *SHORT, *(words or PLAIN),
+                sys.executable, "-c", "from mlpack.cli.app import main; main()", *command, "--json",
+                *(words or PLAIN),
             ],
             cwd=place, capture_output=True, text=True, check=False,
             env={
@@ -94,8 +96,8 @@ def optimize(place, tmp_path):
 
 
 @pytest.mark.parametrize(("crashes", "left"), [("openvino", "onnxruntime"), ("onnxruntime", "openvino")])
-def test_candidates_that_crash_as_they_are_timed_are_lost_and_the_others_stay(optimize, crashes, left):
-    code, told, said = optimize(strike=crashes)
+def test_candidates_that_crash_as_they_are_timed_are_lost_and_the_others_stay(run, crashes, left):
+    code, told, said = run(strike=crashes)
     assert code == 0, said
     assert told["model"]["backend"] == left
     lost = [each for each in told["candidates"] if each["backend"] == crashes]
@@ -104,24 +106,34 @@ def test_candidates_that_crash_as_they_are_timed_are_lost_and_the_others_stay(op
         assert "cannot be timed: a native library ended the process (SIGABRT" in each["why"]
 
 
-def test_where_all_crash_the_reason_is_told(optimize):
-    code, told, said = optimize(*BY_ONNXRUNTIME, strike="onnxruntime")
+def test_where_all_crash_the_reason_is_told(run):
+    code, told, said = run(*BY_ONNXRUNTIME, strike="onnxruntime")
     assert code == 4, said
     assert told["error"]["kind"] == "StageFailed"
     assert "in onnxruntime cannot be timed: a native library ended the process (SIGABRT" in told["error"]["message"]
 
 
-def test_a_launch_that_crashed_once_is_launched_again_and_told(optimize):
-    code, told, said = optimize(*BY_ONNXRUNTIME, strike="torch", times=1)
+def test_a_launch_that_crashed_once_is_launched_again_and_told(run):
+    code, told, said = run(*BY_ONNXRUNTIME, strike="torch", times=1)
     assert code == 0, said
     assert any(
         "baseline: a native library ended 1 launch" in note for row in told["latency"] for note in row["notes"]
     ), told["latency"]
 
 
-def test_a_candidate_that_crashes_as_it_is_scored_is_lost(optimize):
-    code, told, said = optimize("--data", "both.npz", "--metric", "right.py:right")
+def test_a_candidate_that_crashes_as_it_is_scored_is_lost(run):
+    code, told, said = run("--data", "both.npz", "--metric", "right.py:right")
     assert code == 0, said
     lost = {each["numerics"] for each in told["candidates"] if "a native library ended" in each["why"]}
     assert "int8" in lost
     assert "fp32" not in lost
+
+
+def test_a_comparison_with_what_crashes_says_so(run):
+    code, made, said = run(*PLAIN, "--backend", "openvino")
+    assert code == 0, said
+    bench = ("bench", "net.py:model", "--launches", "2", "--seconds", "0.02")
+    code, told, said = run(*PLAIN, "--against", made["path"], strike="openvino", command=bench)
+    assert code == 4, said
+    assert told["error"]["kind"] == "StageFailed"
+    assert "in openvino cannot be timed: a native library ended the process (SIGABRT" in told["error"]["message"]
