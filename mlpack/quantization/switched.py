@@ -37,6 +37,7 @@ def switched(before: onnx.ModelProto, after: onnx.ModelProto) -> tuple[onnx.Mode
     graph.CopyFrom(before)
     inner = graph.graph
     fed = {each.name for each in inner.input}
+    known = {each.name for each in inner.initializer}
     read = {name for node in inner.node for name in _reads(node)} | {each.name for each in inner.output}
     made = {tensor for node in inner.node for tensor in node.output if tensor}
     quantized = _Between(after, made | fed)
@@ -46,7 +47,7 @@ def switched(before: onnx.ModelProto, after: onnx.ModelProto) -> tuple[onnx.Mode
     for node in inner.node:
         wanted = [tensor for tensor in node.output if tensor in read]
         # What is done to a result for its readers alone is theirs.
-        if not any(each.op_type in _CHANGING for each in quantized.nodes(wanted)):
+        if not any(quantized.changes(each, known) for each in quantized.nodes(wanted)):
             nodes.append(node)
             continue
         part = quantized.nodes([*wanted, *map(quantized.source, wanted)])
@@ -97,6 +98,11 @@ class _Between:
                 found[id(node)] = node
                 waiting += [name for name in _reads(node) if name not in self._shared]
         return sorted(found.values(), key=lambda node: self._place[id(node)])
+
+    def changes(self, node: onnx.NodeProto, known: Collection[str]) -> bool:
+        """Whether a quantizer made it, or the int8 that it reads: a table is looked up as such by a plain Gather."""
+        own = (self._weights[name] for name in node.input if name in self._weights and name not in known)
+        return node.op_type in _CHANGING or any(each.data_type == onnx.TensorProto.INT8 for each in own)
 
     def own(self, node: onnx.NodeProto) -> onnx.NodeProto:
         """A copy that reads constants by names which the other graph has none of."""
