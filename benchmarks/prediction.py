@@ -1,10 +1,10 @@
 """How far off a prediction is: prices of work learnt from the medians of some models, held against one left out.
 
-Each model's float graph, and its static int8 one, are timed on onnxruntime with one thread and with all, one after the
-other, in several rounds; what counts is the median call of the quietest round. The prices that all of them give go into
-the catalogue, mlpack/core/catalogue/efficiency.yaml, with the error of the sample models, each predicted at prices that
-were learnt without it. What was learnt with other instruction sets stays there. `--graphs FOLDER` keeps what is made of
-the models, which takes most of the time, for a later run on a quieter machine.
+Each model's float graph, its int8 ones and bfloat16 are timed on the backends that run them, with one thread and with
+all, one after the other, in several rounds; what counts is the median call of the quietest round. The prices that all
+of them give go into the catalogue, mlpack/core/catalogue/efficiency.yaml, with the error of the sample models, each
+predicted at prices that were learnt without it. What was learnt with other instruction sets stays there. `--graphs
+FOLDER` keeps what is made of the models, which takes most of the time, for a later run on a quieter machine.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import statistics
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import opening
@@ -47,11 +47,22 @@ SHAPES = {
     "next_small": "images", "wide_mlp": "vectors", "deep_mlp": "vectors", "lstm": "sequences",
     "lstm_both_ways": "sequences", "gru": "sequences", "encoder": "sequences", "encoder_wide": "sequences",
 }  # fmt: skip
-BACKEND = "onnxruntime"
-NUMERICS = ("fp32", "int8")
+# What each backend is given: nothing but the float graph, or what these options of quantize make of it.
+WAYS: dict[str, tuple[dict[str, Any], ...]] = {
+    "onnxruntime": (
+        {},
+        {"numerics": "int8", "method": "static", "operators": "all"},
+        {"numerics": "int8", "method": "dynamic", "operators": "weighted"},
+    ),
+    "openvino": (
+        {},
+        {"numerics": "bf16", "method": "cast"},
+        {"numerics": "int8", "method": "static", "operators": "all"},
+    ),
+}
 BATCHES = (1, 8)
 CALIBRATION = 32
-ROUNDS = 5
+ROUNDS = 3
 SECONDS, CALLS, WARM_UP_SECONDS = 0.1, 3, 0.05
 AIM = 0.3
 CATALOGUE = record.ROOT / "mlpack" / "core" / "catalogue" / "efficiency.yaml"
@@ -63,13 +74,27 @@ HEAD = """\
 
 
 class Graph(NamedTuple):
-    """A graph in these numerics, rows for it by batch size, and what its float graph costs at each."""
+    """What a backend runs of a model, rows for it by batch size, and what its float graph costs at each."""
 
     name: str
-    numerics: str
     model: Model
     rows: dict[int, dict[str, np.ndarray]]
     costs: dict[int, GraphCost]
+
+
+class Way(NamedTuple):
+    """What prices are learnt of by themselves."""
+
+    backend: str
+    numerics: str
+    method: str | None
+    threads: int
+
+    @property
+    def label(self) -> str:
+        """In words."""
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        return f"{' '.join(filter(None, (self.numerics, self.method)))}, {threads}"
 
 
 def main() -> int:
@@ -88,7 +113,7 @@ def main() -> int:
         about, quick = {}, given.quick
         with tempfile.TemporaryDirectory(prefix="prediction-") as folder:
             rows, left_out = measured(Path(given.graphs or folder), rounds=1 if quick else ROUNDS)
-    lessons = [lesson(rows, *each) for each in sorted({(row["numerics"], row["threads"]) for row in rows})]
+    lessons = [lesson(rows, way) for way in dict.fromkeys(way_of(row) for row in rows)]
     content = {
         "quick": quick,
         "aim": AIM,
@@ -123,19 +148,29 @@ def measured(place: Path, rounds: int) -> tuple[list[Row], list[str]]:
                 for batch, ms in medians(graph, threads).items():
                     found[index, threads, batch] = min(ms, found.get((index, threads, batch), math.inf))
         print(f"round {turn + 1} of {rounds}, load average {os.getloadavg()[0]:.1f}", flush=True)
-    rows = [
-        {
-            "model": graphs[index].name,
-            "numerics": graphs[index].numerics,
-            "threads": threads,
-            "batch": batch,
-            "p50_ms": ms,
-            "floor_ms": floors_ms(cost := graphs[index].costs[batch], this_machine(), threads)[graphs[index].numerics],
-            "work": dict(cost.work),
-        }
-        for (index, threads, batch), ms in found.items()
-    ]
+    order = sorted(found, key=lambda each: (graphs[each[0]].model.backend or "", each[1]))
+    rows = [row_of(graphs[index], threads, batch, found[index, threads, batch]) for index, threads, batch in order]
     return rows, left_out
+
+
+def row_of(graph: Graph, threads: int, batch: int, ms: float) -> Row:
+    """One median with the work that it was for."""
+    model, cost = graph.model, graph.costs[batch]
+    return {
+        "model": graph.name,
+        "backend": model.backend,
+        "numerics": model.numerics,
+        "method": None if model.quantization is None else model.quantization.method,
+        "threads": threads,
+        "batch": batch,
+        "p50_ms": ms,
+        "floor_ms": floors_ms(cost, this_machine(), threads)[model.numerics],
+        "work": dict(cost.work),
+    }
+
+
+def way_of(row: Row) -> Way:
+    return Way(*(row[name] for name in Way._fields))
 
 
 def counts() -> list[int]:
@@ -151,7 +186,8 @@ def medians(graph: Graph, threads: int) -> dict[int, float]:
 
     options = graph.model.backend_options.with_threads(threads)
     found = {}
-    with timing_lock(), BACKENDS[BACKEND].open(graph.model, this_machine(), options) as runner:
+    backend = BACKENDS[cast("str", graph.model.backend)]
+    with timing_lock(), backend.open(graph.model, this_machine(), options) as runner:
         for batch, rows in graph.rows.items():
             ms = time_calls(functools.partial(runner, rows), SECONDS, CALLS, WARM_UP_SECONDS)
             found[batch] = float(np.median(ms))
@@ -159,29 +195,34 @@ def medians(graph: Graph, threads: int) -> dict[int, float]:
 
 
 def made(name: str, place: Path) -> list[Graph]:
-    """The simplified graph of a model, and the int8 one with static ranges wherever there are kernels for it."""
+    """The simplified graph of a model in every way that a backend can run it."""
     from mlpack.api.floor import count
     from mlpack.datasets.ref import open_part
     from mlpack.engine.run import run
     from mlpack.errors import StageFailed
+    from mlpack.stages.compile import Compile
     from mlpack.stages.quantize import Quantize
 
     found = opening.opened(words(name), place)
-    graphs = {"fp32": found.simplified()}
-    stage = Quantize(numerics="int8", method="static", operators="all", samples=CALIBRATION)
-    try:
-        graphs["int8"] = run(stage, graphs["fp32"], found.context).model
-    except StageFailed as error:
-        print(f"{name}: no int8: {error.message}", flush=True)
+    graph = found.simplified()
+    models = []
+    for backend, ways in WAYS.items():
+        for options in ways:
+            sampled = {"samples": CALIBRATION} if options.get("method") == "static" else {}
+            try:
+                given = run(Quantize(**options, **sampled), graph, found.context).model if options else graph
+                models.append(run(Compile(backend=backend), given, found.context).model)
+            except StageFailed as error:
+                print(f"{name}: not {' '.join([backend, *options.values()])}: {error.message}", flush=True)
     assert found.context.data is not None
     # As a timing takes them: of a batch, so that texts are as long as the longest of it.
-    batch = next(iter(open_part(found.context.data, "calibration", graphs["fp32"].inputs).batches(max(BATCHES))))
+    batch = next(iter(open_part(found.context.data, "calibration", graph.inputs).batches(max(BATCHES))))
     rows = {
         each: {key: np.resize(array, (each, *array.shape[1:])) for key, array in batch.inputs.items()}
         for each in BATCHES
     }
-    counted = count(graphs["fp32"], BATCHES, {key: array.shape for key, array in batch.inputs.items()})
-    return [Graph(name, numerics, graph, rows, counted.costs) for numerics, graph in graphs.items()]
+    counted = count(graph, BATCHES, {key: array.shape for key, array in batch.inputs.items()})
+    return [Graph(name, model, rows, counted.costs) for model in models]
 
 
 def words(name: str) -> list[str]:
@@ -192,12 +233,12 @@ def words(name: str) -> list[str]:
     return [f"{file}:{name}", "--data", f"{file}:{SHAPES[name]}"]
 
 
-def lesson(rows: list[Row], numerics: str, threads: int) -> dict[str, Any]:
-    """The prices in these numerics with so many threads, and what each judged model is predicted to take without it."""
-    fastest = unit(this_machine(), numerics)
+def lesson(rows: list[Row], way: Way) -> dict[str, Any]:
+    """The prices of this way to run, and what each judged model is predicted to take without it."""
+    fastest = unit(this_machine(), way.numerics)
     assert fastest is not None
-    rate = peak_rate(fastest, numerics, threads)
-    mine = [row for row in rows if (row["numerics"], row["threads"]) == (numerics, threads) and row["work"]]
+    rate = peak_rate(fastest, way.numerics, way.threads)
+    mine = [row for row in rows if way_of(row) == way and row["work"]]
     held = [{**row, "predicted_ms": predicted_without(row, mine, rate)} for row in mine]
     judged = [
         {
@@ -209,9 +250,9 @@ def lesson(rows: list[Row], numerics: str, threads: int) -> dict[str, Any]:
     errors = [row["error"] for row in judged if row["error"] is not None and row["model"] in JUDGED]
     efficiency, nanoseconds = learn([of(row) for row in mine], rate)
     return {
-        "numerics": numerics,
+        **way._asdict(),
+        "label": way.label,
         "unit": fastest,
-        "threads": threads,
         "models": len({row["model"] for row in mine}),
         "efficiency": {kind: short(each) for kind, each in efficiency.items()},
         "nanoseconds": {kind: short(each) for kind, each in nanoseconds.items() if each > 0},
@@ -242,21 +283,21 @@ def write_catalogue(lessons: list[dict[str, Any]], result: dict[str, Any]) -> No
     """What was learnt here in place of what was there for the same unit, numerics and threads."""
     import yaml
 
-    about = {"cpu": result["cpu"], "version": result["libraries"][BACKEND], "date": result["date"][:10]}
-    names = ("numerics", "unit", "threads", "efficiency", "nanoseconds", "models")
+    names = ("backend", "numerics", "method", "unit", "threads", "efficiency", "nanoseconds", "models")
     fresh = [
         {
-            "backend": BACKEND,
             **{name: each[name] for name in names},
             **{name: short(each[name]) for name in ("median_error", "most_error")},
-            **about,
+            "cpu": result["cpu"],
+            "version": result["libraries"][each["backend"]],
+            "date": result["date"][:10],
         }
         for each in lessons
     ]
-    key = ("backend", "numerics", "unit", "threads")
+    key = ("backend", "numerics", "method", "unit", "threads")
     replaced = {tuple(row[name] for name in key) for row in fresh}
     there = yaml.safe_load(CATALOGUE.read_text(encoding="utf-8")) or []
-    kept = [row for row in there if tuple(row[name] for name in key) not in replaced]
+    kept = [row for row in there if tuple(row.get(name) for name in key) not in replaced]
     text = yaml.safe_dump([*kept, *fresh], sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
     CATALOGUE.write_text(f"{HEAD}{text}", encoding="utf-8")
 

@@ -454,31 +454,37 @@ def call_overhead(content: Result) -> str:
 
 def prediction(content: Result) -> str:
     """The errors of models left out of the learning, model by model and in the median; and what was learnt."""
-    told = {(each["numerics"], each["threads"]): each for each in content["lessons"]}
-    head = ["model", "batch", *(f"{numerics}, {count} thread{'s' if count > 1 else ''}" for numerics, count in told)]
-    cells: dict[tuple[str, int], dict[tuple[str, int], str]] = {}
-    for key, each in told.items():
-        for row in each["left_out"]:
-            cells.setdefault((row["model"], row["batch"]), {})[key] = _predicted(row)
-    rows = [
-        [model if model in content["judged"] else f"*{model}*", str(batch), *(found.get(key, "–") for key in told)]
-        for (model, batch), found in cells.items()
-    ]
     errors = [
         [
-            numerics, str(count), each["unit"], str(each["models"]), f"{each['median_error']:.0%}",
+            each["backend"], each["label"], each["unit"], str(each["models"]), f"{each['median_error']:.0%}",
             f"{each['most_error']:.0%}", f"{each['median_error_of_all']:.0%}",
         ]
-        for (numerics, count), each in told.items()
+        for each in content["lessons"]
     ]  # fmt: skip
-    summary = table(["numerics", "threads", "unit", "learnt from", "median error", "largest", "of all"], errors)
+    summary = table(["backend", "numerics", "unit", "learnt from", "median error", "largest", "of all"], errors)
+    backends = dict.fromkeys(each["backend"] for each in content["lessons"])
+    rows = "\n\n".join(_predictions_on(backend, content) for backend in backends)
     absent = "".join(f"\n- {_cell(reason)}" for reason in content["left_out"])
     return (
         f"{summary}\n\nErrors are relative, of models left out of the learning one by one (aim: a median of "
         f"{content['aim']:.0%}). That of all counts the networks of models/shapes.py too (in italics), which are there "
-        f"to be learnt from.\n\n{table(head, rows)}\n\nMs measured → predicted without it (error). –: there is no such "
+        f"to be learnt from.\n\n{rows}\n\nMs measured → predicted without it (error). –: there is no such "
         "graph, or the others have none of its kinds of operator." + (f"\n\nLeft out:\n{absent}" if absent else "")
     )
+
+
+def _predictions_on(backend: str, content: Result) -> str:
+    """A row per model and batch size, a column per numerics and number of threads."""
+    told = {each["label"]: each for each in content["lessons"] if each["backend"] == backend}
+    cells: dict[tuple[str, int], dict[str, str]] = {}
+    for label, each in told.items():
+        for row in each["left_out"]:
+            cells.setdefault((row["model"], row["batch"]), {})[label] = _predicted(row)
+    rows = [
+        [model if model in content["judged"] else f"*{model}*", str(batch), *(found.get(label, "–") for label in told)]
+        for (model, batch), found in cells.items()
+    ]
+    return table([f"on {backend}", "batch", *told], rows)
 
 
 def _predicted(row: Result) -> str:

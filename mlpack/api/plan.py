@@ -153,8 +153,16 @@ def plan_recipe(recipe: Recipe, cache: Path, reporter: Reporter, *, fresh: bool 
         disk_bytes=disk,
         memory_bytes=memory,
         floor=None if counted is None else floor_of(counted, options_of(recipe.latency), context),
-        prediction=None if counted is None else prediction_of(counted, context.target, context.threads),
+        prediction=None
+        if counted is None
+        else prediction_of(counted, context.target, context.threads, _backend(stages)),
     )
+
+
+def _backend(stages: list[Stage]) -> str | None:
+    """The one that the recipe names, if it does."""
+    named = {stage.model_dump()["backend"] for stage in stages if stage.chooses_backend}
+    return named.pop() if len(named) == 1 and "auto" not in named else None
 
 
 def _with_metric(recipe: Recipe, name: str) -> Recipe:

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlpack.core.artifact import PredictedRecord, PredictionRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mlpack.api.floor import Counted
+    from mlpack.core.efficiency import Learnt
     from mlpack.core.model import Model
     from mlpack.core.target import Target
 
 # Of what was learnt, as far as a reader wants to judge by it.
-_TOLD = ("backend", "version", "cpu", "unit", "date", "models", "median_error", "most_error")
+_TOLD = ("backend", "version", "method", "cpu", "unit", "date", "models", "median_error", "most_error")
+_FAR_OFF = 0.3
 
 
 @dataclass(frozen=True)
 class Prediction:
     """Ms by batch size and numerics, as if all operators ran in them, with so many threads of the target.
 
-    `rests_on` says for each of the numerics what it was learnt from and how far off it was for models that were left
-    out; `none_for` why there is none.
+    `rests_on` says for each of the numerics which backend and method it was learnt from, the fastest by what was
+    learnt well enough, and how far off that was for models that were left out; `none_for` why there is none.
     """
 
     threads: int
@@ -30,68 +35,66 @@ class Prediction:
     none_for: dict[str, str]
 
 
-def prediction_of(counted: Counted, target: Target, threads: int) -> Prediction | None:
-    """For each of the target's numerics; None where the target is here, and can be measured."""
+def prediction_of(counted: Counted, target: Target, threads: int, backend: str | None = None) -> Prediction | None:
+    """For each of the target's numerics, on one backend where it is given; None where the target can be measured."""
     if target.here:
         return None
-    from mlpack.measure.prediction import predicted_ms, refusal
+    from mlpack.measure.prediction import rests_on
 
     one = next(iter(counted.costs.values()))
-    reasons = {each: refusal(one, target, each, threads) for each in target.numerics}
-    told = [each for each, reason in reasons.items() if reason is None]
+    found = {each: rests_on(one, target, each, threads, backend=backend) for each in target.numerics}
+    fastest = {each: _fastest(counted, target, rows) for each, (rows, _) in found.items() if rows}
     return Prediction(
         threads=threads,
         predicted_ms={
-            batch: {each: predicted_ms(counted.costs[batch], target, each, threads) for each in told}
-            for batch in counted.batches
-            if told
+            batch: {each: ms[batch] for each, (_, ms) in fastest.items()} for batch in counted.batches if fastest
         },
-        rests_on={each: _told(target, each, threads) for each in told},
-        none_for={each: reason for each, reason in reasons.items() if reason is not None},
+        rests_on={each: _told(known) for each, (known, _) in fastest.items()},
+        none_for={each: reason for each, (rows, reason) in found.items() if not rows},
     )
 
 
-def _told(target: Target, numerics: str, threads: int) -> dict[str, Any]:
-    from mlpack.measure.prediction import rests_on
+def _fastest(counted: Counted, target: Target, rows: list[Learnt]) -> tuple[Learnt, Mapping[int, float]]:
+    """What predicts the smallest geometric mean over batch sizes, as a search ranks; and its ms by batch size.
 
-    known = rests_on(target, numerics, threads)
-    assert known is not None
+    Of what was far off for models that were left out nothing is taken, where there is better.
+    """
+    from mlpack.measure.prediction import predicted_ms
+
+    near = [row for row in rows if row.median_error <= _FAR_OFF] or rows
+    told = [
+        (row, {batch: predicted_ms(counted.costs[batch], target, row) for batch in counted.batches}) for row in near
+    ]
+    return min(told, key=lambda each: math.prod(each[1].values()))
+
+
+def _told(known: Learnt) -> dict[str, Any]:
     return {name: getattr(known, name) for name in _TOLD}
 
 
 def prediction_record(model: Model, counted: Counted, target: Target, threads: int) -> PredictionRecord | None:
     """Of a published model, in its own numerics; None where the target is here."""
-    found = prediction_of(counted, target, threads)
-    if found is None:
+    if target.here:
         return None
+    from mlpack.measure.prediction import predicted_ms, rests_on
     from mlpack.measure.roofline import floors_ms
 
     numerics = model.numerics
-    reason = _refusal(model) or found.none_for.get(numerics)
-    known = found.rests_on.get(numerics, {})
-    floors = {batch: floors_ms(counted.costs[batch], target).get(numerics) for batch in counted.batches}
+    method = None if model.quantization is None else model.quantization.method
+    one = next(iter(counted.costs.values()))
+    rows, reason = rests_on(one, target, numerics, threads, backend=model.backend, method=method)
+    known = rows[0] if rows else None
     return PredictionRecord(
         numerics=numerics,
         threads=threads,
         batches=tuple(
             PredictedRecord(
                 batch=batch,
-                ms=None if reason else found.predicted_ms[batch][numerics],
-                floor_ms=floors[batch],
+                ms=None if known is None else predicted_ms(counted.costs[batch], target, known),
+                floor_ms=floors_ms(counted.costs[batch], target).get(numerics),
             )
             for batch in counted.batches
         ),
-        reason=reason,
-        rests_on={} if reason else known,
+        reason=reason or None,
+        rests_on={} if known is None else _told(known),
     )
-
-
-def _refusal(model: Model) -> str | None:
-    """What the artifact's own model has that nothing was learnt of."""
-    from mlpack.core.efficiency import learnt
-
-    backends = {each.backend for each in learnt()}
-    if model.backend not in backends:
-        return f"learnt of {' and '.join(sorted(backends))}, and this runs on {model.backend}"
-    method = None if model.quantization is None else model.quantization.method
-    return None if method in {None, "static"} else f"learnt of static ranges, and these are {method}"

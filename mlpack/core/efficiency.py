@@ -11,13 +11,14 @@ from mlpack.core.words import Frozen
 
 
 class Learnt(Frozen):
-    """Prices on one unit of a CPU, in one kind of numerics, with so many threads.
+    """Prices of one library on one unit of a CPU, in one kind of numerics, with so many threads.
 
     `benchmarks/prediction.py` measures and writes them.
     """
 
     backend: str
     numerics: str
+    method: str | None = Field(default=None, description="how a graph got these numerics; none: it came in them")
     unit: str = Field(description="the instruction set that computes these numerics fastest")
     threads: int = Field(ge=1)
     efficiency: dict[str, float] = Field(description="share of the unit's peak rate, by kind of operator")

@@ -20,7 +20,8 @@ RATED = ("convolution", "depthwise", "grouped", "transposed", "product", "recurr
 COUNTED = ("move", "weights", "kernels", "nodes", "steps", "calls")
 
 # Quantizing is part of the node that it is done for, where kernels for integers are.
-_PART_OF_ANOTHER = {"QuantizeLinear", "DequantizeLinear", "Identity", "Dropout"}
+_PART_OF_ANOTHER = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Identity", "Dropout"}
+_OF_INTEGERS = {"MatMulInteger", "ConvInteger"}
 _VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Shape", "Size"}
 _READS_A_PART = {"Gather", "GatherND", "GatherElements", "Slice"}
 # An activation that these compute while they write their result.
@@ -43,7 +44,7 @@ def work_of(
     readers = Counter(name for node, _ in nodes for name in node.input)
     found: dict[str, float] = defaultdict(float, {"weights": float(weights), "calls": 1.0})
     for node, operations in nodes:
-        if node.op_type in _PART_OF_ANOTHER or _is_fused(node, producers, readers):
+        if node.op_type in _PART_OF_ANOTHER or _scales(node, producers) or _is_fused(node, producers, readers):
             continue
         if not _is_known(node, shapes, constants):
             return {}
@@ -64,6 +65,17 @@ def _is_known(node: onnx.NodeProto, shapes: Mapping[str, Shape], constants: Abst
         return False
     read = (name for name in node.input if name not in constants)
     return all(name in shapes for name in (*read, *node.output) if name)
+
+
+def _scales(node: onnx.NodeProto, producers: Mapping[str, onnx.NodeProto]) -> bool:
+    """Whether it makes floats of a product of integers, or the scale for that: kernels do so as they write it."""
+    sources = [producers[name] for name in node.input if name in producers]
+    if node.op_type == "Cast":
+        return any(each.op_type in _OF_INTEGERS for each in sources)
+    return node.op_type == "Mul" and any(
+        each.op_type == "DynamicQuantizeLinear" or (each.op_type == "Cast" and _scales(each, producers))
+        for each in sources
+    )
 
 
 def _is_fused(node: onnx.NodeProto, producers: Mapping[str, onnx.NodeProto], readers: Mapping[str, int]) -> bool:

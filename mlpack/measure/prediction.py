@@ -27,47 +27,50 @@ class Measured(NamedTuple):
     seconds: float
 
 
-def refusal(cost: GraphCost, target: Target, numerics: str, threads: int) -> str | None:
-    """Why nothing is predicted for these numerics; None where it is."""
+def rests_on(
+    cost: GraphCost,
+    target: Target,
+    numerics: str,
+    threads: int,
+    *,
+    backend: str | None = None,
+    method: str | None = None,
+) -> tuple[list[Learnt], str]:
+    """All that was learnt and holds for this graph on that target; or nothing, and the reason why.
+
+    Of one backend, and of one method to get a graph into these numerics, where they are given.
+    """
     if target.kind != "cpu":
-        return "learnt on CPUs, which tells nothing of a GPU"
-    found = rests_on(target, numerics, threads)
-    if found is None:
-        return _not_learnt(target, numerics, threads)
+        return [], "learnt on CPUs, which tells nothing of a GPU"
+    found = [each for each in learnt() if each.numerics == numerics]
+    if not found:
+        return [], "not learnt"
+    narrowing = (
+        ("backend", backend, "learnt of {}, and this runs on {}"),
+        ("method", method, "learnt of graphs that are {}, and this is {}"),
+        ("unit", unit(target, numerics) or "what is not known", "learnt with {}, and this target computes it with {}"),
+        ("threads", threads, "learnt with {} threads, not with {}"),
+    )
+    for name, wanted, words in narrowing:
+        there = " or ".join(dict.fromkeys(str(getattr(each, name)) for each in found))
+        found = [each for each in found if wanted is None or getattr(each, name) == wanted]
+        if not found:
+            return [], words.format(there, wanted)
     if target.cores is not None and threads > target.cores:
-        return f"it has {count(target.cores, 'core')}, not {threads}"
+        return [], f"it has {count(target.cores, 'core')}, not {threads}"
     if not cost.work:
-        return "the graph has shapes that are only known when it runs"
-    strange = [kind for kind in cost.work if kind in RATED and kind not in found.efficiency]
-    return f"nothing was learnt of {', '.join(strange)} operators" if strange else None
+        return [], "the graph has shapes that are only known when it runs"
+    rated = [kind for kind in cost.work if kind in RATED]
+    able = [each for each in found if each.efficiency.keys() >= set(rated)]
+    strange = [kind for kind in rated if all(kind not in each.efficiency for each in found)] or rated
+    return able, "" if able else f"nothing was learnt of {', '.join(strange)} operators"
 
 
-def rests_on(target: Target, numerics: str, threads: int) -> Learnt | None:
-    """What was learnt with the instruction set that this target would compute them with."""
-    wanted = (numerics, unit(target, numerics), threads)
-    return next((each for each in learnt() if (each.numerics, each.unit, each.threads) == wanted), None)
-
-
-def _not_learnt(target: Target, numerics: str, threads: int) -> str:
-    there = [each for each in learnt() if each.numerics == numerics]
-    fastest = unit(target, numerics)
-    same = [each for each in there if each.unit == fastest]
-    if not there:
-        return "not learnt"
-    if not same:
-        units = " and ".join(dict.fromkeys(each.unit for each in there))
-        return f"learnt with {units}, and this target computes it with {fastest or 'what is not known'}"
-    counts = " or ".join(str(each.threads) for each in same)
-    return f"learnt with {counts} threads, not with {threads}"
-
-
-def predicted_ms(cost: GraphCost, target: Target, numerics: str, threads: int) -> float:
-    """Ms of one call that nothing refuses to predict: likely, never measured, and never below the floor."""
-    known = rests_on(target, numerics, threads)
-    assert known is not None
-    rate = peak_rate(known.unit, numerics, threads)
+def predicted_ms(cost: GraphCost, target: Target, known: Learnt) -> float:
+    """Ms of one call at prices that hold for it: likely, never measured, and never below the floor."""
+    rate = peak_rate(known.unit, known.numerics, known.threads)
     seconds = seconds_of(cost.work, known.efficiency, known.nanoseconds, rate)
-    return max(seconds * 1e3, floors_ms(cost, target, threads)[numerics])
+    return max(seconds * 1e3, floors_ms(cost, target, known.threads)[known.numerics])
 
 
 def learn(rows: Sequence[Measured], rate: float) -> tuple[dict[str, float], dict[str, float]]:

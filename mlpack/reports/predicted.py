@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 def rests_on(known: Mapping[str, Any], threads: int) -> str:
     """What it was learnt from, and its error on models that were left out of the learning."""
+    how = "" if known.get("method") is None else f", {known['method']}"
     return (
-        f"{known['backend']} with {count(threads, 'thread')}, learnt from {count(known['models'], 'model')} on "
+        f"{known['backend']}{how} with {count(threads, 'thread')}, learnt from {count(known['models'], 'model')} on "
         f"{known['cpu']} ({known['unit']}), whose clock and caches it takes the target to have; "
         f"wrong by {known['median_error']:.0%} in the median of models left out, by {known['most_error']:.0%} at most"
     )

@@ -32,6 +32,13 @@ if "mlpack.engine.child" in words:
     if struck and len(list(marks.iterdir())) < int(os.environ["TIMES"]):
         (marks / str(os.getpid())).touch()
         os.abort()
+
+class Aborting:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ.get("ABORT_AT"):
+            os.abort()
+
+sys.meta_path.insert(0, Aborting())
 """
 METRIC = """
 import os
@@ -43,6 +50,12 @@ def right(outputs, labels):
     if not np.allclose(logits.max(1), labels[:, 1], atol=1e-3):
         os.abort()
     return (logits.argmax(1) == labels[:, 0]).astype(float)
+"""
+NEAR = """
+import numpy as np
+
+def near(outputs, labels):
+    return np.isclose(next(iter(outputs.values())).max(1), labels[:, 1], atol=1e-4).astype(float)
 """
 PLAIN = ("--data", "data.npz")
 BY_ONNXRUNTIME = (*PLAIN, "--backend", "onnxruntime")
@@ -69,6 +82,7 @@ def place(tmp_path_factory):
     (tmp_path / "start").mkdir()
     (tmp_path / "start" / "sitecustomize.py").write_text(STARTED)
     (tmp_path / "right.py").write_text(METRIC)
+    (tmp_path / "near.py").write_text(NEAR)
     return tmp_path
 
 
@@ -76,7 +90,7 @@ def place(tmp_path_factory):
 def run(place, tmp_path):
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MLPACK_")}
 
-    def call(*words, strike="", times=1000, command=OPTIMIZE):
+    def call(*words, strike="", times=1000, abort_at="", command=OPTIMIZE):
         # What was timed before would not be timed again.
         shutil.rmtree(place / "cache" / "choices", ignore_errors=True)
         done = subprocess.run(
@@ -88,6 +102,7 @@ def run(place, tmp_path):
             env={
                 **kept, "MLPACK_CACHE": str(place / "cache"), "PYTHONPATH": str(place / "start"),
                 "STRIKE": strike, "TIMES": str(times), "MARKS": str(tmp_path),
+                "ABORT_AT": abort_at,
             },
         )  # fmt: skip
         return done.returncode, json.loads(done.stdout), done.stderr
@@ -127,6 +142,16 @@ def test_a_candidate_that_crashes_as_it_is_scored_is_lost(run):
     lost = {each["numerics"] for each in told["candidates"] if "a native library ended" in each["why"]}
     assert "int8" in lost
     assert "fp32" not in lost
+
+
+def test_a_crash_in_a_diagnosis_ends_the_milder_forms_and_not_the_search(run):
+    code, told, said = run(
+        "--data", "both.npz", "--metric", "near.py:near", "--int8", abort_at="mlpack.quantization.sensitivity"
+    )
+    assert code == 5, said
+    assert told["error"]["kind"] == "GateFailed"
+    assert "no further milder forms of" in said
+    assert "a native library ended the process (SIGABRT" in said
 
 
 def test_a_comparison_with_what_crashes_says_so(run):

@@ -13,7 +13,7 @@ from mlpack.core.efficiency import learnt
 from mlpack.core.targets import targets
 from mlpack.measure.graph_cost import graph_cost
 from mlpack.measure.graph_work import COUNTED, RATED
-from mlpack.measure.prediction import Measured, learn, predicted_ms, refusal, seconds_of
+from mlpack.measure.prediction import Measured, learn, predicted_ms, rests_on, seconds_of
 from mlpack.measure.roofline import floors_ms, unit
 
 RATE = 1e11
@@ -73,6 +73,10 @@ def saved(folder, nodes, inputs, weights, outputs=("y",)):
     return path
 
 
+def key(row):
+    return row.backend, row.numerics, row.method, row.unit, row.threads
+
+
 def ones(*shape):
     return np.ones(shape, np.float32)
 
@@ -121,6 +125,23 @@ def test_a_graph_with_quantized_pairs_does_the_work_of_its_float_graph(tmp_path)
     assert {**quantized.work, "weights": 0} == {**plain.work, "weights": 0}
 
 
+def test_ranges_of_a_batch_cost_no_nodes_of_their_own(tmp_path):
+    product = helper.make_node("MatMul", ["x", "w"], ["y"])
+    plain = graph_cost(saved(tmp_path, [product], {"x": ["n", 8]}, {"w": ones(8, 5)}), {"n": 3})
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "scale", "zero"]),
+        helper.make_node("MatMulInteger", ["q", "w", "zero"], ["sums"]),
+        helper.make_node("Cast", ["sums"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["scale", "steps"], ["both"]),
+        helper.make_node("Mul", ["floats", "both"], ["y"]),
+    ]
+    weights = {"w": ones(8, 5).astype(np.int8), "steps": ones(5)}
+    assert graph_cost(saved(tmp_path, nodes, {"x": ["n", 8]}, weights), {"n": 3}).work == {
+        **plain.work,
+        "weights": plain.work["weights"] + 5,
+    }
+
+
 def test_a_recurrent_layer_counts_its_steps_and_a_product_of_activations_is_one_as_any(tmp_path):
     nodes = [
         helper.make_node("LSTM", ["x", "w", "r"], ["h"], hidden_size=5),
@@ -138,7 +159,9 @@ def test_nothing_is_counted_of_a_graph_whose_shapes_are_known_when_it_runs(tmp_p
     cost = graph_cost(saved(tmp_path, nodes, {"x": ["n", 3]}, {}), {})
     assert cost.work == {}
     for target in targets():
-        assert refusal(cost, target, "fp32", 1) is not None
+        rows, reason = rests_on(cost, target, "fp32", 1)
+        assert not rows
+        assert reason
 
 
 def test_shapes_are_followed_through_lengths_that_the_graph_computes(tmp_path):
@@ -158,7 +181,7 @@ def test_shapes_are_followed_through_lengths_that_the_graph_computes(tmp_path):
     assert cost.work["nodes"] == 6
 
 
-@pytest.mark.parametrize("row", learnt(), ids=lambda row: f"{row.unit}-{row.numerics}-{row.threads}")
+@pytest.mark.parametrize("row", learnt(), ids=lambda row: "-".join(map(str, key(row))))
 def test_a_row_of_the_catalogue_says_what_was_learnt_and_where(row):
     assert set(row.efficiency) <= set(RATED)
     assert set(row.nanoseconds) <= set(COUNTED)
@@ -166,8 +189,7 @@ def test_a_row_of_the_catalogue_says_what_was_learnt_and_where(row):
     assert all(each >= 0 for each in row.nanoseconds.values())
     assert row.median_error <= row.most_error
     assert date.fromisoformat(row.date) >= date(2026, 1, 1)
-    same = [(each.backend, each.numerics, each.unit, each.threads) for each in learnt()]
-    assert len(set(same)) == len(same)
+    assert [key(each) for each in learnt()].count(key(row)) == 1
 
 
 @pytest.fixture(scope="module")
@@ -186,34 +208,48 @@ def test_a_prediction_is_never_below_the_floor_and_grows_with_the_batch(network)
     costs = [graph_cost(network, {"n": batch}) for batch in (1, 2, 8, 64)]
     seen = set()
     for target in targets():
-        for row in learnt():
-            if row.numerics not in target.numerics or refusal(costs[0], target, row.numerics, row.threads):
+        for numerics, threads in {(row.numerics, row.threads) for row in learnt()}:
+            if numerics not in target.numerics:
                 continue
-            ms = [predicted_ms(cost, target, row.numerics, row.threads) for cost in costs]
-            floors = [floors_ms(cost, target, row.threads)[row.numerics] for cost in costs]
-            assert all(each >= floor for each, floor in zip(ms, floors, strict=True))
-            assert ms == sorted(ms)
-            assert ms[0] < ms[-1]
-            seen.add(row.numerics)
-    assert seen == {row.numerics for row in learnt()}
+            for row in rests_on(costs[0], target, numerics, threads)[0]:
+                ms = [predicted_ms(cost, target, row) for cost in costs]
+                floors = [floors_ms(cost, target, threads)[numerics] for cost in costs]
+                assert all(each >= floor for each, floor in zip(ms, floors, strict=True))
+                assert ms == sorted(ms)
+                assert ms[0] < ms[-1]
+                seen.add(key(row))
+    assert seen == {key(row) for row in learnt()}
 
 
 def test_what_was_not_learnt_is_not_predicted_and_the_reason_is_told(network):
     cost = graph_cost(network, {})
     row = learnt()[0]
     by_name = {target.name: target for target in targets()}
-    told = {
-        "a100": refusal(cost, by_name["a100"], row.numerics, row.threads),
-        "raspberry-pi-4": refusal(cost, by_name["raspberry-pi-4"], "fp32", row.threads),
-        "bf16": refusal(cost, by_name["sapphire-rapids"], "bf16", row.threads),
-    }
-    assert "GPU" in told["a100"]
-    assert told["raspberry-pi-4"].endswith("asimd")
-    assert told["bf16"] == "not learnt"
-    same = next(target for target in targets() if not refusal(cost, target, row.numerics, row.threads))
-    assert "not with 99" in refusal(cost, same, row.numerics, 99)
+
+    def refusal(target, numerics=row.numerics, threads=row.threads, **more):
+        rows, reason = rests_on(cost, target, numerics, threads, **more)
+        assert bool(rows) != bool(reason)
+        return reason
+
+    assert "GPU" in refusal(by_name["a100"])
+    assert refusal(by_name["raspberry-pi-4"], "fp32").endswith("asimd")
+    assert refusal(by_name["sapphire-rapids"], "int4") == "not learnt"
+    same = next(target for target in targets() if not refusal(target))
+    assert "not with 99" in refusal(same, threads=99)
+    assert refusal(same, backend="torch").endswith("and this runs on torch")
+    assert refusal(same, "int8", method="smoothed").endswith("and this is smoothed")
     few, most = same.model_copy(update={"cores": 1}), max(each.threads for each in learnt() if each.unit == row.unit)
-    assert refusal(cost, few, row.numerics, most) == f"it has 1 core, not {most}"
+    assert refusal(few, threads=most) == f"it has 1 core, not {most}"
+
+
+def test_a_backend_and_a_method_have_prices_of_their_own(network):
+    cost = graph_cost(network, {"n": 1})
+    row = next(each for each in learnt() if each.method is not None)
+    target = next(each for each in targets() if rests_on(cost, each, row.numerics, row.threads)[0])
+    every, _ = rests_on(cost, target, row.numerics, row.threads)
+    assert len({key(each) for each in every}) == len(every) > 1
+    for each in every:
+        assert rests_on(cost, target, row.numerics, row.threads, backend=each.backend, method=each.method)[0] == [each]
 
 
 def test_a_kind_of_operator_that_nothing_was_learnt_of_is_named(tmp_path):
@@ -221,4 +257,4 @@ def test_a_kind_of_operator_that_nothing_was_learnt_of_is_named(tmp_path):
     cost = graph_cost(saved(tmp_path, [node], {"x": ["n", 3, 8, 8]}, {"k": ones(3, 4, 2, 2)}), {})
     row = next(each for each in learnt() if "transposed" not in each.efficiency)
     target = next(each for each in targets() if row.numerics in each.numerics and unit(each, row.numerics) == row.unit)
-    assert "transposed" in refusal(cost, target, row.numerics, row.threads)
+    assert "transposed" in rests_on(cost, target, row.numerics, row.threads)[1]
