@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Of what was learnt, as far as a reader wants to judge by it.
 _TOLD = ("backend", "version", "method", "cpu", "unit", "date", "models", "median_error", "most_error")
+# In the median of models left out: the most that is asked of benchmarks/prediction.py.
 _FAR_OFF = 0.3
 
 

@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from mlpack.api.floor import Counted
+from mlpack.api.prediction import prediction_of
 from mlpack.core.efficiency import learnt
 from mlpack.core.targets import targets
 from mlpack.measure.graph_cost import graph_cost
@@ -250,6 +252,27 @@ def test_a_backend_and_a_method_have_prices_of_their_own(network):
     assert len({key(each) for each in every}) == len(every) > 1
     for each in every:
         assert rests_on(cost, target, row.numerics, row.threads, backend=each.backend, method=each.method)[0] == [each]
+
+
+def test_what_is_told_is_the_fastest_of_what_was_near_enough(network):
+    costs = {batch: graph_cost(network, {"n": batch}) for batch in (1, 8)}
+    counted = Counted(tuple(costs), costs, {})
+    several = 0
+    for target in (each for each in targets() if not each.here):
+        for threads in {row.threads for row in learnt()}:
+            told = prediction_of(counted, target, threads)
+            for numerics, known in told.rests_on.items():
+                every, _ = rests_on(costs[1], target, numerics, threads)
+                near = [row for row in every if row.median_error <= 0.3] or every
+                fastest = min(
+                    near, key=lambda row: np.prod([predicted_ms(each, target, row) for each in costs.values()])
+                )
+                assert (known["backend"], known["method"]) == (fastest.backend, fastest.method)
+                assert told.predicted_ms[8][numerics] == predicted_ms(costs[8], target, fastest)
+                only = prediction_of(counted, target, threads, every[-1].backend).rests_on[numerics]
+                assert only["backend"] == every[-1].backend
+                several += len(near) > 1
+    assert several
 
 
 def test_a_kind_of_operator_that_nothing_was_learnt_of_is_named(tmp_path):
