@@ -390,7 +390,7 @@ def backends(content: Result) -> str:
     """A row for each model and contender: its time, its error, and how many times as fast mlpack's choice is."""
     rows = []
     for each in content["models"]:
-        for name, told in each["contenders"].items():
+        for name, told in sorted(each["contenders"].items(), key=lambda item: item[0] != "mlpack"):
             speeds = [told["speed"][batch] for batch in ("1", "8")]
             rows.append([
                 each["model"] if name == "mlpack" else "",
