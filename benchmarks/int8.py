@@ -3,7 +3,8 @@
 All get the same simplified graph and the same calibration rows; those that search also get the rows that mlpack chooses
 on, the metric and the limit. Every result is scored on the confirming rows, which nothing has seen, on the backend that
 would serve it, and all are timed in turns with the original. mlpack is run as a user runs it, from nothing: its seconds
-are those of the whole command, and `first` those of one that a time limit ends at its first candidate inside the limit.
+are those of the whole command, and `first` those of one that a time limit ends at its first candidate inside the limit,
+of which `confirmed` is the part that the others' seconds are of: from the graph to the candidate's confirmed score.
 The others live in environments of their own, whose interpreters are named: `--nncf PYTHON` (pip install nncf onnx
 openvino pydantic), `--olive PYTHON` (pip install olive-ai requests onnx onnxruntime).
 """
@@ -140,7 +141,7 @@ class Bench:
         if "model" not in ended.document:
             return told, None
         stages = record.finished_stages(self.place / "own-cache")
-        told["first_s"] = self._first(words)
+        told |= self._first(words)
         told["peak_mb"] = round(max(each["peak_rss_bytes"] for each in stages if each["stage"] == "quantize") / 1e6)
         told["share"] = ended.document["model"]["numerics_share"]
         told["runs_as"] = next(each["label"] for each in ended.document["candidates"] if each["chosen"])
@@ -157,11 +158,20 @@ class Bench:
         told = {"seconds": round(made.seconds, 1), "peak_mb": round(made.peak_rss_bytes / 1e6)}
         return told, run(Compile(backend="openvino"), made.model, self.context).model
 
-    def _first(self, words: list[str]) -> float | None:
-        """Seconds of a command that ends with its first candidate inside the limit, confirmed; None: it found none."""
+    def _first(self, words: list[str]) -> dict[str, float]:
+        """Of a command that ends with its first candidate inside the limit: its seconds; none where it found none.
+
+        `confirmed_s` are those from the simplified graph, which others begin with, to the score on the confirming rows.
+        """
         name = ["--name", "first", "--time-limit", "1s"]
-        ended = record.mlpack_json([*words, *name, *record.QUICK], self.place / "first-cache")
-        return round(ended.seconds, 1) if "model" in ended.document else None
+        cache = self.place / "first-cache"
+        ended = record.mlpack_json([*words, *name, *record.QUICK], cache)
+        if "model" not in ended.document:
+            return {}
+        stages = record.finished_stages(cache)
+        began = next(each["ended"] for each in stages if each["stage"] == "simplify")
+        confirmed = [each["ended"] for each in stages if each["options"].get("part") == "confirming"]
+        return {"first_s": round(ended.seconds, 1), "confirmed_s": round(confirmed[-1] - began, 1)}
 
     def _made(self, tool: str, python: str) -> dict[str, Any]:
         """What one tool made, in a process of its own: `file`, `seconds`, `peak_mb`; or the `error`."""

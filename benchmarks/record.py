@@ -72,9 +72,11 @@ def mlpack_json(words: list[str], cache: Path) -> Ended:
 
 
 def finished_stages(cache: Path) -> list[dict[str, Any]]:
-    """The record of every stage in a cache, with `folder`, in the order in which they ended."""
+    """The record of every stage in a cache, with `folder`, and when they `ended` (s), in that order."""
     files = sorted((cache / "stages").glob("*/*/stage.json"), key=lambda file: file.stat().st_mtime_ns)
-    return [{**json.loads(file.read_text()), "folder": str(file.parent)} for file in files]
+    return [
+        {**json.loads(file.read_text()), "folder": str(file.parent), "ended": file.stat().st_mtime} for file in files
+    ]
 
 
 def is_timing(record: dict[str, Any]) -> bool:

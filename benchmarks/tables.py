@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 import compress_page
@@ -249,6 +250,7 @@ def repeatability(content: Result) -> str:
             f"{row['median']:.2f} ×",
             f"{min(row['speedups']):.2f} to {max(row['speedups']):.2f}",
             f"{row['spread']:.1%}",
+            f"{stdev(row['speedups']) / row['median']:.1%}",
             f"{content['spread_limits'][str(row['batch'])]:.0%}",
             " / ".join(f"{value:.1%}" for value in row.get("p50_spread", {}).values()) or "–",
             f"{each['steady']} of {each['runs']}",
@@ -257,7 +259,7 @@ def repeatability(content: Result) -> str:
         for row in each["batches"]
     ]
     head = [
-        "model", "batch", "median speed-up", "range", "largest distance from the median", "aim",
+        "model", "batch", "median speed-up", "range", "largest distance from the median", "standard deviation", "aim",
         "that of P50, original / optimized", "steady runs",
     ]  # fmt: skip
     return table(head, rows)
@@ -359,7 +361,8 @@ def int8(content: Result) -> str:
     return (
         f"{table(head, rows)}\n\nSpeeds are over PyTorch eager, all of a model in turns [95%]. Seconds of mlpack are "
         "those of the whole command from nothing: loading, exporting, every candidate, the choice, the final timing. "
-        "Beside them those of a command that `--time-limit 1s` ends at its first candidate inside the limit. "
+        "Beside them those of a command that `--time-limit 1s` ends at its first candidate inside the limit, and of "
+        "that the part from the simplified graph to this candidate's score on the confirming rows. "
         "Those of the others are of quantizing the graph that mlpack exported; accuracy control's and Olive's include "
         "their own searches. Memory is the most over what was there before, mlpack's that of a whole process. "
         "Cosine: between the answers and those of the float graph, the mean over confirming rows."
@@ -370,7 +373,8 @@ def _made_in(told: Result) -> str:
     if "seconds" not in told:
         return "–"
     first = f", the first {told['first_s']:.0f} s" if told.get("first_s") else ""
-    return f"{told['seconds']:.1f} s{first}"
+    confirmed = f", from the graph {told['confirmed_s']:.1f} s" if told.get("confirmed_s") else ""
+    return f"{told['seconds']:.1f} s{first}{confirmed}"
 
 
 def _times(told: Result | None) -> str:

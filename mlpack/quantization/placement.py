@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
 _PAIR = {"QuantizeLinear", "DequantizeLinear"}
+# They give some of the values that they are given, or all of them in another order.
+_CARRYING = {"MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze"}
 
 
 def spare_float_readers(
@@ -21,23 +24,46 @@ def spare_float_readers(
 
     ONNX Runtime's quantizer puts a pair between a tensor and all that read it: a residual sum then adds up rounded
     values because a product beside it is quantized. A tensor that a quantized node makes keeps its pair for all
-    readers, since integer kernels give integers, unless the node's operator is among `float_results`.
+    readers, since integer kernels give integers, unless the node's operator is among `float_results`. So does one
+    that a pool or a transpose takes from such integers, and its pair has their step: nothing is rounded twice.
     """
     makers = {tensor: node for node in graph.graph.node for tensor in node.output if tensor}
+
+    def of_integers(tensor: str) -> bool:
+        maker = makers.get(tensor)
+        if maker is not None and maker.op_type in _CARRYING and not quantized(maker):
+            before = _source(maker.input[0], makers)
+            return before is not None and of_integers(before)
+        return maker is not None and quantized(maker) and maker.op_type not in float_results
+
     spared = 0
     for node in graph.graph.node:
         if node.op_type in _PAIR or quantized(node):
             continue
         for at, name in enumerate(node.input):
             source = _source(name, makers)
-            if source is None:
-                continue
-            maker = makers.get(source)
-            if maker is None or not quantized(maker) or maker.op_type in float_results:
+            if source is not None and not of_integers(source):
                 node.input[at] = source
                 spared += 1
+    _carry_steps(graph, makers)
     _sweep(graph)
     return spared
+
+
+def _carry_steps(graph: onnx.ModelProto, makers: Mapping[str, onnx.NodeProto]) -> None:
+    """Give the pairs behind what carries integers their scale and zero point, and its later readers such a pair."""
+    for node in graph.graph.node:
+        last = makers.get(node.input[0]) if node.op_type in _CARRYING else None
+        if last is None or _source(node.input[0], makers) is None:
+            continue
+        shared = None
+        for reader in graph.graph.node:
+            if shared is not None and reader.op_type not in _PAIR:
+                reader.input[:] = [shared if name == node.output[0] else name for name in reader.input]
+            elif reader.output and _source(reader.output[0], makers) == node.output[0]:
+                for each in (makers[reader.input[0]], reader):
+                    each.input[1:] = last.input[1:]
+                shared = shared or reader.output[0]
 
 
 def pair_summands(
@@ -93,6 +119,22 @@ def signed_factors(
     return [name for name in dict.fromkeys(factors) if lowest.get(name, 0.0) < 0]
 
 
+def between_convolutions(graph: onnx.ModelProto, quantized: Callable[[onnx.NodeProto], bool]) -> list[str]:
+    """The tensors that one node alone reads, and that a quantized Conv gives or takes.
+
+    ONNX Runtime makes their int8 uint8 with a zero point of 128, bit for bit the same, where x86 kernels want that; of
+    a tensor with several readers it does not, and computes in float (measured, decision 0048).
+    """
+    readers = Counter(name for node in graph.graph.node for name in node.input)
+    ends = (
+        name
+        for node in graph.graph.node
+        if node.op_type == "Conv" and quantized(node)
+        for name in (node.input[0], node.output[0])
+    )
+    return [name for name in dict.fromkeys(ends) if readers[name] == 1]
+
+
 def _makes(maker: onnx.NodeProto | None, quantized: Callable[[onnx.NodeProto], bool], summed: Collection[str]) -> bool:
     return maker is not None and maker.op_type in summed and quantized(maker)
 
@@ -111,7 +153,7 @@ def _pair(graph: onnx.ModelProto, name: str, tensor: str, largest: float) -> lis
     ]
 
 
-def _source(name: str, makers: dict[str, onnx.NodeProto]) -> str | None:
+def _source(name: str, makers: Mapping[str, onnx.NodeProto]) -> str | None:
     """What was quantized and dequantized to this tensor; None where it is something else."""
     last = makers.get(name)
     first = makers.get(last.input[0]) if last is not None and last.op_type == "DequantizeLinear" else None
@@ -119,12 +161,15 @@ def _source(name: str, makers: dict[str, onnx.NodeProto]) -> str | None:
 
 
 def _sweep(graph: onnx.ModelProto) -> None:
-    """Remove the pairs that nothing reads any more."""
+    """Remove the pairs that nothing reads any more, and constants that nothing reads."""
     kept = {each.name for each in graph.graph.output}
     while True:
         read = {name for node in graph.graph.node for name in node.input} | kept
         dead = [node for node in graph.graph.node if node.op_type in _PAIR and not read.intersection(node.output)]
         if not dead:
-            return
+            break
         for node in dead:
             graph.graph.node.remove(node)
+    unread = [each for each in graph.graph.initializer if each.name not in read]
+    for each in unread:
+        graph.graph.initializer.remove(each)

@@ -34,6 +34,10 @@ class TensorRange(Frozen):
             raise ValueError(f"low {self.low:g} is above high {self.high:g}")
         return self
 
+    def symmetric_within(self, factor: float) -> bool:
+        """Whether it has both signs, and the symmetric range around it is at most so many times as wide."""
+        return self.low < 0 < self.high and 2 * max(-self.low, self.high) <= factor * (self.high - self.low)
+
 
 class RangeTable(Frozen):
     """Ranges of activations, and how they were found: the method, the number of samples, for which operators.

@@ -19,6 +19,8 @@ class Rules(Frozen):
     quantized. Kernels that multiply matrices add up in 32 bits and can give floats; a convolution's cannot on every
     runtime. What reads the result, such as a residual sum with outliers, then loses nothing (decision 0022).
     `symmetric_factors`: two activations that are multiplied have no zero points (decision 0025).
+    `symmetric_within`: activations of both signs have none either where that makes their step no more than so many
+    times as coarse; kernels are faster without (decision 0048).
     `summed` are those whose kernels also add up: the other summand gets a pair, and none stands before the sum.
     """
 
@@ -30,6 +32,7 @@ class Rules(Frozen):
     float_results: tuple[str, ...] = ("MatMul", "Gemm")
     summed: tuple[str, ...] = ()
     symmetric_factors: bool = False
+    symmetric_within: float = 1.0
 
 
 RULES: dict[str, Rules] = {
@@ -51,6 +54,7 @@ RULES: dict[str, Rules] = {
             reduce_range=False,
             explicit_weights=False,
             symmetric_factors=True,
+            symmetric_within=1.2,
         ),
         Rules(
             name="x86-avx2",
@@ -59,6 +63,7 @@ RULES: dict[str, Rules] = {
             reduce_range=True,
             explicit_weights=False,
             symmetric_factors=True,
+            symmetric_within=1.2,
         ),
         Rules(
             name="arm",

@@ -23,7 +23,7 @@ from mlpack.quantization.calibrate import calibrate
 from mlpack.quantization.equalize import equalized
 from mlpack.quantization.lookups import quantize_lookups
 from mlpack.quantization.observers import observer
-from mlpack.quantization.placement import pair_summands, signed_factors, spare_float_readers
+from mlpack.quantization.placement import between_convolutions, pair_summands, signed_factors, spare_float_readers
 from mlpack.quantization.range_table import RangeTable, digest_of_weights, read_ranges
 from mlpack.quantization.rounding import round_adaptively
 from mlpack.quantization.rules import rules_for
@@ -113,8 +113,8 @@ def static(model: Model, job: Job, options: Quantize) -> RangeTable:
         )
         job.say("quantizing")
         excluded = {*_excluded(prepared, options.exclude), *_infinite(prepared, table)}
-        if operators is not None and rules.symmetric_factors:
-            extra["TensorQuantOverrides"] = _symmetric_factors(prepared, excluded, table)
+        if operators is not None:
+            extra["TensorQuantOverrides"] = _without_zero_points(prepared, excluded, table, rules)
         _guarded(
             quantize_static,
             prepared,
@@ -152,12 +152,19 @@ def lookups(model: Model, job: Job, options: Quantize) -> None:
     quantize_lookups(file, [name for name in names if any(lies_in(name, module) for module in options.exclude)])
 
 
-def _symmetric_factors(prepared: Path, excluded: set[str], table: RangeTable) -> dict[str, Any]:
-    """What the quantizer is told of activations that are multiplied with one another."""
+def _without_zero_points(prepared: Path, excluded: set[str], table: RangeTable, rules: Rules) -> dict[str, Any]:
+    """What the quantizer is told of activations that are multiplied with one another, or are nearly symmetric."""
     graph = onnx.load(prepared, load_external_data=False)
     lowest = {each.tensor: each.low for each in table.ranges}
-    factors = signed_factors(graph, lambda node: node.name not in excluded, lowest)
-    return {name: [{"quant_type": QuantType.QInt8, "symmetric": True}] for name in factors}
+
+    def quantized(node: onnx.NodeProto) -> bool:
+        return node.name not in excluded
+
+    names = signed_factors(graph, quantized, lowest) if rules.symmetric_factors else []
+    if rules.symmetric_within > 1:
+        even = {each.tensor for each in table.ranges if each.symmetric_within(rules.symmetric_within)}
+        names += even.intersection(between_convolutions(graph, quantized))
+    return {name: [{"quant_type": QuantType.QInt8, "symmetric": True}] for name in names}
 
 
 def _place(path: Path, operators: list[str] | None, excluded: set[str], rules: Rules, table: RangeTable) -> None:

@@ -6,7 +6,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from mlpack.quantization.placement import pair_summands, signed_factors, spare_float_readers
+from mlpack.quantization.placement import between_convolutions, pair_summands, signed_factors, spare_float_readers
 
 
 def pair(tensor):
@@ -68,6 +68,56 @@ def test_where_all_readers_are_quantized_nothing_changes(graph):
     before = graph.SerializeToString()
     assert spare_float_readers(graph, lambda node: bool(node.name), ()) == 0
     assert graph.SerializeToString() == before
+
+
+def pooled(step_behind):
+    """x → pair → MatMul → m → pair → MaxPool → p → pair of another step → MatMul → (sum with p) → y."""
+    nodes = [
+        *pair("x"),
+        helper.make_node("MatMul", ["x_dq", "w"], ["m"], name="product"),
+        *pair("m"),
+        helper.make_node("MaxPool", ["m_dq"], ["p"], name="pool", kernel_shape=[2]),
+        helper.make_node("QuantizeLinear", ["p", "finer", "zero"], ["p_q"], name="p_q"),
+        helper.make_node("DequantizeLinear", ["p_q", "finer", "zero"], ["p_dq"], name="p_dq"),
+        helper.make_node("MatMul", ["p_dq", "v"], ["o"], name="second"),
+        helper.make_node("Add", ["o", "p_dq"], ["y"], name="sum"),
+    ]
+    made = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", 1, ["n", 2, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2, 3])],
+        [
+            numpy_helper.from_array(np.eye(4, dtype=np.float32), "w"),
+            numpy_helper.from_array(np.zeros((3, 3), np.float32), "v"),
+            numpy_helper.from_array(np.float32(0.5), "step"),
+            numpy_helper.from_array(np.float32(step_behind), "finer"),
+            numpy_helper.from_array(np.uint8(128), "zero"),
+        ],
+    )
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+@pytest.mark.parametrize("step_behind", [0.5, 0.3])
+def test_a_pool_of_integers_gives_integers_to_all_its_readers_and_rounds_nothing_twice(step_behind):
+    graph = pooled(step_behind)
+    spare_float_readers(graph, lambda node: node.op_type == "MatMul", ())
+    onnx.checker.check_model(graph)
+    nodes = {node.name: node for node in graph.graph.node}
+    assert list(nodes["sum"].input) == ["o", "p_dq"]
+    assert nodes["second"].input[0] == "p_dq"
+    assert "finer" not in {each.name for each in graph.graph.initializer}, "a step that nobody reads is gone"
+    x = np.random.default_rng(0).uniform(-3, 3, (5, 2, 4)).astype(np.float32)
+    session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    rounded = np.round(x / 0.5) * 0.5
+    np.testing.assert_array_equal(session.run(None, {"x": x})[0], np.maximum(rounded[..., :-1], rounded[..., 1:]))
+
+
+def test_a_pool_of_floats_stays_one_of_floats():
+    graph = pooled(0.3)
+    spare_float_readers(graph, lambda node: node.op_type == "MatMul", ("MatMul",))
+    assert list(graph.graph.node[-1].input) == ["o", "p"]
+    assert "finer" in next(node for node in graph.graph.node if node.name == "p_q").input
 
 
 @pytest.fixture
@@ -152,3 +202,18 @@ def test_factors_are_what_two_activations_are_multiplied_by():
     graph = helper.make_model(made)
     assert signed_factors(graph, lambda node: node.name != "excluded", lowest) == ["q", "k", "v"]
     assert signed_factors(graph, bool, {}) == []
+
+
+def test_what_a_convolution_shares_with_one_other_node_may_lose_its_zero_point():
+    """x → Conv → a → Relu → r → (Conv → b → Sigmoid, b → Mul) and r → Conv of floats → c → Neg."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], name="first"),
+        helper.make_node("Relu", ["a"], ["r"], name="relu"),
+        helper.make_node("Conv", ["r", "w"], ["b"], name="second"),
+        helper.make_node("Sigmoid", ["b"], ["s"], name="sigmoid"),
+        helper.make_node("Mul", ["b", "s"], ["y"], name="gated"),
+        helper.make_node("Conv", ["r", "w"], ["c"], name="left"),
+        helper.make_node("Neg", ["c"], ["z"], name="negated"),
+    ]
+    graph = helper.make_model(helper.make_graph(nodes, "g", [], []))
+    assert between_convolutions(graph, lambda node: node.name != "left") == ["x", "a"]

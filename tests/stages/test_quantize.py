@@ -4,6 +4,7 @@ from hashlib import sha256
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from doors import A100, ARM, AVX2, VNNI, answers, relative, rows_for
 from onnx import TensorProto, helper, numpy_helper
@@ -34,6 +35,17 @@ class Graph:
 
     def value(self, name):
         return numpy_helper.to_array(self.weights[name])
+
+    def around(self, pair):
+        """The operators that give and that take what stands in a pair."""
+        ends = {pair.input[0], *(node.output[0] for node in self.pairs if pair.output[0] in node.input)}
+        return {node.op_type for node in self.graph.node if ends & {*node.input, *node.output}}
+
+    def range(self, pair):
+        """The lowest and the highest value that the integers of a pair stand for."""
+        step, point = self.value(pair.input[1]), self.value(pair.input[2])
+        ends = np.iinfo(point.dtype)
+        return tuple((end - int(point)) * float(step) for end in (ends.min, ends.max))
 
     def zero_points(self):
         return [self.value(node.input[2]) for node in self.pairs]
@@ -107,10 +119,29 @@ def _shortcut(graph, name):
 def test_vnni_graphs_have_unsigned_activations_and_signed_weights(static):
     graph = Graph(static("conv_net", VNNI).model)
     for node in graph.of("QuantizeLinear"):
-        assert graph.value(node.input[2]).dtype == np.uint8
+        point = graph.value(node.input[2])
+        assert point.dtype == np.uint8 or (point == 0 and "Conv" in graph.around(node))
     for node in graph.of("Conv"):
         assert graph.value(graph.made_by[node.input[1]].input[0]).dtype == np.int8
     assert max(np.abs(graph.value(graph.made_by[node.input[1]].input[0])).max() for node in graph.of("Conv")) > 64
+
+
+def test_nearly_symmetric_activations_of_convolutions_have_no_zero_point_and_stay_in_integer_kernels(static, tmp_path):
+    made = static("residual", VNNI).model
+    graph = Graph(made)
+    ranges = {node.input[0]: graph.range(node) for node in graph.of("QuantizeLinear")}
+    signed = {name: (low, high) for name, (low, high) in ranges.items() if low < 0 < high}
+    even = [name for name, (low, high) in signed.items() if low == pytest.approx(-high, rel=0.02)]
+    assert even
+    for node in graph.of("QuantizeLinear"):
+        if node.input[0] in even:
+            assert graph.value(node.input[2]).dtype == np.int8
+            assert graph.value(node.input[2]) == 0
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "fused.onnx")
+    ort.InferenceSession(made.entry_path, options, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(tmp_path / "fused.onnx").graph.node]
+    assert kinds.count("QLinearConv") == len(graph.of("Conv"))
 
 
 def test_avx2_graphs_keep_weights_to_seven_bits(static):
