@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -38,6 +39,8 @@ def build(
     library: Builder | None = None,
     max_drop: str | None = None,
     threads: int | None = None,
+    build_host: str | None = None,
+    build_command: str = "mlpack",
     store: str | Path | None = None,
     reporter: Reporter | None = None,
 ) -> Optimized:
@@ -49,9 +52,13 @@ def build(
     other `data`; it is timed beside the original, which `model` and `factory` name where that has moved. `max_drop` is
     as for `optimize` (default: the artifact's own limit).
 
+    `build_host` (`user@host`) is the machine that it is for, where ssh needs no password and `build_command` starts
+    mlpack: the artifact, the original and the data are sent there, and what is built there comes back into this store.
+
     Raises:
         UsageError: no such artifact, one without a graph, or a graph by other rules than the target's.
         MissingHardware, MissingLibrary: its target is not here, or nothing that builds for it.
+        MachineError: the other machine cannot be reached.
         ModelError, DataError: the original or the data is not here, or is another one.
         Tampered: a file of the artifact is not the one that was published.
         StageFailed: a library refuses the graph.
@@ -65,29 +72,40 @@ def build(
     known = load_settings(Path.cwd())
     stored = artifact(reference, store)
     verify(stored.path)
-    aim = _aim(stored.artifact, None if target is None else str(target))
-    asked = (model, factory, data, target, backend, library, max_drop, threads)
-    if _finished_here(stored.artifact) and not any(asked):
-        return Optimized(stored, unchanged=True)
-    steps = _steps(stored.artifact, aim, backend, library)
     place = stored.path.parent.parent if store is None and lies_in_store(stored) else store_folder(store)
-    check_store(place)
-    recipe = recipe_of(
+    named = None if target is None else str(target)
+    read_recipe = partial(
+        recipe_of,
         stored.artifact,
         model=None if model is None else str(model),
         factory=factory,
         data=None if data is None else str(data),
-        target=None if target is None else str(target),
+        target=named,
         limit=max_drop,
         threads=threads,
     )
+    if build_host is not None:
+        from mlpack.api.build_host import build_there
+        from mlpack.core.ssh import Host
+
+        flags = {"target": named, "backend": backend, "library": library, "max-drop": max_drop, "threads": threads}
+        host = Host(build_host)
+        made = build_there(host, build_command, stored, read_recipe(), flags, place, reporter or Silent())
+        return Optimized(made or stored, unchanged=made is None)
+    aim = _aim(stored.artifact, named)
+    asked = (model, factory, data, target, backend, library, max_drop, threads)
+    if _finished_here(stored.artifact) and not any(asked):
+        return Optimized(stored, unchanged=True)
+    steps = _steps(stored.artifact, aim, backend, library)
+    check_store(place)
+    recipe = read_recipe()
     limit = parsed(recipe.limit)
     prepared = prepared_for(stored, recipe, aim, known.cache, reporter or Silent(), other_data=data is not None)
     recipe, limit = settled(recipe, limit, prepared)
     tried = recipe.model_copy(update={"steps": steps})
     found = _search(stored, tried, None if prepared.synthetic else limit, prepared)
-    made = recipe.model_copy(update={"steps": (*recipe.steps, *steps)})
-    return concluded(place, _draft(stored.artifact, made, prepared, found), made, prepared, found, stored)
+    whole = recipe.model_copy(update={"steps": (*recipe.steps, *steps)})
+    return concluded(place, _draft(stored.artifact, whole, prepared, found), whole, prepared, found, stored)
 
 
 def _search(stored: Stored, recipe: Recipe, limit: Limit | None, prepared: Prepared) -> Found:

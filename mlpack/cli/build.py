@@ -36,6 +36,11 @@ def command(
     ] = None,
     max_drop: Annotated[str | None, Flag(metavar="LIMIT", help="1% or 0.8pt. Default: the artifact's limit.")] = None,
     threads: Annotated[int | None, Flag(min=1, help="Threads. Default: the CPUs this process may use.")] = None,
+    build_host: Annotated[
+        str | None,
+        Flag(metavar="USER@HOST", help="Build on that machine over ssh; what is made comes back into this store."),
+    ] = None,
+    build_command: Annotated[str, Flag(metavar="PATH", help="What starts mlpack there.")] = "mlpack",
     store: Store = None,
 ) -> None:
     """Finish an artifact on the machine that it is for: compile, score and time it there, as a new version."""
@@ -53,6 +58,8 @@ def command(
             library=library,
             max_drop=max_drop,
             threads=threads,
+            build_host=build_host,
+            build_command=build_command,
             store=store,
             reporter=reporter,
         )

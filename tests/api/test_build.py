@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,46 +25,6 @@ from mlpack.errors import (
     UsageError,
 )  # fmt: skip
 from mlpack.store.verify import verify
-
-TINY = Path(__file__).parents[2] / "sample_models" / "tiny-mlp"
-QUICK = ("profile_latency.launches=2", "profile_latency.seconds=0.05", "profile_latency.components=false")
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A folder with model, data, and an int8 artifact for a target file that has this machine's instruction sets."""
-    place = tmp_path_factory.mktemp("made")
-    for name in ("model.py", "weights.safetensors", "eval.npz"):
-        shutil.copyfile(TINY / name, place / name)
-    here = load_target("cpu")
-    told = {"kind": "cpu", "isa": list(here.isa), "numerics": list(here.numerics), "rules": here.rules}
-    (place / "server.yaml").write_text(yaml.safe_dump(told))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
-        patch.setenv("MLPACK_CACHE", str(place / "cache"))
-        done = mlpack.optimize(
-            "model.py:model",
-            data="eval.npz",
-            numerics="int8",
-            target="server.yaml",
-            max_drop="3%",
-            backend="onnxruntime",
-            name="tiny",
-            settings=QUICK,
-        )
-    assert not done.stored.artifact.target["here"]
-    assert done.stored.artifact.latency[0].reason
-    return place
-
-
-@pytest.fixture
-def folder(made, place, monkeypatch):
-    """A copy of that folder to work in; what was scored is kept."""
-    copy = place / "here"
-    shutil.copytree(made, copy, ignore=shutil.ignore_patterns("cache"))
-    monkeypatch.chdir(copy)
-    monkeypatch.setenv("MLPACK_CACHE", str(made / "cache"))
-    return copy
 
 
 @pytest.mark.slow
