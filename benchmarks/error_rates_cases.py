@@ -117,7 +117,7 @@ def _launches() -> list[Case]:
          partial(play, between=between, within=within))
         for what, play in (("5% of calls over a bound", slow_calls), ("P99", highest_calls))
         for between in (0.03, 0.06, 0.10)
-        for within in (0.03, 0.10, 0.30)
+        for within in (0.01, 0.03, 0.10, 0.30)
     ]  # fmt: skip
 
 

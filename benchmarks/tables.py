@@ -237,7 +237,8 @@ def error_rates(content: Result) -> str:
         f"**Coverage of the 90% interval** (exact):\n\n{covered}\n\n"
         f"**Other metrics** at their limit:\n\n{boot}\n\n"
         "**Clusters, limits that are a share of errors, groups, and the gate's answers on single calls** "
-        f"({content['simulated'][0]['repeats']:,} repeats each):\n\n{others}"
+        f"({content['simulated'][0]['repeats']:,} repeats each, of calls {content['simulated'][-1]['repeats']:,}):"
+        f"\n\n{others}"
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from mlpack.core.gate import Check
 from mlpack.measure.launches import calls_at_least, calls_at_most, p99_over_launches
 from mlpack.measure.limits import judge, points
+from mlpack.measure.other_launches import share_of_all
 from mlpack.measure.percentiles import values_needed
 from mlpack.measure.proportions import lower_rate, upper_rate
 
@@ -115,12 +116,16 @@ def p99(launches: Sequence[np.ndarray], limit_ms: float, batch: int = 1, *, stea
 def slow_share(launches: Sequence[np.ndarray], allowed: Bound, batch: int = 1, *, steady: bool) -> Check:
     """The share of all launches' calls, ms, at one batch size over a bound.
 
-    The interval is the exact one (Clopper-Pearson), of calls as much faster or slower as the launches leave possible.
+    The interval is the exact one (Clopper-Pearson), of calls as much faster or slower as the launches leave possible;
+    it is no narrower than that of the share in all launches that there could be.
     """
     sure = (calls_at_least(launches, _TWO_SIDED_90), calls_at_most(launches, _TWO_SIDED_90))
     slow, fewest, most = (int((ms > allowed.ms).sum()) for ms in (np.concatenate(list(launches)), *sure))
     n = sum(map(len, launches))
     low, high = lower_rate(min(slow, fewest), n), upper_rate(max(slow, most), n)
+    if len(launches) > 1:
+        least, greatest = share_of_all(launches, allowed.ms, _TWO_SIDED_90)
+        low, high = min(low, least), max(high, greatest)
     return Check(
         name=f"calls over {allowed.ms:g} ms at batch {batch}",
         verdict=_settled(judge(slow / n, (low, high), allowed.share), steady=steady),
