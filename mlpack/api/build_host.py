@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlpack.core.user_code import is_reference
-from mlpack.errors import KINDS, MissingLibrary, StageFailed, UsageError
+from mlpack.errors import KINDS, GateInconclusive, MissingLibrary, StageFailed, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,8 +90,11 @@ def build_there(
         told = _told(received, place) if code == 0 else None
         if told is None:
             raise StageFailed(f"{address} gave no result: {last or f'exit {code}'}", f"look there: ssh {address}")
-        if (error := told.get("error")) and error["exit_code"] != KINDS["GateInconclusive"].exit_code:
-            raise KINDS.get(error["kind"], StageFailed)(f"{address}: {error['message']}", error["hint"])
+        error = told.get("error") or {}
+        # A result that samples cannot decide is published there as it would be here; whoever asked is told of it here.
+        if error and error.get("kind") != GateInconclusive.__name__:
+            kind = KINDS.get(error.get("kind", ""), StageFailed)
+            raise kind(f"{address}: {error.get('message')}", error.get("hint", ""))
         if told.get("unchanged"):
             return None
         return unpack(place / "built.tar", store).stored
